@@ -1,0 +1,24 @@
+"""The shared Markov chain Monte Carlo kernels: torch only, no networks, no methods."""
+
+from .chain import Chain, Sampler
+from .frozen import frozen
+from .hmc import HMC
+from .langevin import MALA, Langevin
+from .noise import GeneratorNoise, GlobalNoise, JointNoise, Noise, PerImageNoise, as_noise
+from .replay import ReplayBuffer
+
+__all__ = [
+    "HMC",
+    "MALA",
+    "Chain",
+    "GeneratorNoise",
+    "GlobalNoise",
+    "JointNoise",
+    "Langevin",
+    "Noise",
+    "PerImageNoise",
+    "ReplayBuffer",
+    "Sampler",
+    "as_noise",
+    "frozen",
+]

@@ -1,0 +1,200 @@
+"""What all samplers share: the call, the target they walk on, and what they return."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .frozen import frozen
+from .noise import Noise, as_noise
+
+State = Tensor | tuple[Tensor, ...]
+Potential = Callable[..., Tensor]
+Callback = Callable[[int, State, Tensor], None]
+
+
+class Chain(NamedTuple):
+    """What a sampler returns; one value per example of the batch.
+
+    Attributes:
+        state: where the chains ended, shaped as they began.
+        energy: ``(B,)`` U at the last evaluated state: for Metropolis samplers the returned one, for unadjusted
+            Langevin the one before the last step (evaluating the returned state would cost another forward).
+        grad_norm: ``(B,)`` Euclidean norm of the gradient there, as the step used it.
+        acceptance: ``(B,)`` share of accepted Metropolis steps; None for unadjusted samplers.
+        proposal_acceptance: ``(B,)`` share of accepted independence proposals; None where there were none.
+    """
+
+    state: State
+    energy: Tensor
+    grad_norm: Tensor
+    acceptance: Tensor | None = None
+    proposal_acceptance: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Base of the samplers: settings without state, called as ``sampler(potential, state)``.
+
+    All samplers are written in one normal form, with stationary density proportional to exp(−U/T):
+
+        x ← x − (s/2) ∇U(x) + √(s·T) ξ,   ξ ~ N(0, I)
+
+    Args:
+        steps: number of steps K of a call that names none.
+        step_size: s above; for HMC the square of the leapfrog step.
+        temperature: T above; 0 is gradient descent (unadjusted Langevin only).
+        proposals: independence proposals ε' ~ N(0, T·I) before the first step, each accepted with probability
+            min(1, exp((E(ε) − E(ε'))/T)); only for states that are white noise under the base density (``white``).
+    """
+
+    metropolis: ClassVar[bool] = False
+    steps: int = 20
+    step_size: float = 0.01
+    temperature: float = 1.0
+    proposals: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.proposals < 0:
+            raise ValueError(f"steps and proposals are counts, not {self.steps} and {self.proposals}")
+        if self.step_size <= 0 or self.temperature < 0:
+            raise ValueError(
+                f"step_size must be positive and temperature not negative, not {self.step_size} and {self.temperature}"
+            )
+        if self.metropolis and self.temperature == 0:
+            raise ValueError(f"{type(self).__name__} accepts by exp(-U/T), which needs a positive temperature")
+
+    def __call__(
+        self,
+        potential: Potential,
+        state: State,
+        *,
+        steps: int | None = None,
+        noise: None | int | torch.Generator | Noise = None,
+        callback: Callback | None = None,
+        networks: Iterable[nn.Module] = (),
+        white: bool | Sequence[bool] = False,
+    ) -> Chain:
+        """Run the chains of a batch.
+
+        Every chain sees its own gradient: gradients are of the sum of the energies over the batch. The given state is
+        not changed, nothing of the graph escapes, and memory does not grow with the number of steps. The state is kept
+        in fp32 at least (float64 stays); an enclosing autocast holds for the potential alone.
+
+        Args:
+            potential: U, called with the state's leaves as positional arguments, returning ``(B,)``. It must not draw
+                random numbers.
+            state: where the chains begin: a tensor ``(B, …)`` or a tuple of such.
+            steps: overrides the sampler's number of steps.
+            noise: the source of noise (a seed and a generator are accepted).
+            callback: called as ``callback(step, state, energy)`` before each step. The state is the running buffer:
+                clone what you keep.
+            networks: the modules that the potential uses; they are frozen for the chain. A potential that is itself
+                a module is frozen anyway.
+            white: leaves (all, or one flag a leaf) with a white-noise prior: ½‖leaf‖² is added to U analytically.
+
+        Raises:
+            ValueError: the potential does not return one energy per example.
+        """
+        steps = self.steps if steps is None else steps
+        if steps < 0:
+            raise ValueError(f"a chain cannot run {steps} steps")
+        source = as_noise(noise, (state if isinstance(state, Tensor) else state[0]).device)
+        modules = [*networks, *([potential] if isinstance(potential, nn.Module) else [])]
+        # Inference mode cannot be left by enable_grad alone, and its tensors cannot enter a graph: leave and clone.
+        with torch.inference_mode(False), torch.enable_grad(), frozen(*modules):
+            target = Target(potential, state, white)
+            with torch.no_grad():
+                leaves = [_at_least_fp32(leaf) for leaf in target.leaves]
+                proposed = self._propose(target, leaves, source) if self.proposals else None
+                energy, grad_norm, acceptance = self._run(target, leaves, steps, source, callback)
+        return Chain(target.pack(leaves), energy, grad_norm, acceptance, proposed)
+
+    def _run(
+        self, target: Target, leaves: list[Tensor], steps: int, noise: Noise, callback: Callback | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Move ``leaves`` in place; return the last energy, its gradient's norm, and the acceptance."""
+        raise TypeError(f"{type(self).__name__} is the base of the samplers: use Langevin, MALA or HMC")
+
+    def _propose(self, target: Target, leaves: list[Tensor], noise: Noise) -> Tensor:
+        if not all(target.white) or self.temperature == 0:
+            raise ValueError("independence proposals need a white-noise prior on every leaf and a positive temperature")
+        energy = target.energy(leaves)
+        accepted = torch.zeros_like(energy)
+        for _ in range(self.proposals):
+            fresh = [noise.normal(leaf.shape, leaf).mul_(math.sqrt(self.temperature)) for leaf in leaves]
+            proposed = target.energy(fresh)
+            accept = noise.uniform(energy.shape, energy).log() < (energy - proposed) / self.temperature
+            energy = torch.where(accept, proposed, energy)
+            select_(accept, leaves, fresh)
+            accepted += accept
+        return accepted / self.proposals
+
+
+class Target:
+    """U and its gradient over the leaves of a state, with the analytic white-noise terms."""
+
+    def __init__(self, potential: Potential, state: State, white: bool | Sequence[bool]):
+        self.potential = potential
+        self.single = isinstance(state, Tensor)
+        self.leaves = [state] if isinstance(state, Tensor) else list(state)
+        self.white = [white] * len(self.leaves) if isinstance(white, bool) else list(white)
+        if len(self.white) != len(self.leaves):
+            raise ValueError(f"white has {len(self.white)} flags for {len(self.leaves)} leaves")
+
+    def pack(self, leaves: Sequence[Tensor]) -> State:
+        """The leaves in the shape in which the state came."""
+        return leaves[0] if self.single else tuple(leaves)
+
+    def energy(self, leaves: Sequence[Tensor]) -> Tensor:
+        """The potential alone, ``(B,)``, at least fp32."""
+        return self._checked(self.potential(*leaves), leaves).detach()
+
+    def value_and_grad(self, leaves: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """U ``(B,)`` and its gradient for each leaf, prior terms included."""
+        with torch.enable_grad():
+            inputs = [leaf.detach().requires_grad_(True) for leaf in leaves]
+            energy = self._checked(self.potential(*inputs), leaves)
+            grads = list(torch.autograd.grad(energy.sum(), inputs))
+        energy = energy.detach()
+        for index, (leaf, white) in enumerate(zip(leaves, self.white, strict=True)):
+            if white:
+                energy = energy + 0.5 * squared_norm([leaf])
+                grads[index] = grads[index] + leaf
+        return energy, grads
+
+    def _checked(self, energy: Tensor, leaves: Sequence[Tensor]) -> Tensor:
+        if energy.shape != leaves[0].shape[:1]:
+            raise ValueError(
+                f"a potential returns one energy per example, shape ({leaves[0].shape[0]},), not {tuple(energy.shape)}"
+            )
+        return energy if energy.dtype == torch.float64 else energy.float()
+
+
+def squared_norm(leaves: Sequence[Tensor]) -> Tensor:
+    """Sum of squares per example over all leaves, ``(B,)``."""
+    total = leaves[0].new_zeros(leaves[0].shape[0])
+    for leaf in leaves:
+        total = total + leaf.flatten(1).square().sum(1)
+    return total
+
+
+def select_(accept: Tensor, leaves: Sequence[Tensor], proposed: Sequence[Tensor]) -> None:
+    """Overwrite, in place, the accepted examples of ``leaves`` with the proposed ones."""
+    for leaf, new in zip(leaves, proposed, strict=True):
+        leaf.copy_(torch.where(per_example(accept, leaf), new, leaf))
+
+
+def per_example(values: Tensor, like: Tensor) -> Tensor:
+    """Values ``(B,)`` shaped so that they broadcast over the examples of ``like`` ``(B, …)``."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def _at_least_fp32(leaf: Tensor) -> Tensor:
+    dtype = leaf.dtype if leaf.dtype == torch.float64 else torch.float32
+    return leaf.detach().to(dtype=dtype, copy=True)

@@ -1,0 +1,73 @@
+"""The one source of noise and the replay buffer."""
+
+import pytest
+import torch
+
+from ebmzoo.mcmc import JointNoise, PerImageNoise, ReplayBuffer, as_noise
+
+
+def draws(noise, rows):
+    return [
+        noise.normal((rows, 3)),
+        noise.uniform((rows, 2), torch.empty(0, dtype=torch.float64)),
+        noise.integers(1000, (rows, 4)),
+    ]
+
+
+def test_two_processes_draw_together_what_one_draws():
+    one = draws(as_noise(torch.Generator().manual_seed(1)), 6)
+    two = [draws(JointNoise(torch.Generator().manual_seed(1), rank, 2), 3) for rank in range(2)]
+    for index, joined in enumerate(one):
+        assert torch.equal(joined, torch.cat([two[0][index], two[1][index]]))
+    assert one[1].dtype == torch.float64 and one[2].dtype == torch.int64 and one[2].max() < 1000
+
+
+def test_an_image_does_not_depend_on_its_batch():
+    batch = draws(PerImageNoise([3, 5, 9]), 3)
+    alone = draws(PerImageNoise([5]), 1)
+    assert all(torch.equal(whole[1:2], part) for whole, part in zip(batch, alone, strict=True))
+    with pytest.raises(ValueError, match="2 rows asked of a noise with 3 seeds"):
+        PerImageNoise([1, 2, 3]).normal((2, 1))
+
+
+def test_seeds_repeat_and_the_global_generator_is_left_alone():
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    assert torch.equal(as_noise(4).normal((5,)), as_noise(4).normal((5,)))
+    assert torch.equal(torch.get_rng_state(), state)
+    expected = torch.randn(5)
+    torch.manual_seed(0)
+    assert torch.equal(as_noise(None).normal((5,)), expected)
+    noise = as_noise(1)
+    assert as_noise(noise) is noise
+
+
+def test_in_place_draws_equal_allocating_ones():
+    buffer = torch.empty(4, 2, dtype=torch.float64)
+    as_noise(2).normal_(buffer)
+    assert torch.equal(buffer, as_noise(2).normal((4, 2), buffer))
+
+
+def test_replay_keeps_the_newest_in_order_of_arrival():
+    buffer = ReplayBuffer(4)
+    for first in (0, 3, 6, 9):
+        rows = torch.arange(first, first + 3).view(3, 1)
+        buffer.push(rows, 10 * rows)
+    x, y = buffer.leaves
+    assert sorted(x.flatten().tolist()) == [8, 9, 10, 11] and torch.equal(y, 10 * x)
+    x, y = buffer.draw(4000, as_noise(0))
+    counts = torch.bincount(x.flatten() - 8, minlength=4)
+    assert torch.equal(y, 10 * x) and (counts - 1000).abs().max() < 4 * (1000 * 0.75) ** 0.5
+
+
+def test_replay_is_restored_exactly():
+    buffer, other = ReplayBuffer(5), ReplayBuffer(5)
+    buffer.push(torch.randn(8, 2))
+    other.load_state_dict(buffer.state_dict())
+    for kept in (buffer, other):
+        kept.push(torch.full((2, 2), 7.0))
+    assert torch.equal(buffer.draw(9, as_noise(1))[0], other.draw(9, as_noise(1))[0])
+    with pytest.raises(ValueError, match="holds 3 examples, the saved one 5"):
+        ReplayBuffer(3).load_state_dict(buffer.state_dict())
+    with pytest.raises(ValueError, match="nothing was pushed"):
+        ReplayBuffer(3).draw(1, as_noise(0))

@@ -1,0 +1,120 @@
+"""Pieces shared by networks: the folded convolution and weight normalisation."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from ebmzoo.networks import ConvMeanPool
+from ebmzoo.networks.layers import weight_norm
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+@pytest.mark.parametrize("size", [(8, 8), (6, 10), (7, 9)])
+def test_conv_mean_pool_is_convolution_then_mean_pooling(dtype, tolerance, kernel_size, size):
+    torch.manual_seed(0)
+    layer = ConvMeanPool(3, 5, kernel_size).to(dtype)
+    plain = nn.Conv2d(3, 5, kernel_size, padding=kernel_size // 2).to(dtype)
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 3, *size, dtype=dtype, requires_grad=True)
+    folded, expected = layer(x), F.avg_pool2d(plain(x), 2)
+    assert folded.shape == expected.shape
+    assert (folded - expected).abs().max() < tolerance
+    towards = torch.randn_like(expected)
+    grads = torch.autograd.grad(folded, [x, *layer.parameters()], towards)
+    wanted = torch.autograd.grad(expected, [x, *plain.parameters()], towards)
+    for grad, want in zip(grads, wanted, strict=True):
+        assert (grad - want).abs().max() < 20 * tolerance
+
+
+def test_conv_mean_pool_keeps_the_original_kernel_in_its_state_dict():
+    layer = ConvMeanPool(3, 5)
+    assert {name: tuple(value.shape) for name, value in layer.state_dict().items()} == {
+        "weight": (5, 3, 3, 3),
+        "bias": (5,),
+    }
+    parametrizations.spectral_norm(layer)
+    assert layer.state_dict()["parametrizations.weight.original"].shape == (5, 3, 3, 3)
+
+
+def test_conv_mean_pool_needs_fewer_products():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    x = torch.randn(1, 64, 32, 32)
+    flops = {}
+    for name, layer in {"folded": ConvMeanPool(64, 64), "plain": nn.Conv2d(64, 64, 3, padding=1)}.items():
+        with FlopCounterMode(display=False) as counter:
+            layer(x)
+        flops[name] = counter.get_flop_counts()["Global"]
+    assert {op.__name__: n for op, n in flops["plain"].items()} == {"convolution": 2 * 64 * 64 * 9 * 1024}
+    by_name = {op.__name__: n for op, n in flops["folded"].items()}
+    assert by_name["convolution"] == 2 * 64 * 64 * 16 * 256
+
+
+def test_weight_norm_starts_from_the_weight_and_is_blind_to_the_scale_of_v():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 6, 3).double()
+    before = conv.weight.detach().clone()
+    norm = weight_norm(conv)
+    torch.testing.assert_close(conv.weight, before, rtol=1e-14, atol=0)
+    with torch.no_grad():
+        conv.parametrizations.weight.original.mul_(7)
+        norm.log_gain.fill_(0.5)
+    lengths = conv.weight.flatten(1).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.full_like(lengths, 0.5).exp(), rtol=1e-14, atol=0)
+    direction = before / before.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    torch.testing.assert_close(conv.weight / lengths.view(-1, 1, 1, 1), direction, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_fit_gives_the_output_its_deviation_and_mean(bias):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 6, 3, padding=1, bias=bias).double()
+    norm = weight_norm(conv)
+    x = 1 + 2 * torch.randn(8, 3, 8, 8, dtype=torch.float64)
+    y = conv(x).detach()
+    norm.fit(conv, x)
+    std = conv(x).std(dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close(std, torch.full_like(std, 0.2), rtol=1e-12, atol=0)
+    mean = conv(x).mean(dim=(0, 2, 3))
+    # A filter without bias is scaled only, so mean over deviation stays what it was.
+    kept = 0.2 * y.mean(dim=(0, 2, 3)) / y.std(dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close(mean, torch.zeros_like(mean) if bias else kept, rtol=1e-10, atol=1e-14)
+
+
+def test_fit_on_a_constant_input_stays_finite():
+    conv = nn.Conv2d(3, 6, 1).double()
+    norm = weight_norm(conv)
+    norm.fit(conv, torch.ones(4, 3, 8, 8, dtype=torch.float64))
+    assert conv.weight.isfinite().all()
+    assert conv.weight.abs().max() < 1e4
+
+
+def test_weight_norm_follows_the_spectral_norm_and_its_gradient():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 6, 3).double()
+    norm = weight_norm(conv)
+    norm.double()
+    sigma = norm.spectral_norm(conv.weight, iterations=2000, move=False)
+    u, s, v = torch.linalg.svd(conv.weight.detach().flatten(1), full_matrices=False)
+    torch.testing.assert_close(sigma, s[0], rtol=1e-12, atol=0)
+    weight = conv.weight.detach().requires_grad_()
+    (grad,) = torch.autograd.grad(norm.spectral_norm(weight, iterations=2000, move=False), weight)
+    torch.testing.assert_close(grad.flatten(1), torch.outer(u[:, 0], v[0]), rtol=1e-8, atol=1e-10)
+
+
+def test_spectral_norm_moves_its_vector_only_when_asked():
+    conv = nn.Conv2d(3, 6, 3)
+    norm = weight_norm(conv)
+    before = copy.deepcopy(norm.u)
+    norm.spectral_norm(conv.weight, iterations=4, move=False)
+    assert torch.equal(norm.u, before)
+    norm.spectral_norm(conv.weight, iterations=4, move=True)
+    assert not torch.equal(norm.u, before)
+    assert norm.u.norm().item() == pytest.approx(1, abs=1e-6)
