@@ -1,0 +1,379 @@
+"""What every method shares: the contract, the optimiser steps, and what a checkpoint must hold to be exact."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import lightning as L
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+import ebmzoo
+from ebmzoo.mcmc import GlobalNoise, Noise, Sampler, as_noise
+from ebmzoo.mcmc.chain import Callback
+from ebmzoo.objectives import Elbo, elbo, importance_weighted_bound
+
+ImageShape = tuple[int, ...]
+EncoderFactory = Callable[[ImageShape, int], nn.Module]
+DecoderFactory = Callable[[ImageShape, int], nn.Module]
+EnergyFactory = Callable[[ImageShape], nn.Module]
+OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
+ScheduleFactory = Callable[[Optimizer], torch.optim.lr_scheduler.LRScheduler]
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """Draws samples in the data's units, with the method's test-time sampler."""
+
+    def sample(
+        self,
+        n: int,
+        *,
+        steps: int | None = None,
+        noise: None | int | torch.Generator | Noise = None,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """``(n, *image_shape)``."""
+
+
+@runtime_checkable
+class HasEnergy(Protocol):
+    """Has an energy E(x), the raw network output: low means likely."""
+
+    def energy(self, x: Tensor) -> Tensor:
+        """``(B,)``."""
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """Scores examples for out-of-distribution detection: high means in-distribution."""
+
+    def score(self, x: Tensor) -> Tensor:
+        """``(B,)``."""
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """Has an inference network."""
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, both ``(B, latent_dim)``."""
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """Reconstructs examples."""
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """``(B, *image_shape)``."""
+
+
+@runtime_checkable
+class BoundsLikelihood(Protocol):
+    """Bounds the log-likelihood from below."""
+
+    def log_likelihood_bound(self, x: Tensor, samples: int = 1, noise: None | int | Noise = None) -> Tensor:
+        """``(B,)`` nats."""
+
+
+class Method(L.LightningModule):
+    """Base of the methods: a LightningModule with named players and one way to update them.
+
+    A subclass calls ``super().__init__(image_shape)`` first (which also saves the subclass's own arguments as
+    hyper-parameters), builds its networks, and declares its `players`. Its `training_step` calls `update` once per player and step, exactly one of the calls with
+    ``clock=True``: that one counts as the training iteration for ``max_steps``, checkpoints, logs and schedules.
+
+    Args:
+        image_shape: shape of one example, ``(C, H, W)`` or ``(2,)``.
+        grad_clip: largest norm of a player's gradient; None leaves it alone.
+
+    Attributes:
+        noise: the source of every random number of training.
+        ema_active: whether averaged weights are swapped in now (set by the EMA callback and by `ebmzoo.load`).
+    """
+
+    def __init__(self, image_shape: ImageShape, grad_clip: float | None = None):
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.image_shape = tuple(image_shape)
+        self.grad_clip = grad_clip
+        self.noise: Noise = GlobalNoise()
+        self.ema_active = False
+        self._rng_to_restore: dict[str, Any] | None = None
+
+    def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
+        """Lightning's, with what it saves turned into plain data (see `plain`), whoever made the module."""
+        frame = inspect.currentframe()
+        kwargs["frame"] = kwargs.get("frame") or (frame.f_back if frame else None)
+        super().save_hyperparameters(*args, **kwargs)
+        stored = {key: plain(value) for key, value in self.hparams.items() if not key.startswith("_")}
+        self.hparams.clear()
+        self.hparams.update(stored)
+        self._hparams_initial = type(self.hparams)(copy.deepcopy(stored))
+
+    # -- declared by subclasses -------------------------------------------------------------------------------------
+
+    def players(self) -> dict[str, tuple[list[nn.Module | nn.Parameter], OptimizerFactory, ScheduleFactory | None]]:
+        """Name of each player to (its networks, its optimiser, its learning-rate schedule)."""
+        raise TypeError(f"{type(self).__name__} declares no players")
+
+    def test_sampler(self) -> tuple[Sampler | None, int]:
+        """The sampler that `sample` runs, if any, and its number of steps: the protocol of a number names both."""
+        return None, 0
+
+    # -- optimisation -----------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[Any]]:
+        """One optimiser per player, in the players' order; schedules step once per training iteration."""
+        optimizers, schedules = [], []
+        for networks, make_optimizer, make_schedule in self.players().values():
+            optimizer = build(make_optimizer, parameters_of(networks))
+            optimizers.append(optimizer)
+            if make_schedule is not None:
+                schedules.append(build(make_schedule, optimizer))
+        return optimizers, schedules
+
+    def update(self, player: str, loss: Tensor, *, clock: bool = False) -> None:
+        """Zero the player's gradients, go backward, clip, and step: one path under AMP and DDP alike.
+
+        Args:
+            player: its name in `players`.
+            loss: a scalar.
+            clock: whether this step is the training iteration that Lightning counts.
+        """
+        optimizer = self._optimizer(player)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        if clock:
+            optimizer.step()
+            for schedule in self._schedules():
+                schedule.step()
+        else:
+            # The same path as above without Lightning's step counter, which would count every player.
+            self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip and log: gradients are unscaled here under every precision."""
+        raw = getattr(optimizer, "optimizer", optimizer)
+        parameters = [p for group in raw.param_groups for p in group["params"] if p.grad is not None]
+        if self.grad_clip is not None:
+            norm = nn.utils.clip_grad_norm_(parameters, self.grad_clip)
+        elif self.logs_now():
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        else:
+            return
+        self.report({f"train/grad_norm_{self._player_of(raw)}": norm})
+
+    def _optimizer(self, player: str) -> LightningOptimizer:
+        return self._all_optimizers()[list(self.players()).index(player)]
+
+    def _player_of(self, raw: Optimizer) -> str:
+        index = [optimizer.optimizer for optimizer in self._all_optimizers()].index(raw)
+        return list(self.players())[index]
+
+    def _all_optimizers(self) -> list[LightningOptimizer]:
+        optimizers = self.optimizers()
+        return list(optimizers) if isinstance(optimizers, list) else [optimizers]  # type: ignore[list-item]
+
+    def _schedules(self) -> list[Any]:
+        schedules = self.lr_schedulers()
+        if schedules is None:
+            return []
+        return schedules if isinstance(schedules, list) else [schedules]
+
+    # -- logging ----------------------------------------------------------------------------------------------------
+
+    def logs_now(self) -> bool:
+        """Whether a logger or the progress bar looks at this iteration: compute what is only logged if so."""
+        every = self.trainer.log_every_n_steps
+        return every > 0 and (self.trainer.fit_loop.epoch_loop.total_batch_idx + 1) % every == 0
+
+    def report(self, values: Mapping[str, Tensor | float], *, show: Iterable[str] = ()) -> None:
+        """Log ``values`` if this iteration is looked at; names in ``show`` also stand in the progress bar."""
+        if not self.logs_now():
+            return
+        shown = set(show)
+        for name, value in values.items():
+            scalar = value.detach().float().mean() if isinstance(value, Tensor) else float(value)
+            self.log(name, scalar, prog_bar=name in shown)
+
+    # -- data -------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def data(batch: Any) -> Tensor:
+        """The examples of a batch that may carry labels too."""
+        return batch[0] if isinstance(batch, list | tuple) else batch
+
+    def validation_noise(self, batch_idx: int) -> Noise:
+        """Seeded by the batch alone, so that validation repeats and leaves the training's random numbers alone."""
+        return as_noise(batch_idx, self.device)
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Give every process its own random numbers: one seed for all would make all draw the same."""
+        if self.trainer.world_size > 1 and self._rng_to_restore is None:
+            torch.manual_seed(torch.initial_seed() + self.global_rank)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning leaves out: random states of every process, and what rebuilds this very module."""
+        checkpoint["rng"] = _gathered(random_state())
+        checkpoint.setdefault("ebmzoo", {}).update(class_path=_path(type(self)), version=ebmzoo.__version__)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the random state until the first batch: what happens before (sanity checks) must not move it."""
+        self._rng_to_restore = checkpoint.get("rng")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Restore the random state of a resumed run."""
+        if self._rng_to_restore is not None:
+            states, self._rng_to_restore = self._rng_to_restore, None
+            if len(states) == self.trainer.world_size:
+                restore_random_state(states[self.global_rank])
+
+
+class Autoencoding:
+    """Mixin of methods with an encoder, a decoder and a Gaussian likelihood p(x|z) = N(x; decoder(z), σ²).
+
+    The class it is mixed into has ``encoder``, ``decoder``, ``latent_dim``, ``log_sigma`` and ``noise``.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+    latent_dim: int
+    log_sigma: Tensor
+    noise: Noise
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z|x), both ``(B, latent_dim)``."""
+        mean, log_variance = self.encoder(x)
+        return mean, log_variance
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Mean of p(x|z), ``(B, *image_shape)``."""
+        return self.decoder(z)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Decoded posterior means, ``(B, *image_shape)``."""
+        return self.decode(self.encode(x)[0])
+
+    def elbo(self, x: Tensor, noise: Noise | None = None) -> Elbo:
+        """The evidence lower bound and its pieces with one posterior draw, nats."""
+        xi = (noise or self.noise).normal((len(x), self.latent_dim), like=x)
+        return elbo(x, self.encoder, self.decoder, self.log_sigma, xi)
+
+    def log_likelihood_bound(self, x: Tensor, samples: int = 1, noise: None | int | Noise = None) -> Tensor:
+        """Importance-weighted lower bound of log p(x) with ``samples`` draws, ``(B,)`` nats; one draw is the ELBO's."""
+        source = as_noise(noise, x.device)
+        draw = partial(source.normal, like=x)
+        return importance_weighted_bound(x, self.encoder, self.decoder, self.log_sigma, draw, samples)
+
+
+# -- networks and optimisers as data --------------------------------------------------------------------------------
+
+
+def build(factory: Any, *arguments: Any) -> Any:
+    """Call a factory that is a class, a callable, or a ``{class_path, init_args}`` dict.
+
+    Example:
+        >>> build({"class_path": "torch.nn.Linear", "init_args": {"bias": False}}, 2, 3)
+        Linear(in_features=2, out_features=3, bias=False)
+    """
+    if isinstance(factory, Mapping):
+        module, _, name = factory["class_path"].rpartition(".")
+        return getattr(importlib.import_module(module), name)(*arguments, **factory.get("init_args", {}))
+    return factory(*arguments)
+
+
+def spec(kind: type, **init_args: Any) -> Any:
+    """A class and its settings as the plain data that `build` calls: the defaults of factory arguments.
+
+    Command lines can override such a default key by key, and a checkpoint can hold it.
+    """
+    return {"class_path": _path(kind), "init_args": init_args}
+
+
+def plain(value: Any) -> Any:
+    """Hyper-parameters as plain data, which a checkpoint can hold and `ebmzoo.load` can rebuild.
+
+    Classes, partials of classes and dataclasses (samplers, penalties) become ``{class_path, init_args}``. Any other
+    callable becomes ``{"callable": its name}``: such a model trains, and `ebmzoo.load` asks for what is missing.
+
+    Example:
+        >>> from ebmzoo.mcmc import MALA
+        >>> plain(MALA(steps=3))["init_args"]["steps"]
+        3
+        >>> plain(partial(nn.Linear, bias=False))
+        {'class_path': 'torch.nn.modules.linear.Linear', 'init_args': {'bias': False}}
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, type):
+        return {"class_path": _path(value)}
+    if isinstance(value, partial):
+        # A partial of a class, or a command line's factory: a partial whose first argument is the class.
+        kinds = [value.func, *value.args]
+        kind = next((item for item in kinds if isinstance(item, type)), None)
+        if kind is not None and len(value.args) == (0 if kind is value.func else 1):
+            return {"class_path": _path(kind), "init_args": plain(value.keywords)}
+    elif is_dataclass(value):
+        init_args = {field.name: plain(getattr(value, field.name)) for field in fields(value) if field.init}
+        return {"class_path": _path(type(value)), "init_args": init_args}
+    return {"callable": getattr(value, "__qualname__", type(value).__qualname__)}
+
+
+def _path(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def parameters_of(networks: Iterable[nn.Module | nn.Parameter]) -> list[nn.Parameter]:
+    """All parameters of modules and bare parameters, in order."""
+    found: list[nn.Parameter] = []
+    for network in networks:
+        found.extend([network] if isinstance(network, nn.Parameter) else network.parameters())
+    return found
+
+
+# -- random state ---------------------------------------------------------------------------------------------------
+
+
+def random_state() -> dict[str, Any]:
+    """This process's global random state, as tensors and numbers."""
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Set what `random_state` gave."""
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"]])
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+def _gathered(state: Any) -> list[Any]:
+    """The state of every process, in rank order: checkpoints are written by rank 0 alone."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [state]
+    states: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(states, state)
+    return states

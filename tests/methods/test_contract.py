@@ -1,0 +1,177 @@
+"""What every method promises: the contract, the clock, determinism, exact resume, rebuilding."""
+
+import copy
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.optim import Adam
+
+from ebmzoo.data import Digits
+from ebmzoo.mcmc import Langevin, as_noise
+from ebmzoo.methods import ECVAE, VAE, BoundsLikelihood, Encodes, HasEnergy, Reconstructs, Samples, Scores
+from ebmzoo.methods.base import build, plain, spec
+from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
+
+from .conftest import quiet_trainer
+
+SHAPE = (1, 8, 8)
+PARTS = {"encoder": spec(MLPEncoder, width=16, depth=1), "decoder": spec(MLPDecoder, width=16, depth=1)}
+
+
+def vae():
+    return VAE(SHAPE, **PARTS, latent_dim=4)
+
+
+def ecvae(**settings):
+    return ECVAE(SHAPE, **PARTS, energy=spec(MLPEnergy, width=16, depth=1), latent_dim=4, **settings)
+
+
+METHODS = {
+    "vae": vae,
+    "ecvae": ecvae,
+    "ecvae with all its options": lambda: ecvae(
+        vae_steps=5, decoder_steps=2, pair_memory=150, fresh_chains=True, data_noise=0.1, grad_clip=1.0
+    ),
+}
+
+
+@pytest.fixture(params=METHODS, ids=str)
+def make(request):
+    def seeded():
+        torch.manual_seed(0)
+        return METHODS[request.param]()
+
+    return seeded
+
+
+def state(trainer):
+    """Everything that training changes, as one flat dictionary of tensors."""
+    method = trainer.lightning_module
+    found = {f"model.{name}": value for name, value in method.state_dict().items()}
+    for index, optimizer in enumerate(trainer.optimizers):
+        for parameter, slots in optimizer.state_dict()["state"].items():
+            found.update({f"optimizer{index}.{parameter}.{k}": v for k, v in slots.items()})
+    if getattr(method, "pairs", None) is not None:
+        found.update({f"pairs{i}": leaf for i, leaf in enumerate(method.pairs.leaves)})
+    found["rng"] = torch.get_rng_state()
+    return found
+
+
+def assert_identical(a, b):
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different, different
+
+
+def test_contract(make):
+    method = make().eval()
+    x = torch.rand(5, *SHAPE) * 2 - 1
+    assert isinstance(method, Samples) and isinstance(method, Scores)
+    assert method.sample(3, noise=1).shape == (3, *SHAPE)
+    assert torch.equal(method.sample(3, noise=1), method.sample(3, noise=1))
+    assert method.score(x).shape == (5,)
+    assert isinstance(method, Encodes) and [part.shape for part in method.encode(x)] == [(5, 4), (5, 4)]
+    assert isinstance(method, Reconstructs) and method.reconstruct(x).shape == x.shape
+    assert isinstance(method, BoundsLikelihood)
+    one, many = (method.log_likelihood_bound(x, samples, noise=0).mean() for samples in (1, 200))
+    assert many > one
+    assert isinstance(method, HasEnergy) == isinstance(method, ECVAE)
+
+
+def test_one_training_step_is_one_clock_step(make):
+    trainer = quiet_trainer(max_steps=9)
+    trainer.fit(make(), Digits(batch_size=300))
+    assert trainer.global_step == 9
+    assert trainer.fit_loop.epoch_loop.total_batch_idx + 1 == 9
+
+
+def test_the_same_seed_twice_is_identical(make):
+    states = []
+    for _ in range(2):
+        method = make()
+        trainer = quiet_trainer(max_epochs=2)
+        torch.manual_seed(7)
+        trainer.fit(method, Digits(batch_size=300))
+        states.append(copy.deepcopy(state(trainer)))
+    assert_identical(*states)
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [{"max_epochs": 2}, {"max_steps": 10}, {"max_steps": 13}],
+    ids=["after an epoch", "at an epoch's last step", "in the middle of an epoch"],
+)
+def test_stopping_and_resuming_changes_nothing(make, tmp_path, stop):
+    def run(settings, checkpoint=None):
+        method = make()
+        saver = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=stop.get("max_steps"))
+        trainer = quiet_trainer(**settings, callbacks=[saver], enable_checkpointing=True)
+        torch.manual_seed(7 if checkpoint is None else 99)  # whatever a new process did before
+        trainer.fit(method, Digits(batch_size=300), ckpt_path=checkpoint)
+        return copy.deepcopy(state(trainer))
+
+    run(stop)
+    stopped = tmp_path / "last.ckpt"
+    stopped.rename(tmp_path / "stopped.ckpt")
+    assert_identical(run({"max_steps": 18}), run({"max_steps": 18}, str(tmp_path / "stopped.ckpt")))
+
+
+def test_checkpoints_hold_tensors_and_primitives_only(make, tmp_path):
+    trainer = quiet_trainer(max_steps=2)
+    trainer.fit(make(), Digits(batch_size=300))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert checkpoint["ebmzoo"]["class_path"].startswith("ebmzoo.methods.")
+    assert checkpoint["hyper_parameters"]["encoder"]["class_path"] == "ebmzoo.networks.mlp.MLPEncoder"
+
+
+def test_hyper_parameters_are_plain_data_that_can_be_built_again():
+    sampler = Langevin(3, 0.2, bounds=(-1, 1))
+    method = ECVAE(SHAPE, MLPEncoder, MLPDecoder, MLPEnergy, sampler=sampler)
+    stored = method.hparams["sampler"]
+    assert stored["init_args"]["bounds"] == [-1, 1]
+    rebuilt = build(stored)
+    assert plain(rebuilt) == stored and isinstance(rebuilt, Langevin)
+    assert method.hparams["energy_optimizer"]["init_args"] == {"lr": 1e-4, "betas": [0.0, 0.9]}
+    free = ECVAE(SHAPE, lambda shape, d: MLPEncoder(shape, d), MLPDecoder, MLPEnergy)
+    assert "callable" in free.hparams["encoder"]
+
+
+def test_ecvae_samples_one_step_or_with_a_chain():
+    torch.manual_seed(0)
+    method = ecvae(sampler=Langevin(3, 0.5, 1e-2), refine=None).eval()
+    assert method.test_sampler() == (None, 0)
+    start = method.sample(4, noise=0)
+    torch.testing.assert_close(start, method.decode(as_noise(0).normal((4, 4))))
+    frames = []
+    with torch.inference_mode():
+        revised = method.sample(4, steps=3, noise=0, callback=lambda step, x, energy: frames.append(x.clone()))
+    assert len(frames) == 3 and torch.equal(frames[0], start) and not torch.equal(revised, start)
+    chained = ecvae(refine=Langevin(3, 0.5, 1e-2)).eval()
+    chained.load_state_dict(method.state_dict())
+    assert torch.equal(chained.sample(4, noise=0), revised)
+    with pytest.raises(ValueError, match="no chain"):
+        vae().sample(1, steps=2)
+
+
+def test_a_schedule_steps_once_an_iteration_and_only_its_player():
+    method = ecvae(vae_schedule=spec(torch.optim.lr_scheduler.StepLR, step_size=4, gamma=0.1), decoder_steps=2)
+    trainer = quiet_trainer(max_steps=5)
+    trainer.fit(method, Digits(batch_size=300))
+    assert [group["lr"] for o in trainer.optimizers for group in o.param_groups] == pytest.approx([2e-5, 1e-4])
+
+
+def test_gradients_are_clipped_to_the_norm_asked_for():
+    class Spy(Adam):
+        seen: list[float] = []
+
+        def step(self, closure=None):
+            super().step(closure)
+            grads = [p.grad.norm() for group in self.param_groups for p in group["params"]]
+            Spy.seen.append(float(torch.stack(grads).norm()))
+
+    torch.manual_seed(0)
+    method = VAE(SHAPE, **PARTS, latent_dim=4, optimizer=lambda p: Spy(p), grad_clip=0.01)
+    quiet_trainer(max_steps=3).fit(method, Digits(batch_size=300))
+    assert Spy.seen == pytest.approx([0.01] * 3, rel=1e-3)
