@@ -1,0 +1,272 @@
+"""Reading of image files: found or named as missing, decoded or named as broken, never run as code."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_warn
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode, functional
+
+from ebmzoo.data.base import PerItem
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_UNPICKLING = (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError)
+_GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
+
+
+def find(candidates: Sequence[Path], what: str, how: str) -> Path:
+    """The first of the places that exists.
+
+    Args:
+        candidates: where it may lie, in the order of preference.
+        what: the name of what is looked for, for the error.
+        how: how to get it, for the error.
+
+    Raises:
+        FileNotFoundError: one line with all three.
+    """
+    for path in candidates:
+        if path.exists():
+            return path
+    places = " nor ".join(str(path) for path in candidates)
+    no = "neither" if len(candidates) > 1 else "no"
+    raise FileNotFoundError(f"{what} not found: there is {no} {places}. {how}")
+
+
+def _latin1(text: str, codec: str) -> bytes:
+    if codec != "latin1":
+        raise pickle.UnpicklingError(f"it encodes with {codec}, which is refused")
+    return text.encode("latin1")
+
+
+# The constructors that a pickled array needs, under the names that old and new versions of NumPy give them.
+# They are taken from NumPy's own pickles, because the module that holds them is private and has moved.
+_ARRAY, _SCALAR = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+_BUFFER = np.zeros(1).__reduce_ex__(5)[0]
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _latin1,
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _ARRAY for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): _SCALAR for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _BUFFER for core in ("core", "_core")},
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused")
+        return _ALLOWED[module, name]
+
+
+def read_pickled_pixels(path: Path, pixels: int) -> Tensor:
+    """The ``data`` array of a pickled batch, as CIFAR-10 and ImageNet 32 publish them.
+
+    Only arrays and plain containers are read: a pickle from a stranger that asks for anything else is refused
+    before it can run.
+
+    Args:
+        path: the file.
+        pixels: values in a row.
+
+    Returns:
+        uint8 ``(n, pixels)``.
+
+    Raises:
+        ValueError: one line that names the file, if it is not such a pickle.
+    """
+    try:
+        with path.open("rb") as file:
+            batch = _ArraysOnly(file, encoding="latin1").load()
+        data = batch["data"]
+    except _UNPICKLING as error:
+        raise ValueError(f"{path} is not a pickled batch of images: {_reason(error)}") from error
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (len(data), pixels):
+        found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+        raise ValueError(f"{path} should hold uint8 images of {pixels} values each, it holds {found}")
+    return torch.from_numpy(np.array(data))
+
+
+def square(pixels: Tensor, size: int) -> Tensor:
+    """Cut the centre square out and resize it: bilinear with antialiasing (torchvision v2), rounded to bytes.
+
+    Args:
+        pixels: uint8 ``(..., C, H, W)``.
+        size: side of the result, px.
+
+    Returns:
+        uint8 ``(..., C, size, size)``.
+    """
+    height, width = pixels.shape[-2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    pixels = pixels[..., top : top + side, left : left + side]
+    if side == size:
+        return pixels.contiguous()
+    return functional.resize(pixels, [size, size], InterpolationMode.BILINEAR, antialias=True)
+
+
+def _open(source: str | IO[bytes], name: str) -> Image.Image:
+    try:
+        image = Image.open(source)
+    except _BROKEN as error:
+        raise ValueError(f"{name} cannot be read as an image: {_reason(error)}") from error
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise ValueError(
+            f"{name} has {image.width} x {image.height} pixels, "
+            f"more than PIL.Image.MAX_IMAGE_PIXELS ({limit})"
+        )
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        raise ValueError(f"{name} holds 32-bit grey values without a known range: convert it to 8 or 16 bits")
+    return image
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def decode(
+    source: str | IO[bytes],
+    name: str,
+    size: int,
+    channels: int = 3,
+    box: tuple[int, int, int, int] | None = None,
+) -> Tensor:
+    """Read one image, cut it square and resize it.
+
+    A photograph is turned as its EXIF orientation says; transparency is laid on white; 16-bit grey is scaled
+    to 8; colour becomes grey by luma (ITU-R 601), grey becomes colour by repetition.
+
+    Args:
+        source: path or open file.
+        name: what an error calls it.
+        size: side of the result, px.
+        channels: 3 or 1.
+        box: ``(left, top, right, bottom)`` to cut out first, px; by default the centre square.
+
+    Returns:
+        uint8 ``(channels, size, size)``.
+
+    Raises:
+        ValueError: one line that names the file: broken, cut short, too large, or smaller than the box.
+    """
+    image = _open(source, name)
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):
+            grey = np.asarray(image, dtype=np.float64)
+            image = Image.fromarray(np.rint(grey / 257).astype(np.uint8))
+        if image.has_transparency_data:
+            coloured = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
+        image = image.convert("RGB" if channels == 3 else "L")
+    except _BROKEN as error:
+        raise ValueError(f"{name} cannot be read as an image: {_reason(error)}") from error
+    if box is not None:
+        if box[2] > image.width or box[3] > image.height:
+            raise ValueError(f"{name} has {image.width} x {image.height} pixels: crop {box} does not fit")
+        image = image.crop(box)
+    return square(functional.pil_to_tensor(image), size)
+
+
+def read_image(path: str, **how: Any) -> Tensor:
+    """`decode` a file, which errors name."""
+    return decode(path, path, **how)
+
+
+def image_files(root: Path, endings: tuple[str, ...] = ENDINGS) -> list[str]:
+    """Paths of the images under a folder, at any depth, relative to it and sorted.
+
+    Hidden files are left out; links to folders are not followed.
+    """
+    found: list[str] = []
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if name.lower().endswith(endings) and not name.startswith("."):
+                found.append(os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/"))
+    return sorted(found)
+
+
+def check_headers(paths: Iterable[str], channels: int) -> None:
+    """Open every file's header, so that a broken one is named before training starts.
+
+    Says once how many grey images are asked for in colour, or the other way round.
+
+    Raises:
+        ValueError: one line that names the first file that is not an image or is too large.
+    """
+    total, others, example = 0, 0, ""
+    for path in paths:
+        with _open(path, path) as image:
+            total += 1
+            if (image.mode in _GREY) != (channels == 1):
+                others, example = others + 1, example or path
+    if others:
+        kind, into = ("grey", "colour") if channels == 3 else ("colour", "grey")
+        rank_zero_warn(f"{others} of {total} images are {kind}, converted to {into}: {example}, ...")
+
+
+def is_held_out(names: Sequence[str], share: float) -> list[bool]:
+    """Which of the names belong to the test split: a fixed share, in the order of the SHA-1 of each name.
+
+    It depends on the names alone: not on a seed, nor on the order in which a file system lists them.
+
+    Args:
+        names: of the items, all different.
+        share: to be held out, in [0, 1); at least one item where it is not 0.
+
+    Raises:
+        ValueError: if nothing is left to train on.
+
+    Example:
+        >>> sum(is_held_out([f"{i}.png" for i in range(100)], 0.1))
+        10
+    """
+    count = max(1, round(share * len(names))) if share else 0
+    if count >= len(names):
+        raise ValueError(f"a holdout of {share} leaves nothing of {len(names)} images to train on")
+    ranked = sorted(range(len(names)), key=lambda i: hashlib.sha1(names[i].encode()).digest())
+    held = set(ranked[:count])
+    return [i in held for i in range(len(names))]
+
+
+def folder(root: Path, split: str, holdout: float, size: int, channels: int, what: str, how: str) -> PerItem:
+    """The images of one split of a folder, headers checked.
+
+    Args:
+        root: the folder.
+        split: ``"train"``, ``"test"``, or ``"all"``.
+        holdout: the share of the test split, in [0, 1).
+        size: px.
+        channels: 3 or 1.
+        what: the name of the set, for errors.
+        how: how to get it, for errors.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no image in it.
+        ValueError: as `check_headers`.
+    """
+    names = image_files(find([root], what, how))
+    if not names:
+        raise FileNotFoundError(f"{what} not found: no file in {root} ends in {', '.join(ENDINGS)}. {how}")
+    if split != "all":
+        held = is_held_out(names, holdout)
+        names = [name for name, test in zip(names, held, strict=True) if test == (split == "test")]
+    paths = [str(root / name) for name in names]
+    check_headers(paths, channels)
+    return PerItem(paths, partial(read_image, size=size, channels=channels))

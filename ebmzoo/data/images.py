@@ -1,0 +1,188 @@
+"""The papers' image sets that are published as arrays: CIFAR-10, STL-10 and ImageNet 32, held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ebmzoo.data.base import DataModule, Examples, InMemory
+from ebmzoo.data.files import find, read_pickled_pixels, square
+
+_CIFAR10 = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+_STL10 = "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz"
+_IMAGENET32 = "https://image-net.org/download-images"
+
+
+def _download(fetch: Callable[[], object], what: str, url: str, root: Path) -> None:
+    try:
+        fetch()
+    except (OSError, RuntimeError) as error:  # torchvision reports a bad checksum as a RuntimeError
+        reason = " ".join(str(error).split())
+        raise FileNotFoundError(
+            f"{what} could not be downloaded ({reason}). Fetch {url} and unpack it in {root}"
+        ) from error
+
+
+class CIFAR10(DataModule):
+    """CIFAR-10: 50,000 train and 10,000 test images, colour, 32 px (validation is the test split).
+
+    Reads ``data_batch_1`` to ``_5`` and ``test_batch``, the published Python version, in
+    ``root/cifar-10-batches-py`` or in ``root``. The papers train with ``flip=0.5``.
+
+    Args:
+        root: the folder that holds it.
+        download: fetch it there (170 MB, through torchvision) where it is missing.
+        **kwargs: those of `DataModule`.
+
+    Raises:
+        FileNotFoundError: at `setup`, one line, if it is missing or cannot be downloaded.
+        ValueError: at `setup`, one line that names a broken file.
+
+    Example:
+        >>> data = CIFAR10("somewhere", batch_size=128, flip=0.5)
+        >>> data.image_shape, data.name, data.reference_name("val")
+        ((3, 32, 32), 'cifar10', 'cifar10 test')
+    """
+
+    def __init__(self, root: str | Path, download: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.root, self.download = Path(root), download
+        self.name = "cifar10"
+        self.image_shape = (3, 32, 32)
+
+    def prepare_data(self) -> None:
+        """Download, where asked for and missing."""
+        if self.download and not self._places("test_batch")[0].exists():
+            from torchvision import datasets
+
+            root = str(self.root)
+            _download(lambda: datasets.CIFAR10(root, download=True), "CIFAR-10", _CIFAR10, self.root)
+
+    def _places(self, name: str) -> list[Path]:
+        return [self.root / "cifar-10-batches-py" / name, self.root / name]
+
+    def load(self, split: str) -> Examples:
+        """The images of ``"train"`` or ``"test"``."""
+        names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
+        how = f"Set download: true, or unpack {_CIFAR10} in {self.root}"
+        paths = [find(self._places(name), "CIFAR-10", how) for name in names]
+        return InMemory(torch.cat([read_pickled_pixels(path, 3072) for path in paths]).view(-1, 3, 32, 32))
+
+
+class STL10(DataModule):
+    """STL-10 at 32 px: the 5,000 training and 100,000 unlabelled images to train on, 8,000 to test.
+
+    Reads ``train_X.bin``, ``unlabeled_X.bin`` and ``test_X.bin``, the published binary version, in
+    ``root/stl10_binary`` or in ``root``. The 96 px images are resized once, when they are read: bilinear with
+    antialiasing. Validation is the test split.
+
+    Args:
+        root: the folder that holds it.
+        size: px, up to 96.
+        unlabelled: train on the unlabelled images too, as the papers do.
+        download: fetch it there (2.6 GB, through torchvision) where it is missing.
+        **kwargs: those of `DataModule`.
+
+    Raises:
+        FileNotFoundError: at `setup`, one line, if it is missing or cannot be downloaded.
+        ValueError: for another size, or, at `setup`, one line that names a broken file.
+
+    Example:
+        >>> STL10("somewhere").reference_name("train")
+        'stl10-32 train'
+    """
+
+    _VALUES = 3 * 96 * 96
+    _CHUNK = 1000  # images resized at a time: the whole set at 96 px is 2.9 GB
+
+    def __init__(
+        self,
+        root: str | Path,
+        size: int = 32,
+        unlabelled: bool = True,
+        download: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not 1 <= size <= 96:
+            raise ValueError(f"STL-10 comes at up to 96 px, not {size}")
+        self.root, self.size, self.unlabelled, self.download = Path(root), size, unlabelled, download
+        self.name = f"stl10-{size}" if unlabelled else f"stl10-labelled-{size}"
+        self.image_shape = (3, size, size)
+
+    def prepare_data(self) -> None:
+        """Download, where asked for and missing."""
+        if self.download and not self._places("test_X.bin")[0].exists():
+            from torchvision import datasets
+
+            _download(lambda: datasets.STL10(str(self.root), download=True), "STL-10", _STL10, self.root)
+
+    def _places(self, name: str) -> list[Path]:
+        return [self.root / "stl10_binary" / name, self.root / name]
+
+    def load(self, split: str) -> Examples:
+        """The images of ``"train"`` or ``"test"``."""
+        names = ["test_X.bin"]
+        if split == "train":
+            names = ["train_X.bin", *(["unlabeled_X.bin"] if self.unlabelled else [])]
+        how = f"Set download: true, or unpack {_STL10} in {self.root}"
+        paths = [find(self._places(name), "STL-10", how) for name in names]
+        return InMemory(torch.cat([part for path in paths for part in self._read(path)]))
+
+    def _read(self, path: Path) -> list[Tensor]:
+        count, rest = divmod(path.stat().st_size, self._VALUES)
+        if rest or not count:
+            raise ValueError(f"{path} is not a whole number of 96 x 96 colour images: it may be cut short")
+        # The file holds each channel column by column.
+        columns = np.memmap(path, dtype=np.uint8, mode="r").reshape(count, 3, 96, 96)
+        chunks = (np.array(columns[i : i + self._CHUNK]) for i in range(0, count, self._CHUNK))
+        return [square(torch.from_numpy(chunk).transpose(-1, -2), self.size) for chunk in chunks]
+
+
+class ImageNet32(DataModule):
+    """ImageNet at 32 px: 1,281,167 train and 50,000 validation images (test is the validation split).
+
+    Reads ``train_data_batch_1`` to ``_10`` and ``val_data``, the published pickles, in ``root`` or in its
+    subfolders ``Imagenet32_train`` and ``Imagenet32_val``. They are held in memory: 3.9 GB in each process.
+
+    Args:
+        root: the folder that holds them.
+        **kwargs: those of `DataModule`.
+
+    Raises:
+        FileNotFoundError: at `setup`, one line, if a file is missing.
+        ValueError: at `setup`, one line that names a broken file.
+
+    Example:
+        >>> ImageNet32("somewhere").reference_name("test")
+        'imagenet32 val'
+    """
+
+    splits = {"train": "train", "val": "val", "test": "val"}
+
+    def __init__(self, root: str | Path, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.root = Path(root)
+        self.name = "imagenet32"
+        self.image_shape = (3, 32, 32)
+
+    def load(self, split: str) -> Examples:
+        """The images of ``"train"`` or ``"val"``."""
+        names = [f"train_data_batch_{i}" for i in range(1, 11)] if split == "train" else ["val_data"]
+        how = f"Get the 32 x 32 version from {_IMAGENET32} and unpack it in {self.root}"
+        places = [[self.root / name, self.root / f"Imagenet32_{split}" / name] for name in names]
+        paths = [find(candidates, "ImageNet 32", how) for candidates in places]
+        parts = [read_pickled_pixels(path, 3072) for path in paths]
+        # Filled part by part, each freed once copied: memory peaks one part above the whole.
+        data = torch.empty(sum(len(part) for part in parts), 3072, dtype=torch.uint8)
+        end = len(data)
+        while parts:
+            part = parts.pop()
+            data[end - len(part) : end] = part
+            end -= len(part)
+        return InMemory(data.view(-1, 3, 32, 32))

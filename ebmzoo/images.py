@@ -1,0 +1,244 @@
+"""Floats to bytes, grids and strips: the one place where images become pictures.
+
+Everywhere in this package an image is float32 in [-1, 1], shape ``(B, C, H, W)``. It becomes bytes only here:
+clamp, scale, **round**, uint8. A picture that is truncated instead of rounded, or stretched to its own
+minimum and maximum, changes brightness and contrast, and with them the Fréchet distance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+__all__ = ["from_uint8", "grid", "save_images", "save_png", "strips", "to_uint8"]
+
+_READABLE = 64  # px: images smaller than this are enlarged in a grid
+_WIDEST = 2048  # px: a grid is not enlarged beyond this
+_BACKGROUND = 255
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Turn floats in [-1, 1] into bytes: clamp, ``(x + 1) * 127.5``, round, uint8.
+
+    Values outside [-1, 1] are clamped (infinities too). Exact halves go to the even byte (`torch.round`).
+
+    Args:
+        x: floats, any shape, any device; -1 is black, 1 is white.
+
+    Returns:
+        uint8 of the same shape, on the same device.
+
+    Raises:
+        ValueError: if ``x`` is not floating point, or holds a NaN, which must not silently become a pixel.
+
+    Example:
+        >>> import torch
+        >>> to_uint8(torch.tensor([-1.0, 0.0, 1.0, 7.0]))
+        tensor([  0, 128, 255, 255], dtype=torch.uint8)
+    """
+    if not x.is_floating_point():
+        raise ValueError(f"to_uint8 takes floats in [-1, 1], not {x.dtype}")
+    if bool(torch.isnan(x).any()):
+        count = int(torch.isnan(x).sum())
+        raise ValueError(f"{count} of {x.numel()} values are NaN, which cannot become pixels")
+    x = x.detach()
+    if x.dtype != torch.float64:
+        x = x.float()  # a half-precision product would itself round before the rounding that is meant
+    return x.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+
+
+def from_uint8(b: Tensor) -> Tensor:
+    """Turn bytes into float32 in [-1, 1]: ``b / 127.5 - 1``, the inverse of `to_uint8` for all 256 values.
+
+    Args:
+        b: uint8, any shape.
+
+    Returns:
+        float32 of the same shape.
+
+    Raises:
+        ValueError: if ``b`` is not uint8.
+
+    Example:
+        >>> import torch
+        >>> from_uint8(torch.tensor([0, 255], dtype=torch.uint8))
+        tensor([-1.,  1.])
+    """
+    if b.dtype != torch.uint8:
+        raise ValueError(f"from_uint8 takes uint8, not {b.dtype}")
+    return b.to(torch.float32).div_(127.5).sub_(1)
+
+
+def grid(x: Tensor, columns: int | None = None, padding: int = 1, scale: int | None = None) -> Tensor:
+    """Lay a batch out as one picture, row by row.
+
+    Args:
+        x: images ``(B, C, H, W)`` with 1 or 3 channels: floats in [-1, 1], or uint8.
+        columns: images in a row; by default as square as can be.
+        padding: white pixels between the images and around them, in pixels of the result.
+        scale: integer enlargement by nearest neighbour; by default small images grow to about 64 px, while
+            the grid stays under about 2,048 px wide.
+
+    Returns:
+        uint8 ``(3, height, width)``, on the CPU.
+
+    Raises:
+        ValueError: if ``x`` is not a non-empty batch of grey or colour images, or a number is out of range.
+
+    Example:
+        >>> import torch
+        >>> grid(torch.zeros(6, 1, 8, 8), columns=3, padding=2, scale=1).shape
+        torch.Size([3, 22, 32])
+    """
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or x.numel() == 0:
+        raise ValueError(f"a grid takes images of shape (B, 1 or 3, H, W), not {tuple(x.shape)}")
+    count, _, height, width = x.shape
+    columns = math.ceil(math.sqrt(count)) if columns is None else columns
+    if columns < 1 or padding < 0 or (scale is not None and scale < 1):
+        raise ValueError(
+            f"a grid needs columns >= 1, padding >= 0, scale >= 1, not {columns}, {padding} and {scale}"
+        )
+    columns = min(columns, count)
+    if scale is None:
+        scale = max(1, min(_READABLE // max(height, width), _WIDEST // (columns * width)))
+    pixels = (x if x.dtype == torch.uint8 else to_uint8(x)).detach().cpu().expand(-1, 3, -1, -1)
+    pixels = pixels.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
+    height, width = height * scale, width * scale
+    rows = math.ceil(count / columns)
+    picture = torch.full(
+        (3, rows * (height + padding) + padding, columns * (width + padding) + padding),
+        _BACKGROUND,
+        dtype=torch.uint8,
+    )
+    for i, image in enumerate(pixels):
+        top = padding + (i // columns) * (height + padding)
+        left = padding + (i % columns) * (width + padding)
+        picture[:, top : top + height, left : left + width] = image
+    return picture
+
+
+def strips(frames: Sequence[Tensor], padding: int = 1, scale: int | None = None) -> Tensor:
+    """Lay the frames of several examples out: one row per example, one column per frame.
+
+    Args:
+        frames: batches ``(B, C, H, W)`` of one shape, such as the states of B chains at several steps.
+        padding: as in `grid`.
+        scale: as in `grid`.
+
+    Returns:
+        uint8 ``(3, height, width)``, on the CPU.
+
+    Raises:
+        ValueError: if there is no frame, or their shapes differ.
+
+    Example:
+        >>> import torch
+        >>> strips([torch.zeros(2, 1, 8, 8)] * 5, padding=0, scale=1).shape
+        torch.Size([3, 16, 40])
+    """
+    shapes = {tuple(frame.shape) for frame in frames}
+    if len(shapes) != 1:
+        raise ValueError(f"strips take one or more frames of one shape, not {sorted(shapes)}")
+    bytes_ = [frame if frame.dtype == torch.uint8 else to_uint8(frame) for frame in frames]
+    by_example = torch.stack([frame.cpu() for frame in bytes_], dim=1).flatten(0, 1)
+    return grid(by_example, columns=len(frames), padding=padding, scale=scale)
+
+
+def save_png(picture: Tensor | np.ndarray, path: str | Path) -> Path:
+    """Write one picture as a PNG; its folder is made where it is missing.
+
+    Args:
+        picture: uint8 ``(3, H, W)``, ``(1, H, W)`` or ``(H, W)``. One channel is written as a grey PNG.
+        path: the file.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if the picture is not one of these, or the file cannot be written.
+
+    Example:
+        >>> import tempfile, torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_png(torch.zeros(3, 4, 4, dtype=torch.uint8), folder + "/black.png").name
+        'black.png'
+    """
+    path = Path(path)
+    pixels = picture.detach().cpu().numpy() if isinstance(picture, Tensor) else picture
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"a PNG takes uint8, not {pixels.dtype}: use to_uint8 first")
+    if pixels.ndim == 3 and pixels.shape[0] == 1:
+        pixels = pixels[0]
+    elif pixels.ndim == 3 and pixels.shape[0] == 3:
+        pixels = pixels.transpose(1, 2, 0)
+    elif pixels.ndim != 2:
+        raise ValueError(f"a PNG takes shape (3, H, W), (1, H, W) or (H, W), not {pixels.shape}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.ascontiguousarray(pixels)).save(path, format="PNG")
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def save_images(x: Tensor, out: str | Path) -> Path:
+    """Write samples: the ending of ``out`` says how.
+
+    ======================  ==========================================================================
+    ``samples.png``         one grid of all of them
+    ``samples.npy``         the floats themselves, float32, in the data's units (for 2-D points too)
+    ``samples`` (a folder)  one PNG each, ``00000.png``, ``00001.png``, ...; grey images as grey PNGs
+    ======================  ==========================================================================
+
+    Args:
+        x: images ``(B, C, H, W)`` in [-1, 1], or, for ``.npy``, anything ``(B, ...)``.
+        out: the file or folder; missing folders are made.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if ``out`` has another ending or cannot be written, if a folder holds PNGs that this call
+            would not overwrite (a score of the folder would mix old and new ones), or if ``x`` are not images
+            where pictures are asked for.
+
+    Example:
+        >>> import tempfile, torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     out = save_images(torch.zeros(2, 1, 8, 8), folder + "/samples")
+        ...     sorted(path.name for path in out.iterdir())
+        ['00000.png', '00001.png']
+    """
+    out = Path(out)
+    kind = "" if out.is_dir() else out.suffix.lower()
+    if kind not in ("", ".png", ".npy"):
+        raise ValueError(f"cannot write {out}: give .png (one grid), .npy (floats) or a folder (no ending)")
+    if kind != ".npy" and (x.ndim != 4 or x.shape[1] not in (1, 3)):
+        raise ValueError(f"shape {tuple(x.shape)} is not (B, 1 or 3, H, W): only a .npy file can hold it")
+    if kind == ".png":
+        return save_png(grid(x), out)
+    if kind == ".npy":
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with out.open("wb") as file:
+                np.save(file, x.detach().cpu().float().numpy(), allow_pickle=False)
+        except OSError as error:
+            raise ValueError(f"cannot write {out}: {error.strerror or error}") from error
+        return out
+    names = [f"{i:05d}.png" for i in range(len(x))]
+    others = {path.name for path in out.glob("*.png")} - set(names) if out.is_dir() else set()
+    if others:
+        raise ValueError(f"{out} holds {len(others)} other PNGs ({min(others)}, ...): give an empty folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write into {out}: {error.strerror or error}") from error
+    for name, image in zip(names, to_uint8(x), strict=True):
+        save_png(image, out / name)
+    return out

@@ -1,0 +1,1 @@
+"""Benchmark runs as subprocesses, and tables from their results files."""

@@ -1,0 +1,43 @@
+"""Tables of results files: one row per experiment, mean and spread over seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .runs import Experiment
+
+
+def values(path: Path) -> dict[str, float]:
+    """The numbers of a results file by name; of a name with several protocols, the last."""
+    return {row["name"]: row["value"] for row in json.loads(path.read_text())["results"]}
+
+
+def spread(numbers: Sequence[float | None], digits: int = 3) -> str:
+    """Mean ± standard deviation of the seeds, and each of them.
+
+    Example:
+        >>> spread([1.0, 2.0, 3.0])
+        '2 ± 1 (1, 2, 3)'
+    """
+    found = [number for number in numbers if number is not None]
+    if len(found) < len(numbers) or not found:
+        return f"not finite for {len(numbers) - len(found)} of {len(numbers)} seeds"
+    mean = sum(found) / len(found)
+    deviation = math.sqrt(sum((number - mean) ** 2 for number in found) / max(len(found) - 1, 1))
+    each = ", ".join(f"{number:.{digits}g}" for number in found)
+    return f"{mean:.{digits}g} ± {deviation:.{max(digits - 1, 1)}g} ({each})"
+
+
+def markdown(done: Iterable[tuple[Experiment, int, Path]], names: Sequence[str]) -> str:
+    """A Markdown table: experiments down, metrics across, ``mean ± sd (each seed)``."""
+    rows: dict[str, list[dict[str, float]]] = {}
+    for experiment, _, path in done:
+        rows.setdefault(experiment.name, []).append(values(path))
+    lines = ["| run | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for row, found in rows.items():
+        cells = [spread([one.get(name) for one in found]) for name in names]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

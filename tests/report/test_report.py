@@ -1,0 +1,45 @@
+"""Experiments as subprocesses and the tables of their results."""
+
+import json
+
+
+from ebmzoo.report.runs import Experiment, run
+from ebmzoo.report.tables import markdown, spread, values
+
+
+def results(folder, **numbers):
+    folder.mkdir(parents=True)
+    rows = [{"name": name, "value": value, "protocol": {}} for name, value in numbers.items()]
+    (folder / "results.json").write_text(json.dumps({"results": rows, "run": {}}))
+
+
+def test_spread_is_the_mean_and_the_sample_deviation():
+    assert spread([2.0, 4.0, 9.0]) == "5 ± 3.6 (2, 4, 9)"
+    assert spread([2.0, None]) == "not finite for 1 of 2 seeds"
+
+
+def test_table_has_a_row_per_experiment_and_a_column_per_metric(tmp_path):
+    for seed in (0, 1, 2):
+        results(tmp_path / "a" / f"seed_{seed}", fid=10.0 + seed, recall=0.5)
+    experiment = Experiment("a", "none.yaml")
+    done = run([experiment], tmp_path)  # finished runs are not repeated: no command is started for them
+    assert [path for _, _, path in done] == [tmp_path / "a" / f"seed_{seed}" / "results.json" for seed in (0, 1, 2)]
+    assert values(done[1][2]) == {"fid": 11.0, "recall": 0.5}
+    assert markdown(done, ["fid", "recall"]).splitlines()[2] == "| a | 11 ± 1 (10, 11, 12) | 0.5 ± 0 (0.5, 0.5, 0.5) |"
+
+
+def test_a_failed_run_is_reported_and_does_not_stop_the_others(tmp_path, capsys):
+    results(tmp_path / "good" / "seed_0", fid=1.0)
+    bad = Experiment("bad", str(tmp_path / "missing.yaml"), seeds=[0])
+    done = run([bad, Experiment("good", "none.yaml", seeds=[0])], tmp_path, jobs=1)
+    assert [experiment.name for experiment, _, _ in done] == ["good"]
+    assert "bad seed 0: fit ended with 2" in capsys.readouterr().out
+    assert "no config at" in (tmp_path / "bad" / "seed_0.log").read_text()
+
+
+def test_overrides_come_after_the_config_and_seeds_reach_the_order_of_the_data(tmp_path):
+    words = Experiment("a", "c.yaml", {"model.kl_weight": 0.5}).fit_command(3, tmp_path)
+    assert words[words.index("--seed_everything") + 1] == words[words.index("--data.seed") + 1] == "3"
+    assert words[-2:] == ["--model.kl_weight", "0.5"]
+
+
