@@ -1,0 +1,54 @@
+# One environment in .venv, made again whenever pyproject.toml or constraints.txt change.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+# One thread per process: the networks of demo and tests are so small that threads wait for each other more than they
+# work, two workers have two cores, and sums stay in one order.
+demo test test-all: export OMP_NUM_THREADS = 1
+demo test test-all: export MKL_NUM_THREADS = 1
+
+.PHONY: help venv demo test test-all bench lint format clean
+
+help:  ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+venv: $(STAMP)  ## make .venv and install everything into it
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "ebmzoo needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,wandb]'
+	@touch $@
+
+demo: $(STAMP)  ## train EC-VAE on digits, evaluate it, and say where everything is
+	@run="runs/ecvae_digits/demo_$$(date +%Y%m%d_%H%M%S)"; \
+	$(BIN)/ebmzoo fit --config configs/ecvae_digits.yaml --run_dir "$$run" && \
+	$(BIN)/ebmzoo test --ckpt_path "$$run/checkpoints/last.ckpt" && \
+	echo && echo "Everything of this run:" && \
+	for file in samples.png results.json metrics.csv config.yaml checkpoints/last.ckpt; do ls "$$run/$$file"; done
+
+lint: $(STAMP)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint  ## style, types and the tests
+	$(BIN)/pytest -q -n 2 --dist worksteal
+
+test-all: lint  ## the same with the tests that take minutes
+	$(BIN)/pytest -q -n 2 --dist worksteal -m ''
+
+bench: $(STAMP)  ## the figures of docs/results.md: an hour and more
+	$(BIN)/python benchmarks/foundation.py
+
+format: $(STAMP)  ## mend what can be mended by machine
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment and all caches; runs/ stays
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -maxdepth 1 -name '*.egg-info' -exec rm -rf {} +

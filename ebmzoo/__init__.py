@@ -1,0 +1,114 @@
+"""Energy-based generative models that train, resume and can be compared.
+
+The names below are loaded when they are first used, so that ``import ebmzoo`` alone costs nothing.
+
+Example:
+    >>> import ebmzoo
+    >>> ebmzoo.Langevin(steps=15).steps
+    15
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ebmzoo.callbacks import EMA, Evaluate, Pictures, Progress
+    from ebmzoo.checkpoints import load
+    from ebmzoo.data import (
+        CIFAR10,
+        CIFAR100,
+        MNIST,
+        STL10,
+        SVHN,
+        CelebA,
+        CelebAHQ,
+        DataModule,
+        Digits,
+        Gaussians25,
+        Glyphs,
+        ImageFolder,
+        ImageNet32,
+        LSUNChurch,
+        StackedDigits,
+        StackedMNIST,
+        Toy2D,
+    )
+    from ebmzoo.mcmc import HMC, MALA, Langevin
+    from ebmzoo.methods import ECVAE, VAE, VAEBM, BiDVL, Method
+
+__version__ = "0.1.0"
+
+# Each room and the names of it that the package offers.
+_ROOMS = {
+    "callbacks": ("EMA", "Evaluate", "Pictures", "Progress"),
+    "checkpoints": ("load",),
+    "data": (
+        "CIFAR10",
+        "CIFAR100",
+        "CelebA",
+        "CelebAHQ",
+        "DataModule",
+        "Digits",
+        "Gaussians25",
+        "Glyphs",
+        "ImageFolder",
+        "ImageNet32",
+        "LSUNChurch",
+        "MNIST",
+        "STL10",
+        "SVHN",
+        "StackedDigits",
+        "StackedMNIST",
+        "Toy2D",
+    ),
+    "mcmc": ("HMC", "MALA", "Langevin"),
+    "methods": ("BiDVL", "ECVAE", "Method", "VAE", "VAEBM"),
+}
+
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "ECVAE",
+    "EMA",
+    "HMC",
+    "MALA",
+    "MNIST",
+    "STL10",
+    "SVHN",
+    "VAE",
+    "VAEBM",
+    "BiDVL",
+    "CelebA",
+    "CelebAHQ",
+    "DataModule",
+    "Digits",
+    "Evaluate",
+    "Gaussians25",
+    "Glyphs",
+    "ImageFolder",
+    "ImageNet32",
+    "LSUNChurch",
+    "Langevin",
+    "Method",
+    "Pictures",
+    "Progress",
+    "StackedDigits",
+    "StackedMNIST",
+    "Toy2D",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for room, names in _ROOMS.items():
+        if name in names:
+            value = getattr(import_module(f"ebmzoo.{room}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'ebmzoo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

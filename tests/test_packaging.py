@@ -1,0 +1,87 @@
+"""The files that install and check the package agree with each other."""
+
+import os
+import re
+import subprocess
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import ebmzoo
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIREMENTS = [
+    Requirement(line)
+    for lines in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+    for line in lines
+]
+PINS = {
+    canonicalize_name(line.partition("==")[0]): line.strip().partition("==")[2]
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+}
+
+
+def test_version():
+    assert PROJECT["version"] == ebmzoo.__version__
+
+
+@pytest.mark.parametrize("requirement", REQUIREMENTS, ids=lambda requirement: requirement.name)
+def test_every_requirement_has_a_pin_within_its_range(requirement):
+    assert PINS[canonicalize_name(requirement.name)] in requirement.specifier
+    assert str(requirement.specifier)
+
+
+def test_what_the_requirements_require_is_pinned_too():
+    """Only what torch requires for one platform is left to torch."""
+    seen, waiting = set(), [requirement for requirement in REQUIREMENTS]
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if (name, *requirement.extras) in seen or name.startswith(("nvidia-", "cuda-", "triton")):
+            continue
+        seen.add((name, *requirement.extras))
+        assert name in PINS, f"{name} is not pinned"
+        for line in metadata.requires(requirement.name) or []:
+            inner = Requirement(line)
+            extras = requirement.extras or {""}
+            if inner.marker is None or any(inner.marker.evaluate({"extra": extra}) for extra in extras):
+                waiting.append(inner)
+    assert len(seen) > 50
+
+
+def test_torch_and_torchvision_are_pinned_as_a_pair():
+    """Their minor versions go up together, 15 apart: another torch beside it and torchvision does not import."""
+    torch_minor, torchvision_minor = (int(PINS[name].split(".")[1]) for name in ("torch", "torchvision"))
+    assert torchvision_minor - torch_minor == 15
+
+
+def test_no_absolute_paths_and_no_registry_addresses():
+    files = ["pyproject.toml", "constraints.txt", "Makefile", ".gitignore", ".ci/run", "README.md"]
+    files += [path.relative_to(ROOT) for path in sorted((ROOT / "configs").glob("*.yaml"))]
+    for name in files:
+        text = (ROOT / name).read_text()
+        assert not re.search(r"(?<![\w.}/])/(home|root|work|opt|usr/local|tmp|Users)/", text), name
+        assert not re.search(r"index-url|find-links|https?://\S*(pypi|simple)", text), name
+
+
+def test_ci_runs_the_tests_from_any_folder(tmp_path):
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    # A make that says what it was asked for, and where.
+    (tmp_path / "make").write_text('#!/bin/sh\necho "$PWD: make $@"\n')
+    (tmp_path / "make").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run([script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{ROOT}: make test\n"
+
+
+def test_the_digit_classifier_ships():
+    (name,) = (ROOT / "ebmzoo" / "metrics" / "weights").glob("*.safetensors")
+    package_data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert any(name.match(pattern) for pattern in package_data["ebmzoo.metrics"])
