@@ -1,0 +1,284 @@
+"""When a model is measured: a streaming FID in validation, the whole evaluation at test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from ebmzoo.callbacks.evaluation import Evaluation, Plan
+from ebmzoo.callbacks.looking import batches_of_samples, looking_at, run_folder
+from ebmzoo.images import to_uint8
+from ebmzoo.methods.base import Samples
+from ebmzoo.metrics import METRICS, Results, StreamingFID, config_hash, find_extractor
+
+__all__ = ["Evaluate", "fid_name"]
+
+
+class Evaluate(Callback):
+    """Measures the model: its FID while it trains, and at test everything it can do and its data allow.
+
+    In validation of images: a streaming FID of ``n_val`` samples against the training split, logged under a
+    name that carries the number, ``val/fid_2k`` or ``val/fid_500``, for ModelCheckpoint to monitor.
+
+    At test, into ``results.json``, each number with its protocol, and as a table on the terminal:
+
+    * images: FID, KID, IS, precision and recall against the training split; with the digit extractor what the
+      classifier says of the samples; distances to the nearest training images, beside those of the test
+      split;
+    * points with a known density: log-density of the samples, covered modes and their shares;
+    * on the test split: the ELBO and the reconstruction error of methods that have them.
+
+    What a method cannot do, or a user's mistake (missing Inception weights) prevents, gives one line; the
+    rest still runs. Samples are seeded, and the same under any number of processes. Averaged weights are
+    used if there are any, training is not disturbed by validation, and only the first process writes.
+
+    Args:
+        extractor: the feature network, "digits" or "inception"; None leaves out what needs one.
+        n_val: samples in validation; 0 leaves the streaming FID out.
+        every_n_epochs: epochs between streaming FIDs, counted at validations.
+        every_n_steps: training steps between them instead; measured at the first validation after so many.
+        n_test: samples at test; the papers' 50,000 (30,000 for CelebA-HQ).
+        batch_size: samples drawn, and examples evaluated, at once.
+        metrics: some of "fid", "kid", "isc", "prc".
+        inception_path: torch-fidelity's Inception weights, where they are not in torch's hub folder.
+        seed: of the samples' noise.
+        out: folder of ``results.json``; by default the run's.
+        cache: folder for the reference's features; see `ebmzoo.metrics.fidelity.fidelity`.
+
+    Raises:
+        ValueError: if a number is out of range or a name unknown.
+
+    Example:
+        >>> Evaluate(extractor="digits", n_val=500).val_name
+        'val/fid_500'
+    """
+
+    def __init__(
+        self,
+        extractor: Literal["digits", "inception"] | None = "digits",
+        n_val: int = 2000,
+        every_n_epochs: int = 1,
+        every_n_steps: int | None = None,
+        n_test: int = 5000,
+        batch_size: int = 500,
+        metrics: Sequence[str] = METRICS,
+        inception_path: str | Path | None = None,
+        seed: int = 0,
+        out: str | Path | None = None,
+        cache: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        if n_test < 1 or n_val < 0 or n_val == 1 or batch_size < 1:
+            raise ValueError(
+                "Evaluate needs n_test >= 1, batch_size >= 1, and n_val >= 2 (a covariance needs two; 0 "
+                f"leaves validation out), not {n_test}, {batch_size} and {n_val}"
+            )
+        if every_n_epochs < 1 or (every_n_steps is not None and every_n_steps < 1) or seed < 0:
+            raise ValueError(
+                f"Evaluate needs every_n_epochs, every_n_steps >= 1 and seed >= 0, not {every_n_epochs}, "
+                f"{every_n_steps} and {seed}"
+            )
+        if extractor not in ("digits", "inception", None):
+            raise ValueError(f"there is no feature extractor {extractor!r}: digits, inception")
+        if unknown := sorted(set(metrics) - set(METRICS)):
+            raise ValueError(f"no metrics {unknown}: choose from {', '.join(METRICS)}")
+        self.extractor, self.inception_path = extractor, inception_path
+        self.n_val, self.every_n_epochs, self.every_n_steps = n_val, every_n_epochs, every_n_steps
+        self.n_test, self.batch_size, self.metrics = n_test, batch_size, tuple(metrics)
+        self.seed, self.out, self.cache = seed, out, cache
+        self.results: Results | None = None
+        self._streaming: StreamingFID | None = None
+        self._last: tuple[int, int] | None = None  # epoch and step of the last streaming FID
+
+    @property
+    def val_name(self) -> str:
+        """The name of the streaming FID."""
+        return fid_name(self.n_val)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Fail before the work begins: on missing weights in training, on a broken results file at test."""
+        if stage in ("fit", "validate") and self._measures_fid(trainer, pl_module):
+            assert self.extractor is not None
+            try:
+                find_extractor(self.extractor, self.inception_path)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"{error}; n_val: 0 of Evaluate trains without them") from error
+        if stage == "test":
+            folder = run_folder(trainer) if self.out is None else Path(self.out)
+            self.results = Results(folder / "results.json") if trainer.is_global_zero else None
+
+    # -- validation -------------------------------------------------------------------------------------
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the streaming FID, if it is time for it."""
+        if trainer.sanity_checking or not self._measures_fid(trainer, pl_module) or not self._due(trainer):
+            return
+        self._last = (trainer.current_epoch, trainer.global_step)
+        with looking_at(trainer, pl_module):
+            value = self._streaming_fid(trainer, pl_module)
+        pl_module.log(self.val_name, value, prog_bar=True)
+
+    def _measures_fid(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        data = _data_of(trainer)
+        return bool(
+            self.n_val
+            and self.extractor is not None
+            and data is not None
+            and data.kind == "images"
+            and isinstance(pl_module, Samples)
+        )
+
+    def _due(self, trainer: Trainer) -> bool:
+        if self._last is None or trainer.state.fn != "fit":
+            return True
+        epoch, step = self._last
+        if self.every_n_steps is not None:
+            return trainer.global_step - step >= self.every_n_steps
+        return trainer.current_epoch - epoch >= self.every_n_epochs
+
+    def _streaming_fid(self, trainer: Trainer, pl_module: Any) -> float:
+        rank, world = trainer.global_rank, trainer.world_size
+        if self._streaming is None:
+            assert self.extractor is not None
+            streaming = StreamingFID(self.extractor, self.inception_path, pl_module.device)
+            reference = _data_of(trainer).reference("train")
+            for rows in torch.arange(rank, len(reference), world).split(self.batch_size):
+                streaming.update(torch.stack([reference[i] for i in rows.tolist()]), real=True)
+            self._streaming = streaming
+        self._streaming.reset()
+        options = self.n_val, self.batch_size, self.seed, pl_module.device, rank, world
+        broken = torch.zeros((), device=pl_module.device)
+        for samples in batches_of_samples(pl_module, *options):
+            if bool(samples.isnan().any()):
+                broken.fill_(1)
+            else:
+                self._streaming.update(samples, real=False)
+        # Decided together: a process that left alone would let the others wait for it.
+        if trainer.strategy.reduce(broken, reduce_op="sum") > 0:
+            return float("nan")
+        return self._streaming.compute()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": None if self._last is None else list(self._last)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        last = state_dict["last"]
+        self._last = None if last is None else (last[0], last[1])
+
+    # -- test -------------------------------------------------------------------------------------------
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The whole evaluation."""
+        began = time.monotonic()
+        with looking_at(trainer, pl_module) as ema:
+            samples, problem = self._samples(trainer, pl_module)
+            drawn = time.monotonic() - began
+            if self.results is None:
+                return  # not the first process
+            plan = Plan(
+                extractor=self.extractor,
+                metrics=self.metrics,
+                inception_path=self.inception_path,
+                batch_size=self.batch_size,
+                cache=self.cache,
+                seed=self.seed,
+                ema=ema,
+                config_hash=_config_hash(trainer, pl_module),
+            )
+            evaluation = Evaluation(pl_module, _data_of(trainer), plan, self.results)
+            evaluation.run(samples, problem)
+        about = {
+            "method": type(pl_module).__name__,
+            "weights": "averaged (EMA)" if ema else "raw",
+            "skipped": evaluation.skipped,
+            "sampling_seconds": round(drawn, 2),
+            "seconds": round(time.monotonic() - began, 2),
+        }
+        self.results.note(**about)
+        path = self.results.write()
+        _show(self.results, evaluation, about, path)
+        for logger in trainer.loggers:
+            values = {f"test/{entry.name}": entry.value for entry in self.results.added}
+            logger.log_metrics({name: value for name, value in values.items() if value is not None})
+
+    def _samples(self, trainer: Trainer, pl_module: Any) -> tuple[Tensor | None, str]:
+        """This run's samples, of all processes, on the first one: uint8 for images, floats for points."""
+        if not hasattr(pl_module, "sample"):
+            return None, f"{type(pl_module).__name__} does not sample"
+        model, data = pl_module, _data_of(trainer)
+        images = data.kind == "images" if data is not None else len(model.image_shape) == 3
+        rank, world = trainer.global_rank, trainer.world_size
+        options = self.n_test, self.batch_size, self.seed, model.device, rank, world
+        own: list[Tensor] = []
+        problem = ""
+        try:
+            for batch in batches_of_samples(model, *options):
+                own.append((to_uint8(batch) if images else batch).cpu())
+        except ValueError as error:
+            problem = str(error)
+        everybody: list[Any] = [(own, problem)]
+        if world > 1:
+            everybody = [None] * world
+            torch.distributed.all_gather_object(everybody, (own, problem))
+        problem = next((words for _, words in everybody if words), "")
+        if problem:
+            return None, problem
+        # Batch b was drawn by process b mod w.
+        most = max(len(batches) for batches, _ in everybody)
+        ordered = [batches[k] for k in range(most) for batches, _ in everybody if k < len(batches)]
+        return torch.cat(ordered), ""
+
+
+def fid_name(n: int) -> str:
+    """The name of a streaming FID of n samples.
+
+    Example:
+        >>> fid_name(2000), fid_name(2500)
+        ('val/fid_2k', 'val/fid_2500')
+    """
+    return f"val/fid_{n // 1000}k" if n >= 1000 and n % 1000 == 0 else f"val/fid_{n}"
+
+
+def _data_of(trainer: Trainer) -> Any:
+    """The data module, if it has a reference; a plain loader has none."""
+    data = getattr(trainer, "datamodule", None)
+    return data if hasattr(data, "reference") else None
+
+
+def _config_hash(trainer: Trainer, pl_module: LightningModule) -> str:
+    """Of the whole config of a command, where a callback keeps it, else of the model's own settings."""
+    callbacks: list[Any] = list(getattr(trainer, "callbacks", []))
+    configs = [config for one in callbacks if isinstance(config := getattr(one, "config", None), Mapping)]
+    if configs:
+        return config_hash(configs[0])
+    return config_hash({"class": type(pl_module).__qualname__, **dict(pl_module.hparams)})
+
+
+def _show(results: Results, evaluation: Evaluation, about: Mapping[str, Any], path: Path) -> None:
+    table = Table(title=f"{about['method']}, {about['weights']} weights, {evaluation.how_sampled}")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("n", justify="right")
+    table.add_column("against")
+    for entry in results.added:
+        if entry.name.startswith("class_share_") and entry.name != "class_share_min":
+            continue  # ten rows for the file; the least says whether to look there
+        protocol = entry.protocol
+        reference, extractor = protocol["reference"], protocol["extractor"]
+        parts = [f"{reference} ({protocol['n_reference']:,})" if reference else "", extractor or ""]
+        against = ", ".join(filter(None, parts))
+        value = "not finite" if entry.value is None else f"{entry.value:.4g}"
+        table.add_row(entry.name, value, f"{protocol['n']:,}", against)
+    console = Console()
+    console.print(table)
+    for words in evaluation.skipped:
+        console.print(f"skipped {words}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"each number with its protocol: {path}", markup=False, highlight=False, soft_wrap=True)

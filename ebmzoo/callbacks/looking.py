@@ -1,0 +1,108 @@
+"""Looking at a model without disturbing it: what the callbacks that sample have in common."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from ebmzoo.callbacks.ema import averaged_weights
+from ebmzoo.mcmc import GeneratorNoise
+from ebmzoo.methods.base import Samples
+
+__all__ = ["batches_of_samples", "looking_at", "run_folder", "sampler_settings"]
+
+_PRIME = 1_000_003  # keeps (seed, batch) pairs apart for up to a million batches
+
+
+@contextmanager
+def looking_at(trainer: Trainer, pl_module: LightningModule) -> Iterator[bool]:
+    """In eval mode, without gradients, with averaged weights if there are any, sparing torch's generators.
+
+    Afterwards the model is as it was, each network in its own mode, also after an exception.
+
+    Yields:
+        Whether the model has averaged weights meanwhile.
+    """
+    modes = [(module, module.training) for module in pl_module.modules()]
+    devices = [pl_module.device] if pl_module.device.type == "cuda" else []
+    with averaged_weights(trainer, pl_module) as ema, torch.random.fork_rng(devices=devices):
+        pl_module.eval()
+        try:
+            with torch.no_grad():
+                yield ema
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def batches_of_samples(
+    model: Samples,
+    n: int,
+    batch_size: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Tensor]:
+    """Draw ``n`` samples batch by batch, each batch from a generator of its own.
+
+    Since a batch's noise depends on (seed, its number) only, several processes together draw the samples that
+    one would: process r of w takes the batches r, r + w, r + 2w, ...
+
+    Yields:
+        Samples ``(batch_size or fewer, ...)`` in the data's units.
+    """
+    for number in range(rank, -(-n // batch_size), world_size):
+        generator = torch.Generator(device).manual_seed(seed * _PRIME + number)
+        size = min(batch_size, n - number * batch_size)
+        yield model.sample(size, noise=GeneratorNoise(generator))
+
+
+def sampler_settings(model: Any) -> dict[str, Any]:
+    """What a protocol says of how ``model.sample`` draws: its test-time sampler with every setting of it.
+
+    Returns:
+        "sampler", "steps", "step_size", "temperature", and "details", the sampler's own fields as plain data;
+        all None (and no details) for a model that does not say.
+
+    Example:
+        >>> class OneStep:
+        ...     def test_sampler(self):
+        ...         return None, 0
+        >>> sampler_settings(OneStep())["sampler"]
+        'none (one step)'
+    """
+    if not hasattr(model, "test_sampler"):
+        return {"sampler": None, "steps": None, "step_size": None, "temperature": None, "details": {}}
+    sampler, steps = model.test_sampler()
+    if sampler is None:
+        found = {"sampler": "none (one step)", "steps": 0, "step_size": None, "temperature": None}
+        return {**found, "details": {}}
+    details = asdict(sampler) if is_dataclass(sampler) and not isinstance(sampler, type) else {}
+    return {
+        "sampler": type(sampler).__name__,
+        "steps": steps,
+        "step_size": getattr(sampler, "step_size", None),
+        "temperature": getattr(sampler, "temperature", None),
+        "details": {**details, "steps": steps} if details else {},
+    }
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """Where a run's files go: the ``default_root_dir`` that the trainer was given, or its logger's folder.
+
+    All processes must call it.
+    """
+    log_dir = trainer.log_dir  # a broadcast: every process takes part, whatever becomes of the value
+    root = trainer.default_root_dir
+    if log_dir is None or os.path.realpath(root) != os.path.realpath(os.getcwd()):
+        return Path(root)
+    return Path(log_dir)

@@ -1,0 +1,223 @@
+"""Pictures during training and evaluation: samples, reconstructions, chains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+from torch import Tensor
+
+from ebmzoo.callbacks.looking import looking_at, run_folder
+from ebmzoo.images import grid, save_png, strips
+from ebmzoo.mcmc import GeneratorNoise
+from ebmzoo.methods.base import Reconstructs, Samples
+
+__all__ = ["Pictures", "scatter"]
+
+_PAIRS_IN_A_ROW = 8
+
+
+class Pictures(Callback):
+    """Draws what the model makes, into the run's folder and to every logger that takes images.
+
+    ``samples.png``, ``reconstructions.png`` (a row of data above a row of what became of it) and
+    ``chain.png`` (one chain a row, from its start on the left) are the newest ones; those of earlier steps
+    lie in ``pictures/``. For 2-D data there is a scatter plot of samples beside the data. The noise is the
+    same every time, so that pictures of different steps compare; the averaged weights are used if there are
+    any; training goes on bit for bit as without this callback. Only the first process draws.
+
+    Args:
+        n: samples in the grid; the reconstructions are of n / 2 validation images.
+        every_n_steps: training steps between pictures; None draws at the end of training alone.
+        chain: whether to draw chains, for methods that have them.
+        n_chain: number of chains.
+        frames: pictures of a chain, its first and last states included.
+        n_points: points of a scatter plot.
+        seed: of the noise.
+
+    Raises:
+        ValueError: if a number is out of range.
+
+    Example:
+        >>> Pictures(n=16, every_n_steps=500).n
+        16
+    """
+
+    def __init__(
+        self,
+        n: int = 64,
+        every_n_steps: int | None = 1000,
+        chain: bool = True,
+        n_chain: int = 8,
+        frames: int = 10,
+        n_points: int = 5000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if min(n, n_chain, n_points, 1 if every_n_steps is None else every_n_steps) < 1 or frames < 2:
+            raise ValueError(
+                "Pictures needs n, every_n_steps, n_chain and n_points of at least 1 and 2 frames or more, "
+                f"not {n}, {every_n_steps}, {n_chain}, {n_points} and {frames}"
+            )
+        self.n, self.every_n_steps, self.chain = n, every_n_steps, chain
+        self.n_chain, self.frames, self.n_points, self.seed = n_chain, frames, n_points, seed
+        self._folder = Path()
+        self._drawn_at = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the run's folder, which all processes must ask for."""
+        self._folder = run_folder(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if self.every_n_steps and step and step % self.every_n_steps == 0:
+            self._draw(trainer, pl_module, keep=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._draw(trainer, pl_module, keep=False)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._drawn_at = -1
+        self._draw(trainer, pl_module, keep=False)
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, keep: bool) -> None:
+        step = trainer.global_step
+        if not trainer.is_global_zero or step == self._drawn_at:
+            return
+        self._drawn_at = step
+        with looking_at(trainer, pl_module):
+            pictures = self._pictures(trainer, pl_module)
+        for name, picture in pictures.items():
+            save_png(picture, self._folder / f"{name}.png")
+            if keep:
+                save_png(picture, self._folder / "pictures" / f"{name}_step{step:08d}.png")
+            _log(trainer, name, picture, step)
+
+    def _pictures(self, trainer: Trainer, pl_module: Any) -> dict[str, Tensor]:
+        data = _validation_data(trainer)
+        samples, reconstructs = isinstance(pl_module, Samples), isinstance(pl_module, Reconstructs)
+        if not samples:
+            return {}
+        if len(pl_module.image_shape) == 1:
+            if tuple(pl_module.image_shape) != (2,):
+                return {}
+            points = pl_module.sample(self.n_points, noise=self._noise(pl_module))
+            return {"samples": scatter(points, None if data is None else data(self.n_points))}
+        pictures = {"samples": grid(pl_module.sample(self.n, noise=self._noise(pl_module)))}
+        if reconstructs and data is not None and self.n > 1:
+            x = data(max(1, self.n // 2)).to(pl_module.device)
+            pictures["reconstructions"] = _above(x, pl_module.reconstruct(x))
+        if self.chain and (steps := _chain_steps(pl_module)):
+            shown = self._chain_frames(pl_module, steps)
+            if len(shown) > 1:
+                pictures["chain"] = strips(shown)
+        return pictures
+
+    def _chain_frames(self, pl_module: Any, steps: int) -> list[Tensor]:
+        """States of a few chains, the first and the last among them, as far as they are images."""
+        wanted = set(torch.linspace(0, steps, min(self.frames, steps + 1)).round().int().tolist())
+        shown: list[Tensor] = []
+        seen = 0
+
+        def watch(step: int, state: Tensor | tuple[Tensor, ...], energy: Tensor) -> None:
+            nonlocal seen
+            leaves = state if isinstance(state, tuple) else (state,)
+            image = next((leaf for leaf in leaves if tuple(leaf.shape[1:]) == tuple(pl_module.image_shape)), None)
+            if image is not None and seen in wanted:
+                shown.append(image.detach().clone())  # the kernel goes on writing into it
+            seen += 1
+
+        noise = self._noise(pl_module)
+        last = pl_module.sample(self.n_chain, steps=steps, noise=noise, callback=watch)
+        return [*shown, last] if shown else []
+
+    def _noise(self, pl_module: LightningModule) -> GeneratorNoise:
+        return GeneratorNoise(torch.Generator(pl_module.device).manual_seed(self.seed))
+
+
+def scatter(points: Tensor, data: Tensor | None = None) -> Tensor:
+    """Scatter plot of 2-D samples, beside the data on the same axes if there are any.
+
+    Args:
+        points: ``(n, 2)``, in the data's units.
+        data: ``(m, 2)``.
+
+    Returns:
+        The picture, uint8 ``(3, H, W)``.
+
+    Example:
+        >>> import torch
+        >>> scatter(torch.zeros(3, 2), torch.ones(3, 2)).shape[0]
+        3
+    """
+    # Not pyplot, which keeps global state and may look for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = [("samples", points)] if data is None else [("data", data), ("samples", points)]
+    figure = Figure(figsize=(4.5 * len(panels), 4.9), dpi=110, layout="compressed")
+    canvas = FigureCanvasAgg(figure)
+    # The data decide the axes: a few samples far away must not shrink the rest to a dot.
+    frame = panels[0][1].detach().float().cpu()
+    low, high = frame.amin(0), frame.amax(0)
+    margin = (0.1 * (high - low)).clamp_min(0.5)
+    for k, (title, cloud) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), k + 1)
+        xy = cloud.detach().float().cpu()
+        outside = int(((xy < low - margin) | (xy > high + margin)).any(1).sum())
+        axes.scatter(xy[:, 0].numpy(), xy[:, 1].numpy(), s=2, alpha=0.4, linewidths=0)
+        axes.set_title(f"{len(xy):,} {title}" + (f" ({outside:,} outside)" if outside else ""))
+        axes.set_xlim((low[0] - margin[0]).item(), (high[0] + margin[0]).item())
+        axes.set_ylim((low[1] - margin[1]).item(), (high[1] + margin[1]).item())
+        axes.set_aspect("equal")
+        axes.set_xlabel("x₁")
+        axes.set_ylabel("x₂")
+    canvas.draw()
+    pixels = torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8)
+    width, height = canvas.get_width_height()
+    return pixels.view(height, width, 4)[..., :3].permute(2, 0, 1).contiguous()
+
+
+def _validation_data(trainer: Trainer) -> Callable[[int], Tensor] | None:
+    module: Any = getattr(trainer, "datamodule", None)
+    if not hasattr(module, "reference"):
+        return None
+
+    def first(n: int) -> Tensor:
+        examples = module.reference("val")
+        return torch.stack([examples[i] for i in range(min(n, len(examples)))])
+
+    return first
+
+
+def _above(x: Tensor, reconstruction: Tensor) -> Tensor:
+    """Rows of data, each above the row of what became of it."""
+    rows = []
+    for part, again in zip(x.split(_PAIRS_IN_A_ROW), reconstruction.split(_PAIRS_IN_A_ROW), strict=True):
+        blank = part.new_ones((_PAIRS_IN_A_ROW - len(part), *part.shape[1:]))
+        rows += [part, blank, again.to(part), blank]
+    return grid(torch.cat(rows), columns=_PAIRS_IN_A_ROW)
+
+
+def _chain_steps(pl_module: Any) -> int:
+    """Length of the chain to show: the one that samples are made by, else the one that training runs."""
+    steps = pl_module.test_sampler()[1] if hasattr(pl_module, "test_sampler") else 0
+    return int(steps or getattr(getattr(pl_module, "sampler", None), "steps", 0))
+
+
+def _log(trainer: Trainer, name: str, picture: Tensor, step: int) -> None:
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_image"):  # W&B; without step=, which would have to rise with every call of W&B
+            caption = f"{name}, step {step}" if step else name
+            image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+            logger.log_image(key=f"pictures/{name}", images=[image], caption=[caption])
+            continue
+        experiment: Any = getattr(logger, "experiment", None)
+        if hasattr(experiment, "add_image"):  # TensorBoard
+            experiment.add_image(f"pictures/{name}", picture.numpy(), step)

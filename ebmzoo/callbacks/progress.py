@@ -1,0 +1,165 @@
+"""One progress bar over the whole training."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+
+__all__ = ["Progress"]
+
+_REDRAW_SECONDS = 0.2
+_LINE_SECONDS = 60.0
+_LINE_SHARE = 0.1
+# A narrow bar without a title: the losses at its end must not fall off an 80-column terminal first.
+_BAR = "{percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt}, {remaining} left, {rate_noinv_fmt}{postfix}"
+
+
+class Progress(TQDMProgressBar):
+    """Progress of the whole training, in steps, with the time left and what the method shows of its losses.
+
+    Lightning's bars begin anew every epoch, which says nothing where an epoch takes a second. This one runs
+    to ``max_steps`` or the last batch of ``max_epochs``, whichever comes first. Without a terminal it
+    prints a line every tenth of the way, and at least one a minute. Values are those logged with
+    ``prog_bar=True``, without their ``train/``.
+
+    Example:
+        >>> line(250, 1000, 20.0, 250, {"loss_vae": 1.5})
+        'step 250/1000 (25%), 1:00 left, 12.5 steps/s, loss_vae=1.5'
+    """
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=1)
+        self._terminal = False
+        self._steps = self._first = 0
+        self._total: int | None = None
+        self._began = self._drawn = self._spoke = 0.0
+        self._spoke_at = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look where the output goes: each verb may have its own."""
+        super().setup(trainer, pl_module, stage)
+        self._terminal = sys.stdout.isatty()
+
+    # -- training ---------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin, where the checkpoint ended if the run is resumed."""
+        self._total = total_steps(trainer)
+        self._steps = self._first = self._spoke_at = trainer.global_step
+        self._began = self._drawn = self._spoke = time.monotonic()
+        self.train_progress_bar = Tqdm(
+            total=self._total,
+            initial=self._first,
+            disable=self.is_disabled or not self._terminal,
+            leave=True,
+            dynamic_ncols=True,
+            file=sys.stdout,
+            smoothing=0.05,
+            bar_format=_BAR,
+        )
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Nothing: the bar goes on."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Redraw, five times a second at most: reading a loss makes a GPU wait."""
+        self._steps = trainer.global_step
+        now = time.monotonic()
+        if not self.is_enabled:
+            return
+        if self._terminal:
+            if now - self._drawn >= _REDRAW_SECONDS or self._steps == self._total:
+                self._drawn = now
+                self._show(trainer, pl_module)
+            return
+        share = (self._steps - self._spoke_at) / self._total if self._total else 0.0
+        if share >= _LINE_SHARE or now - self._spoke >= _LINE_SECONDS or self._steps == self._total:
+            self._spoke, self._spoke_at = now, self._steps
+            self._say(trainer, pl_module, now)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing: the bar goes on."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the last state, and leave it on the screen."""
+        if self.is_enabled and self._terminal:
+            self._show(trainer, pl_module)
+        elif self.is_enabled and self._spoke_at != self._steps:
+            self._say(trainer, pl_module, time.monotonic())
+        self.train_progress_bar.close()
+
+    def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        bar = self.train_progress_bar
+        bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
+        bar.update(self._steps - bar.n)  # through tqdm's own count of time, which the time left rests on
+        bar.refresh()
+
+    def _say(self, trainer: Trainer, pl_module: LightningModule, now: float) -> None:
+        values = self.get_metrics(trainer, pl_module)
+        done = self._steps - self._first
+        print(line(self._steps, self._total, now - self._began, done, values), flush=True)
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """What the method shows, by short names, with four digits."""
+        shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)
+        return {
+            name.removeprefix("train/"): f"{value:.4g}" if isinstance(value, float) else value
+            for name, value in shown.items()
+        }
+
+    # -- the rest ---------------------------------------------------------------------------------------
+
+    def init_sanity_tqdm(self) -> Tqdm:
+        return Tqdm(disable=True)
+
+    def init_validation_tqdm(self) -> Tqdm:
+        """A bar for `validate` alone: between training steps it would only flicker."""
+        if self._terminal and self.trainer.state.fn == "validate":
+            return super().init_validation_tqdm()
+        return Tqdm(disable=True)
+
+    def init_test_tqdm(self) -> Tqdm:
+        return super().init_test_tqdm() if self._terminal else Tqdm(disable=True)
+
+    def init_predict_tqdm(self) -> Tqdm:
+        return super().init_predict_tqdm() if self._terminal else Tqdm(disable=True)
+
+
+def total_steps(trainer: Trainer) -> int | None:
+    """Steps at which training ends, by ``max_steps`` or ``max_epochs``; None if neither is set."""
+    ends = [trainer.max_steps] if trainer.max_steps >= 0 else []
+    batches = trainer.num_training_batches
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0 and batches != float("inf"):
+        ends.append(trainer.max_epochs * int(batches))
+    return min(ends, default=None)
+
+
+def line(steps: int, total: int | None, seconds: float, done: int, values: dict[str, Any]) -> str:
+    """A line of progress.
+
+    Args:
+        steps: steps so far, a resumed run's earlier ones included.
+        total: steps at the end, if that is known.
+        seconds: since this command began to train.
+        done: steps in that time.
+        values: what to show beside.
+    """
+    rate = done / seconds if seconds > 0 else 0.0
+    words = [f"step {steps}"]
+    if total:
+        words = [f"step {steps}/{total} ({100 * steps // total}%)"]
+        if rate and steps < total:
+            words.append(f"{Tqdm.format_interval((total - steps) / rate).removeprefix('0')} left")
+    if rate:
+        words.append(f"{rate:.3g} steps/s" if rate >= 1 else f"{1 / rate:.3g} s/step")
+    return ", ".join([*words, *(f"{name}={value}" for name, value in values.items())])

@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers.logger import DummyLogger
+from PIL import Image
+
+from ebmzoo.callbacks import EMA, Pictures
+from ebmzoo.callbacks.looking import looking_at
+from ebmzoo.callbacks.pictures import scatter
+from ebmzoo.data import Gaussians25
+from ebmzoo.images import grid, strips
+from ebmzoo.mcmc import as_noise
+
+from .fakes import Images, Tiny, model, same, trainer, weights
+
+
+def pixels(path):
+    return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+
+
+def test_all_pictures_in_their_places(tmp_path):
+    tiny = model(chain=True)
+    run = trainer(tmp_path, [EMA(0.5), Pictures(n=9, every_n_steps=4, n_chain=2, frames=4)])
+    run.fit(tiny, Images())
+    kept = {path.name for path in (tmp_path / "pictures").iterdir()}
+    names = ("samples", "reconstructions", "chain")
+    assert kept == {f"{name}_step{step:08d}.png" for name in names for step in (4, 8)}
+    # The newest are of the averaged weights at the end, drawn from the noise of seed 0.
+    with looking_at(run, tiny) as ema:
+        assert ema
+        samples = tiny.sample(9, noise=0)
+        reconstructed = tiny.reconstruct(Images().reference("val")[:4])
+        frames = []
+        last = tiny.sample(2, steps=6, noise=0, callback=lambda step, x, energy: frames.append(x.clone()))
+    assert torch.equal(pixels(tmp_path / "samples.png"), grid(samples))
+    assert torch.equal(
+        pixels(tmp_path / "chain.png"), strips([frames[0], frames[2], frames[4], last])
+    )  # steps 0, 2, 4 and 6 of 6
+    found = pixels(tmp_path / "reconstructions.png")
+    blank = torch.ones(4, 1, 8, 8)
+    rows = [Images().reference("val")[:4], blank, reconstructed, blank]
+    assert torch.equal(found, grid(torch.cat(rows), columns=8))
+
+
+def test_the_noise_is_the_same_every_time(tmp_path):
+    tiny = model()
+    run = trainer(tmp_path, [Pictures(n=4, every_n_steps=1)], max_steps=2)
+    # Rates of 0, and batch statistics that do not move: the model stays as it is.
+    tiny.configure_optimizers = lambda: [
+        torch.optim.SGD(tiny.decoder.parameters(), 0.0),
+        torch.optim.SGD(tiny.critic.parameters(), 0.0),
+    ]
+    tiny.decoder[1].momentum = 0.0
+    run.fit(tiny, Images())
+    first, second = (pixels(tmp_path / "pictures" / f"samples_step0000000{k}.png") for k in (1, 2))
+    assert torch.equal(first, second) and first.float().std() > 0
+
+
+@pytest.mark.parametrize("chain", [False, True])
+def test_training_is_the_same_with_and_without(tmp_path, chain):
+    runs = []
+    for callbacks in ([], [Pictures(n=4, every_n_steps=1)], [EMA(0.5), Pictures(n=4, every_n_steps=3)]):
+        tiny = model(chain=chain)
+        torch.manual_seed(5)
+        trainer(tmp_path, callbacks).fit(tiny, Images())
+        runs.append({**weights(tiny), **dict(tiny.named_buffers())})
+    assert same(runs[0], runs[1]) and same(runs[0], runs[2])
+
+
+def test_at_test_the_newest_pictures_are_drawn(tmp_path):
+    tiny = model()
+    trainer(tmp_path, [Pictures(n=4)]).test(tiny, Images(), verbose=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"samples.png", "reconstructions.png"}
+    assert torch.equal(pixels(tmp_path / "samples.png"), grid(tiny.eval().sample(4, noise=0)))
+
+
+def test_states_that_are_no_images_are_not_drawn(tmp_path):
+    class Latent(Tiny):
+        def sample(self, n, *, steps=None, noise=None, callback=None):
+            for step in range(steps or 0):
+                callback(step, (torch.zeros(n, 4), torch.zeros(n, 5)), torch.zeros(n))
+            return super().sample(n, noise=noise)
+
+    trainer(tmp_path, [Pictures(n=4)]).test(Latent(chain=True), Images(), verbose=False)
+    assert not (tmp_path / "chain.png").exists() and (tmp_path / "samples.png").exists()
+
+
+class Board(DummyLogger):
+    """Takes images as TensorBoard's logger does."""
+
+    def __init__(self):
+        super().__init__()
+        self.shown = []
+
+    @property
+    def experiment(self):
+        return self
+
+    def __getattr__(self, name):
+        raise AttributeError(name)
+
+    def add_image(self, tag, picture, step):
+        self.shown.append((tag, picture.shape, step))
+
+
+class WandB(Board):
+    """Takes images as the W&B logger does."""
+
+    def log_image(self, key, images, step=None, **options):
+        assert step is None
+        self.shown.append((key, images[0].size, options["caption"]))
+
+
+def test_loggers_get_the_pictures(tmp_path):
+    board, wandb = Board(), WandB()
+    run = trainer(tmp_path, [Pictures(n=4, every_n_steps=5)], max_epochs=1, logger=[board, wandb])
+    run.fit(model(), Images())
+    width, height = Image.open(tmp_path / "samples.png").size
+    assert board.shown[0] == ("pictures/samples", (3, height, width), 5)
+    assert wandb.shown[0] == ("pictures/samples", (width, height), ["samples, step 5"])
+    assert [shown[0] for shown in board.shown] == ["pictures/samples", "pictures/reconstructions"]
+
+
+def test_points_are_scattered_beside_the_data(tmp_path):
+    class Points(Tiny):
+        image_shape = (2,)
+
+        def sample(self, n, *, steps=None, noise=None, callback=None):
+            return Gaussians25().density.sample(n, as_noise(noise))
+
+    data = Gaussians25(n_train=500, n_test=300, batch_size=100)
+    trainer(tmp_path, [Pictures(n_points=300)]).test(Points(), data, verbose=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"samples.png"}
+    wide, high = Image.open(tmp_path / "samples.png").size
+    assert 1.7 < wide / high < 2  # two square panels and their titles
+
+
+def test_scatter_draws_points_where_they_are():
+    corners = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
+    alone = scatter(corners, corners)
+    dense = scatter(torch.cat([corners, torch.rand(4000, 2) * 0.5 + 0.4]), corners)
+    right = slice(alone.shape[2] // 2, None)
+    ink = (alone[:, :, right].float() - dense[:, :, right].float()).abs().sum(0)
+    rows, columns = torch.nonzero(ink[60:-60] > 30, as_tuple=True)  # without the title, which has the number
+    # The new points lie in the upper right of the samples' panel and nowhere else.
+    assert len(rows) > 100
+    assert rows.float().mean() < (ink.shape[0] - 120) / 2
+    assert columns.float().mean() > ink.shape[1] / 2
+    assert alone.dtype == torch.uint8 and alone.shape[0] == 3
+
+
+@pytest.mark.parametrize("options", [{"n": 0}, {"every_n_steps": 0}, {"frames": 1}, {"n_chain": 0}])
+def test_what_a_user_can_get_wrong(options):
+    with pytest.raises(ValueError, match="Pictures needs"):
+        Pictures(**options)
