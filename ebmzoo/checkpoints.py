@@ -1,0 +1,301 @@
+"""Reading checkpoints safely, and making a model again from a checkpoint alone.
+
+A checkpoint is a file that may come from anybody. It is read as tensors and plain data
+(``weights_only=True``), never
+from a URL, and the classes that it names must be trusted: those of this package and of ``torch.optim``, and
+    networks,
+optimisers and the like from modules that the program has imported already.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from argparse import ArgumentError
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser, set_parsing_settings
+from lightning import Callback, LightningDataModule
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import Profiler
+from lightning.pytorch.strategies import Strategy
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ebmzoo.mcmc import Sampler
+from ebmzoo.methods.base import Method
+from ebmzoo.objectives import Penalty
+
+# jsonargparse takes a dataclass for a closed set of fields; these are bases of families chosen by class_path.
+set_parsing_settings(subclasses_enabled=[Sampler, Penalty])
+
+_OWN = ("ebmzoo.", "torch.optim.")
+_KINDS = (
+    nn.Module,
+    Optimizer,
+    LRScheduler,
+    Sampler,
+    Penalty,
+    LightningDataModule,
+    Callback,
+    Logger,
+    Profiler,
+    Strategy,
+)
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+def read(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read a checkpoint file as tensors and plain data: no code of the file is run.
+
+    Args:
+        path: a local file.
+        map_location: the device of the tensors.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a URL, a folder, a broken file, or not a checkpoint of this package.
+    """
+    if _URL.match(str(path)):
+        raise ValueError(
+            f"{path} is a URL: checkpoints are read from local files only; download it, then give the file"
+        )
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the checkpoint file{_found(path)}")
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path} (looked from {Path.cwd()}){_found(path.parent)}")
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except UnpicklingError as error:
+        if "weights_only" in str(error) and (name := re.search(r"GLOBAL (\S+)", str(error))):
+            raise ValueError(
+                f"{path} holds more than tensors and plain data ({name[1]}): refused, nothing of it was run"
+            ) from error
+        raise ValueError(f"{path} is not a checkpoint, or a broken one: it cannot be read as tensors") from error
+    except PermissionError as error:
+        raise ValueError(f"{path} cannot be read: permission denied") from error
+    except Exception as error:  # a damaged file can fail anywhere in the reader
+        raise ValueError(f"{path} is not a checkpoint, or a broken one: it cannot be read as tensors") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise ValueError(f"{path} is not a checkpoint of a training run: it has no state_dict")
+    about = checkpoint.get("ebmzoo")
+    if not isinstance(about, dict) or not isinstance(about.get("class_path"), str):
+        raise ValueError(f"{path} is not a checkpoint of this package: it names no method")
+    return checkpoint
+
+
+def load(path: str | Path, ema: bool = True, map_location: str | torch.device = "cpu", **replaced: Any) -> Method:
+    """Make the model of a checkpoint again in evaluation mode, with its averaged (EMA) weights if there are.
+
+    Args:
+        path: a checkpoint of `ebmzoo fit` or of a plain Lightning Trainer.
+        ema: take the averaged weights; False takes the raw ones.
+        map_location: the device.
+        replaced: constructor arguments used instead of the stored ones; needed for networks that were given
+            as functions, which a file cannot hold.
+
+    Returns:
+        The method; its ``ema_active`` says which weights it has.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read, names classes that are not trusted, or its weights do not fit.
+
+    Example:
+        >>> import tempfile, lightning, ebmzoo
+        >>> from ebmzoo.networks import MLPDecoder, MLPEncoder
+        >>> vae = ebmzoo.VAE((1, 8, 8), MLPEncoder, MLPDecoder, latent_dim=4)
+        >>> trainer = lightning.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
+        >>> trainer.strategy.connect(vae)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trainer.save_checkpoint(f"{folder}/vae.ckpt")
+        ...     again = ebmzoo.load(f"{folder}/vae.ckpt")
+        >>> again.sample(2).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    checkpoint = read(path, map_location)
+    kind = method_class(checkpoint, path)
+    model = _rebuild(kind, checkpoint.get("hyper_parameters") or {}, replaced, path)
+    restore(model, checkpoint, path, ema=ema)
+    return model.to(map_location).eval()
+
+
+def restore(
+    model: Method, checkpoint: Mapping[str, Any], path: str | Path = "the checkpoint", ema: bool = True
+) -> bool:
+    """Put a checkpoint's weights into a model: the averaged ones if there are any and ``ema`` asks for them.
+
+    Returns:
+        Whether the model now has averaged weights (its ``ema_active`` says the same).
+
+    Raises:
+        ValueError: the checkpoint is of another method, or its weights do not fit; the model is unchanged
+            then.
+    """
+    check_fits(model, checkpoint, path)
+    averaged = checkpoint.get("ema") if ema else None
+    model.load_state_dict({**checkpoint["state_dict"], **(averaged or {})})
+    model.ema_active = bool(averaged)
+    return model.ema_active
+
+
+def check_fits(model: Method, checkpoint: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse a checkpoint of another method, or with other weights than the model's, in one line."""
+    kind, stored = type(model), checkpoint["ebmzoo"]["class_path"]
+    if stored != f"{kind.__module__}.{kind.__qualname__}":
+        raise ValueError(f"{path} is a checkpoint of {stored.rpartition('.')[2]}, not of {kind.__name__}")
+    shape = (checkpoint.get("hyper_parameters") or {}).get("image_shape")
+    if isinstance(shape, list | tuple) and tuple(shape) != model.image_shape:
+        raise ValueError(f"{path} was trained on images {tuple(shape)}, these are {model.image_shape}")
+    wanted = model.state_dict()
+    for part in ("state_dict", "ema"):
+        weights = checkpoint.get(part)
+        if weights is None:
+            continue
+        if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+            raise ValueError(f"{path} is broken: its {part} is not a list of named tensors")
+        missing = sorted(wanted.keys() - weights.keys()) if part == "state_dict" else []
+        unknown = sorted(weights.keys() - wanted.keys())
+        differ = [name for name in weights.keys() & wanted.keys() if weights[name].shape != wanted[name].shape]
+        if missing or unknown or differ:
+            raise ValueError(f"the weights of {path} do not fit this model: {_mismatch(missing, unknown, differ)}")
+
+
+def method_class(checkpoint: Mapping[str, Any], path: str | Path) -> type[Method]:
+    """The class of the method that a checkpoint names, if it is trusted."""
+    name = checkpoint["ebmzoo"]["class_path"]
+    kind = trusted(name, path)
+    if not issubclass(kind, Method):
+        raise ValueError(f"{path} names {name}, which is not a method")
+    return kind
+
+
+def stored_config(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+    """The config that a checkpoint brings: seed, trainer, method and data; it names trusted classes only.
+
+    A checkpoint of a plain Lightning Trainer brings its method alone.
+
+    Raises:
+        ValueError: a class that is not trusted, or networks that were given as functions.
+    """
+    config = checkpoint["ebmzoo"].get("config")
+    if not isinstance(config, dict):
+        stored = dict(checkpoint.get("hyper_parameters") or {})
+        _refuse_callables(stored, path)
+        stored.pop("image_shape", None)  # the data's, on the command line
+        config = {"model": {"class_path": checkpoint["ebmzoo"]["class_path"], "init_args": stored}}
+    config = {key: config[key] for key in ("seed_everything", "trainer", "model", "data") if key in config}
+    check_trusted(config, path)
+    return config
+
+
+def trusted(class_path: str, path: str | Path) -> type:
+    """Import a class that a file names, if it may be named.
+
+    Raises:
+        ValueError: a class outside what the module docstring lists, or none at all.
+    """
+    module, _, name = class_path.rpartition(".")
+    if f"{module}.".startswith(_OWN):
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise ValueError(f"{path} names {class_path}, which this version does not have") from error
+    if module not in sys.modules:
+        raise ValueError(
+            f"{path} names {class_path}, which is not trusted: import {module or 'it'} first if you trust it"
+        )
+    kind = getattr(sys.modules[module], name, None)
+    if not isinstance(kind, type):
+        raise ValueError(f"{path} names {class_path}, which is not a class that can be made again")
+    if not f"{kind.__module__}.".startswith(_OWN) and not issubclass(kind, _KINDS):
+        raise ValueError(f"{path} names {class_path}, which is not trusted: it is no network, optimiser or the like")
+    return kind
+
+
+def check_trusted(values: Any, path: str | Path) -> None:
+    """Check every class that plain data (hyper-parameters, a stored config) names.
+
+    Parsers import whatever a string names where a class is expected, so strings that could be import paths
+    count too.
+    """
+    for key, value in _strings(values):
+        if _URL.match(value):
+            raise ValueError(f"{path} names the URL {value}: refused")
+        if key == "class_path":
+            if "." in value:
+                trusted(value, path)
+        elif _DOTTED.fullmatch(value) and _importable(value.partition(".")[0]):
+            trusted(value, path)
+
+
+def _rebuild(kind: type[Method], stored: Mapping[str, Any], replaced: dict[str, Any], path: str | Path) -> Method:
+    known = inspect.signature(kind).parameters
+    if unknown := sorted(replaced.keys() - known.keys()):
+        raise ValueError(f"{kind.__name__} takes no {', '.join(unknown)}")
+    stored = {key: value for key, value in stored.items() if key not in replaced}
+    _refuse_callables(stored, path)
+    check_trusted(stored, path)
+    # jsonargparse makes factories, samplers and optimisers of plain data exactly as it does from a yaml file.
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, "method", instantiate=False, skip=set(replaced), fail_untyped=False)
+    try:
+        made = parser.instantiate(parser.parse_object({"method": stored}))
+        model = kind(**made["method"].as_dict() if "method" in made else {}, **replaced)
+    except (ArgumentError, TypeError, ValueError) as error:
+        line = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"{path} cannot be made into a {kind.__name__}: {line}") from error
+    model.hparams.update(stored)
+    return model
+
+
+def _refuse_callables(stored: Mapping[str, Any], path: str | Path) -> None:
+    if free := [key for key, value in stored.items() if _has_callable(value)]:
+        given = ", ".join(f"{key}=..." for key in free)
+        raise ValueError(
+            f"{path} was trained with {', '.join(free)} given as functions, which a checkpoint cannot hold: "
+            f"networks must be passed again, in Python: ebmzoo.load(path, {given})"
+        )
+
+
+def _strings(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(values, str):
+        yield key, values
+    elif isinstance(values, Mapping):
+        for name, value in values.items():
+            yield from _strings(value, str(name))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _strings(value)
+
+
+def _importable(top: str) -> bool:
+    return top in sys.modules or find_spec(top) is not None
+
+
+def _has_callable(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return "callable" in value or any(_has_callable(item) for item in value.values())
+    return isinstance(value, list | tuple) and any(_has_callable(item) for item in value)
+
+
+def _mismatch(missing: list[str], unknown: list[str], differ: list[str]) -> str:
+    parts = {"missing": missing, "unknown": unknown, "of another size": sorted(differ)}
+    return "; ".join(
+        f"{len(names)} {what} ({names[0]}{', ...' * (len(names) > 1)})" for what, names in parts.items() if names
+    )
+
+
+def _found(folder: Path) -> str:
+    names = sorted(file.name for file in folder.glob("*.ckpt"))[:5] if folder.is_dir() else []
+    return f"; {folder} has {', '.join(names)}" if names else ""

@@ -1,0 +1,215 @@
+"""What a user can get wrong, in one line: what is wrong, where, and what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import dis
+import inspect
+import re
+from argparse import ArgumentError
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from types import TracebackType
+
+TOP_KEYS = ("seed_everything", "trainer", "model", "data", "run_dir", "ckpt_path", "no_ema")
+HINT = "EBMZOO_TRACEBACK=1 shows where"
+
+# jsonargparse explains itself in a tree; these lines of it are its scaffolding.
+_SCAFFOLD = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a path but", "Type ")
+_KEY = re.compile(r'Parser key "([^"]+)"[^:]*:\s*')
+_OWNER = re.compile(r"Problem with given class_path '([^']+)'")
+_CALLABLE = re.compile(r"Type \S.* expects a function or a callable class: ")
+_EXPECTED = re.compile(r"Expected an? (?:<class '([^']+)'>|(.+?))(?:\. Got value: (.*))?$")
+_NO_CLASS = re.compile(
+    r"Expected a dot import path string: (\S+)|module '\S+' has no attribute '(\w+)'"
+    r"|No module named '([\w.]+)'"
+)
+_NO_OPTION = re.compile(r"Option '([^']+)' is not accepted")
+
+
+class UserError(ValueError):
+    """Bad input, said in one line."""
+
+
+@contextmanager
+def instantiating() -> Iterator[None]:
+    """Where objects are made of a config, whatever their constructors object to is that config's matter."""
+    try:
+        yield
+    except (UserError, ArgumentError):
+        raise
+    except (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError) as error:
+        said = condense(str(error)) or type(error).__name__
+        hint = "" if isinstance(error, ValueError | OSError) else f" ({HINT})"
+        raise UserError(f"{said}{hint}") from error
+
+
+def line_of(error: BaseException) -> str | None:
+    """The line for an exception of bad input; None for a programming error, which keeps its traceback.
+
+    An error is the user's if a parser raised it, if the operating system refused a file, or if it is a
+    ValueError that some ``raise`` statement made with intent: one that an operation inside our code ran into
+    is ours.
+    """
+    if isinstance(error, ArgumentError):
+        return condense(error.message)
+    if isinstance(error, UserError):
+        return _one_line(str(error))
+    if isinstance(error, OSError):
+        return _one_line(f"{error.strerror}: {error.filename}" if error.filename else str(error))
+    intended = isinstance(error, ValueError) or type(error).__name__ == "MisconfigurationException"
+    if intended and _raised_on_purpose(error.__traceback__):
+        return _one_line(str(error))
+    return None
+
+
+def condense(message: str) -> str:
+    r"""The line that matters of a parser's explanation, with the key it belongs to and nearby known names.
+
+    Example:
+        >>> condense('Parser key "data":\n  Errors:\n  - Parser key "size":\n  Expected an int. Got value: x')
+        "data.size: expected int, not 'x'"
+    """
+    keys: list[str] = []
+    owner = ""
+    lines = message.splitlines()
+    for number, line in enumerate(lines):
+        text = line.strip().removeprefix("- ")
+        while match := _KEY.match(text) or _CALLABLE.match(text):
+            if match.re is _KEY:
+                keys.append(match[1])
+            text = text[match.end() :]
+        if match := _OWNER.match(text):
+            owner = match[1]
+        elif text and not text.startswith(_SCAFFOLD) and text != "Expected a <class 'NoneType'>":
+            said = _leaf(text, lines[number + 1 :], keys, owner)
+            return f"{'.'.join(keys)}: {said}" if keys else said
+    return _one_line(message)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at what was meant: the nearest known names, or all of them where they are few.
+
+    Example:
+        >>> nearest("Langevi", ["Langevin", "MALA", "HMC"])
+        'did you mean Langevin?'
+        >>> nearest("xyz", ["Langevin", "MALA", "HMC"])
+        'there are HMC, Langevin, MALA'
+    """
+    names = sorted(set(known))
+    found = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if found:
+        return f"did you mean {' or '.join(found)}?"
+    return f"there are {', '.join(names)}" if 0 < len(names) <= 24 else ""
+
+
+def _leaf(text: str, after: Sequence[str], keys: Sequence[str], owner: str) -> str:
+    if match := _NO_OPTION.match(text):
+        inner = re.search(r"Got value: Namespace\(class_path='([^']+)'", text)
+        return _no_setting(match[1], inner[1] if inner else owner)
+    if match := _NO_CLASS.match(text):
+        name = next(part for part in match.groups() if part)
+        return _no_class(owner if match[3] else name, keys)
+    if match := _EXPECTED.match(text):
+        given = match[3] or next((line.split(":", 1)[1].strip() for line in after if "Given value:" in line), "")
+        wanted = [_type_name(match)]
+        for line in after:
+            if "Given value" in line or not (other := _EXPECTED.match(line.strip().removeprefix("- "))):
+                break
+            if other[1] != "NoneType" and not _NO_CLASS.match(other[0]):
+                wanted.append(_type_name(other))
+        return f"expected {' or '.join(dict.fromkeys(wanted))}, not {given.split('. Got value:')[0]!r}"
+    if match := re.match(r"the following arguments are required: (.*)", text):
+        if missing := re.findall(r"\w+\.(data|model)\b", match[1]):
+            options = " and ".join(f"--{key}" for key in missing)
+            return f"no {' and no '.join(missing)} given: use --config FILE (see configs/), or {options}"
+        return f"{owner.rpartition('.')[2] or 'it'} needs {match[1]}"
+    if "'NoneType' object has no attribute 'keys'" in text:
+        return "init_args is empty: give settings under it, or remove the line"
+    if match := re.match(r"unrecognized arguments: (\S+)", text):
+        return _no_argument(match[1])
+    return text.split(" Got value: Namespace")[0]
+
+
+def _type_name(match: re.Match[str]) -> str:
+    return re.sub(r"(typing|collections\.abc)\.", "", match[1] or match[2]).replace("Literal", "one of ")
+
+
+def _no_setting(name: str, class_path: str) -> str:
+    if name == "class_path":
+        return "takes class_path and init_args, and nothing beside them"
+    module, _, kind = class_path.rpartition(".")
+    try:
+        known = list(inspect.signature(getattr(import_module(module), kind)).parameters) if module else []
+    except (ImportError, AttributeError, ValueError):
+        known = []
+    return f"{kind or 'it'} has no setting {name!r}: {nearest(name, known)}".rstrip(": ")
+
+
+def _no_class(name: str, keys: Sequence[str]) -> str:
+    short = name.rpartition(".")[2]
+    return f"no class {name!r} here: {nearest(short, _known_classes('.'.join(keys)))}".rstrip(": ")
+
+
+def _known_classes(key: str) -> set[str]:
+    """Names of the classes that can stand under a key of the config."""
+    from lightning import Callback
+    from lightning.pytorch.loggers import Logger
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from ebmzoo import networks
+    from ebmzoo.data.base import DataModule
+    from ebmzoo.mcmc import Sampler
+    from ebmzoo.methods.base import Method
+    from ebmzoo.objectives import Penalty
+
+    roles = {
+        "callbacks": Callback,
+        "logger": Logger,
+        "optimizer": Optimizer,
+        "schedule": LRScheduler,
+        "sampler": Sampler,
+        "refine": Sampler,
+        "penalties": Penalty,
+        "model": Method,
+        "data": DataModule,
+    }
+    last = key.rpartition(".")[2]
+    base = next((base for role, base in roles.items() if last.endswith(role)), None)
+    if base is None:
+        return {name for name in networks.__all__ if isinstance(getattr(networks, name), type)}
+    return {kind.__name__ for kind in _subclasses(base) if not kind.__name__.startswith("_")}
+
+
+def _subclasses(base: type) -> Iterator[type]:
+    below: list[type] = type.__subclasses__(base)
+    for kind in below:
+        yield kind
+        yield from _subclasses(kind)
+
+
+def _no_argument(option: str) -> str:
+    if not option.startswith("-"):
+        return f"{option!r} belongs to no option"
+    name = option.lstrip("-").partition("=")[0]
+    if name.startswith("trainer."):
+        from lightning import Trainer
+
+        hint = nearest(name[8:], inspect.signature(Trainer).parameters)
+        return f"trainer has no setting {name[8:]!r}: {hint}".rstrip(": ")
+    return f"no option {option}: {nearest(name, (*TOP_KEYS, 'config'))}"
+
+
+def _raised_on_purpose(traceback: TracebackType | None) -> bool:
+    if traceback is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    code = traceback.tb_frame.f_code.co_code
+    return dis.opname[code[traceback.tb_lasti]] == "RAISE_VARARGS"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,304 @@
+"""The verbs that run a Lightning Trainer: fit, validate, test, predict."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+# Importing a room gives its classes their short names.
+from ebmzoo import callbacks, data, mcmc, methods, networks, optim  # noqa: F401
+from ebmzoo.checkpoints import check_fits, read, restore, stored_config
+from ebmzoo.cli.errors import TOP_KEYS, UserError, instantiating, nearest
+from ebmzoo.cli.metrics_file import MetricsFile
+from ebmzoo.cli.predictions import Predictions
+from ebmzoo.cli.runs import CHECKPOINTS, Run, RunRecord, folder_of, run_name
+from ebmzoo.data.base import DataModule
+from ebmzoo.methods.base import Method
+
+_CHATTER = ("💡", "GPU available", "TPU available", "`weights_only`")
+
+
+def run(verb: str, arguments: Sequence[str]) -> None:
+    """Parse the arguments of a verb and do it."""
+    _quieten()
+    EbmzooCLI(verb, arguments)
+
+
+class EbmzooCLI(LightningCLI):
+    """LightningCLI in subclass mode for method and data, with a folder per run and checkpoints that suffice.
+
+    Args:
+        verb: what to do.
+        arguments: the words after the verb.
+    """
+
+    def __init__(self, verb: str, arguments: Sequence[str]):
+        self.verb = verb
+        self.configs = _options(arguments, "--config", "-c")
+        self.checkpoint: dict[str, Any] | None = None
+        self.run: Run | None = None
+        for config in self.configs:
+            _check_config(config)
+        quiet_parsers = {name: {"exit_on_error": False} for name in self.subcommands()}
+        super().__init__(
+            model_class=Method,
+            datamodule_class=DataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            trainer_defaults={"use_distributed_sampler": False, "devices": 1},
+            parser_kwargs={"prog": "ebmzoo", "exit_on_error": False, **quiet_parsers},
+            args=[verb, *arguments],
+        )
+
+    # -- what can be said
+    # -------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The verbs, each with the arguments of the Trainer's method that the command line does not offer."""
+        shared = {"model", "datamodule", "weights_only"}
+        evaluating = shared | {"dataloaders", "verbose", "return_predictions"}
+        return {
+            "fit": shared | {"train_dataloaders", "val_dataloaders"},
+            "validate": evaluating,
+            "test": evaluating,
+            "predict": evaluating,
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what all verbs have of ours."""
+        parser.link_arguments("data.image_shape", "model.init_args.image_shape", apply_on="instantiate")
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            help="The run's folder; by default runs/<config's name>/version_N, or the checkpoint's own run.",
+        )
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand != "fit":
+            parser.add_argument("--no_ema", action="store_true", help="Take raw weights, not averaged ones.")
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; with a checkpoint and no config, the checkpoint's own config lies under the words."""
+        verb, *words = args
+        stored = _options(words, "--ckpt_path")
+        if not stored or self.configs or {"-h", "--help"} & set(words):
+            self.config = parser.parse_args(args)
+            return
+        self.checkpoint = read(stored[-1])
+        with tempfile.TemporaryDirectory() as folder:
+            config = Path(folder) / "stored.yaml"
+            config.write_text(yaml.safe_dump(stored_config(self.checkpoint, stored[-1])))
+            self.config = parser.parse_args([verb, "--config", str(config), *words])
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: LightningCLI lets the checkpoint's hyper-parameters override config and command line."""
+
+    # -- what is made
+    # -----------------------------------------------------------------------------------------------
+
+    def before_instantiate_classes(self) -> None:
+        """Check what needs no objects, and make the run's folder."""
+        config = self.config[self.verb]
+        path = config.ckpt_path
+        if path is None and self.verb != "fit":
+            raise UserError(f"{self.verb} what? give --ckpt_path FILE (runs/.../{CHECKPOINTS}/last.ckpt)")
+        if config.trainer.default_root_dir is not None:
+            raise UserError("trainer.default_root_dir is the run's folder here: set --run_dir instead")
+        if path is not None and self.checkpoint is None:
+            self.checkpoint = read(path)
+        dumped = self._parser(self.verb).dump(config, skip_none=False)
+        leave = {"config", "ckpt_path", "run_dir", "no_ema"}
+        self.plain_config = {k: v for k, v in yaml.safe_load(dumped).items() if k not in leave}
+        self.run = self._make_run(config)
+        for logger in _as_list(config.trainer.logger):
+            if _is_wandb(logger):
+                _place_wandb(logger.init_args, self.run.folder)
+
+    def instantiate_classes(self) -> None:
+        """Make data, method and trainer; leave no folder behind if they cannot be made."""
+        assert self.run is not None
+        try:
+            with instantiating():
+                super().instantiate_classes()
+            if self.checkpoint is not None:
+                check_fits(self.model, self.checkpoint, self.config[self.verb].ckpt_path)
+        except BaseException:
+            self.run.discard_if_unused()
+            raise
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer, with the run's folder and logger and with what every run needs."""
+        assert self.run is not None
+        folder = self.run.folder
+        trainer = self.config_init[self.verb].trainer
+        kwargs["default_root_dir"] = folder
+        if trainer.logger is not False:
+            # metrics.csv is a training run's, whatever other loggers there are: evaluation has results.json.
+            file = [MetricsFile(folder)] if self.verb == "fit" else []
+            kwargs["logger"] = [*_as_list(trainer.logger), *file]
+        given: list[Callback] = _as_list(trainer.callbacks)
+        added: list[Callback] = [RunRecord(folder, self.plain_config)]
+        if self.verb == "predict":
+            added.append(Predictions(folder))
+        if trainer.enable_progress_bar is not False and not _has(given, ProgressBar):
+            added.append(callbacks.Progress())
+        if trainer.enable_checkpointing is not False and not _has(given, ModelCheckpoint):
+            added.append(ModelCheckpoint(save_last=True, save_top_k=0))
+        for callback in [*given, *added]:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str((folder / CHECKPOINTS).resolve())
+        kwargs["callbacks"] = [*given, *added]
+        return super().instantiate_trainer(**kwargs)
+
+    def _make_run(self, config: Any) -> Run:
+        if config.run_dir is not None:
+            return Run.at(config.run_dir, resumed=config.ckpt_path, empty=self.verb == "fit")
+        if self.verb != "fit":
+            # What is found out about a run belongs to it.
+            return Run.at(folder_of(config.ckpt_path))
+        names = (config[part].class_path.rpartition(".")[2] for part in ("model", "data"))
+        return Run.new(run_name(self.configs, config.ckpt_path, *names))
+
+    # -- what is done
+    # -----------------------------------------------------------------------------------------------
+
+    def fit(self, model: Method, datamodule: DataModule, ckpt_path: str | None = None) -> None:
+        """Train, from the start or from a checkpoint."""
+        with self._running():
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+
+    def validate(self, model: Method, datamodule: DataModule, ckpt_path: str) -> None:
+        """The validation figures of a checkpoint."""
+        with self._evaluating(model, ckpt_path):
+            self.trainer.validate(model, datamodule=datamodule)
+
+    def test(self, model: Method, datamodule: DataModule, ckpt_path: str) -> None:
+        """The whole evaluation of a checkpoint."""
+        with self._evaluating(model, ckpt_path):
+            self.trainer.test(model, datamodule=datamodule)
+
+    def predict(self, model: Method, datamodule: DataModule, ckpt_path: str) -> None:
+        """Scores, energies and reconstructions of a checkpoint's method for the prediction data."""
+        with self._evaluating(model, ckpt_path):
+            self.trainer.predict(model, datamodule=datamodule, return_predictions=False)
+
+    @contextmanager
+    def _evaluating(self, model: Method, path: str) -> Iterator[None]:
+        assert self.checkpoint is not None
+        averaged = restore(model, self.checkpoint, path, ema=not self.config[self.verb].no_ema)
+        print(f"{path}: {'averaged (EMA)' if averaged else 'raw'} weights")
+        with self._running():
+            yield
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        assert self.run is not None
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, SIGTERMException):
+                # Lightning leaves it without a code, which would tell a shell that all went well.
+                error.code = 128 + signal.SIGTERM
+            _finish_wandb(self.trainer, exit_code=1)
+            self.run.discard_if_unused()
+            raise
+        _finish_wandb(self.trainer, exit_code=0)
+        if self.trainer.is_global_zero:
+            print(f"run folder: {self.run.folder}")
+
+
+def _quieten() -> None:
+    """Keep advertisements and other people's deprecations off the terminal."""
+    warnings.filterwarnings("ignore", message=r"(?s).*(JSONARGPARSE_DEPRECATION_WARNINGS|was deprecated in v4)")
+    warnings.filterwarnings("ignore", message=".*(does not have many workers|isinstance.treespec, LeafSpec)")
+    # A resumed run may have a folder of its own, and methods log by training iterations, not within epochs.
+    warnings.filterwarnings("ignore", message="The dirpath has changed|.*smaller than the logging interval")
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    if not any(isinstance(one, _Chatter) for one in logger.filters):
+        logger.addFilter(_Chatter())
+
+
+class _Chatter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(_CHATTER)
+
+
+def _options(words: Sequence[str], *names: str) -> list[str]:
+    """The values given to an option, in order."""
+    found = [value for name, value in zip(words, words[1:], strict=False) if name in names]
+    joined = [word.partition("=")[2] for word in words if word.partition("=")[0] in names and "=" in word]
+    return found + joined
+
+
+def _check_config(path: str) -> None:
+    """Refuse what is no config before the parser, whose words would not name the file."""
+    if not Path(path).is_file():
+        raise UserError(f"no config at {path} (looked from {Path.cwd()})")
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where}: not yaml: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a config: it has no keys (trainer, model, data)")
+    for key in content:
+        if key not in TOP_KEYS:
+            raise UserError(f"{path} has the unknown key {key!r}: {nearest(str(key), TOP_KEYS)}")
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _has(given: Sequence[Callback], kind: type) -> bool:
+    return any(isinstance(callback, kind) for callback in given)
+
+
+def _is_wandb(logger: Any) -> bool:
+    return str(getattr(logger, "class_path", "")).endswith(".WandbLogger")
+
+
+def _place_wandb(init_args: Any, folder: Path) -> None:
+    """Put the W&B run's files into the run's folder and name it after it, where the config does not."""
+    if init_args.save_dir in (None, "."):
+        # Absolute: W&B's own process may have been started in another folder.
+        init_args.save_dir = str(folder.resolve())
+    if init_args.name is None:
+        init_args.name = f"{folder.parent.name}/{folder.name}"
+    if init_args.project in (None, "lightning_logs"):
+        init_args.project = "ebmzoo"
+
+
+def _finish_wandb(trainer: Trainer, exit_code: int) -> None:
+    """End the W&B run of this command, so that the next one in this process begins its own."""
+    if "wandb" not in sys.modules or not trainer.is_global_zero:
+        return
+    from lightning.pytorch.loggers import WandbLogger
+
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and sys.modules["wandb"].run is not None:
+            logger.experiment.finish(exit_code=exit_code)

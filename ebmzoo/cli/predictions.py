@@ -1,0 +1,47 @@
+"""What ``ebmzoo predict`` leaves: one array per quantity, one row per example."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+
+class Predictions(Callback):
+    """Collects the dicts of ``predict_step`` and writes them to ``predictions.npz`` in the data's order.
+
+    Args:
+        folder: the run's folder.
+    """
+
+    def __init__(self, folder: Path):
+        self.path = folder / "predictions.npz"
+        self._parts: dict[str, list[Tensor]] = {}
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep a batch's values in main memory."""
+        for name, values in outputs.items():
+            self._parts.setdefault(name, []).append(values.detach().float().cpu())
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file, whole or not at all."""
+        values = {name: torch.cat(parts).numpy() for name, parts in self._parts.items()}
+        aside = self.path.with_name(f".{self.path.name}.part")
+        with aside.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **values)
+        os.replace(aside, self.path)
+        shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in values.items())
+        print(f"{self.path}: {shapes}")

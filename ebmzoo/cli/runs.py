@@ -1,0 +1,159 @@
+"""One folder per run: where it lies, what is written first, and how nothing stays of one that never began."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from ebmzoo.cli.metrics_file import MetricsFile
+
+ROOT = Path("runs")
+CHECKPOINTS = "checkpoints"
+CONFIG = "config.yaml"
+
+
+def run_name(configs: list[str], checkpoint: str | None, model: str, data: str) -> str:
+    """Name of a run's group: its config file's, that of the run it goes on from, or method and data.
+
+    Example:
+        >>> run_name(["configs/mine.yaml"], None, "ECVAE", "Digits")
+        'mine'
+        >>> run_name(["runs/mine/version_3/config.yaml"], None, "ECVAE", "Digits")
+        'mine'
+        >>> run_name([], "runs/mine/version_3/checkpoints/last.ckpt", "ECVAE", "Digits")
+        'mine'
+        >>> run_name([], None, "ECVAE", "Digits")
+        'ecvae_digits'
+    """
+    if configs and Path(configs[0]).name != CONFIG:
+        return Path(configs[0]).stem
+    if configs or checkpoint:
+        folder = Path(configs[0]).resolve().parent if configs else folder_of(Path(str(checkpoint)).resolve())
+        return folder.parent.name if folder.name.startswith("version_") else folder.name
+    return f"{model}_{data}".lower()
+
+
+def folder_of(checkpoint: str | Path) -> Path:
+    """The folder of the run that wrote a checkpoint.
+
+    Example:
+        >>> folder_of("runs/vae_digits/version_0/checkpoints/last.ckpt").as_posix()
+        'runs/vae_digits/version_0'
+        >>> folder_of("shared/vae.ckpt").as_posix()
+        'shared'
+    """
+    parent = Path(checkpoint).parent
+    return parent.parent if parent.name == CHECKPOINTS else parent
+
+
+class Run:
+    """The folder of one command.
+
+    Args:
+        folder: where it is.
+        fresh: whether this command made it, so that it may take it away again.
+    """
+
+    def __init__(self, folder: Path, fresh: bool = False):
+        self.folder, self.fresh = folder, fresh
+
+    @classmethod
+    def new(cls, name: str) -> Run:
+        """Make ``runs/<name>/version_N``, N being the first number that nobody has taken.
+
+        Raises:
+            ValueError: the folder cannot be written.
+        """
+        group = ROOT / name
+        if not _first_process():
+            # Only the first process writes; what the others write to is broadcast by Lightning.
+            return cls(group)
+        number = 0
+        while True:
+            try:
+                (group / f"version_{number}").mkdir(parents=True)
+                return cls(group / f"version_{number}", fresh=True)
+            except FileExistsError as error:
+                if not group.is_dir():
+                    raise _unwritable(group, error) from error
+                number += 1
+            except OSError as error:
+                raise _unwritable(group, error) from error
+
+    @classmethod
+    def at(cls, folder: str | Path, resumed: str | Path | None = None, empty: bool = False) -> Run:
+        """Use a folder that the user named; a training run's must be empty, or the one that it goes on from.
+
+        Raises:
+            ValueError: the folder cannot be written, or holds another run.
+        """
+        folder = Path(folder)
+        fresh = not folder.exists()
+        taken = empty and folder.is_dir() and any(folder.iterdir())
+        if taken and (resumed is None or folder.resolve() not in Path(resumed).resolve().parents):
+            raise ValueError(
+                f"{folder} is not empty: to go on with the run in it give --ckpt_path "
+                f"{folder / CHECKPOINTS / 'last.ckpt'}, or choose another --run_dir"
+            )
+        if _first_process():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                probe = folder / f".probe{os.getpid()}"
+                probe.touch()
+                probe.unlink()
+            except OSError as error:
+                raise _unwritable(folder, error) from error
+        return cls(folder, fresh)
+
+    def discard_if_unused(self) -> None:
+        """Take away a folder of this command in which nothing was written but the config."""
+        if not self.fresh or not _first_process() or not self.folder.is_dir():
+            return
+        if all(path.name == CONFIG for path in self.folder.rglob("*") if not path.is_dir()):
+            shutil.rmtree(self.folder)
+            if self.folder.parent.parent == ROOT and not any(self.folder.parent.iterdir()):
+                self.folder.parent.rmdir()
+                if not any(ROOT.iterdir()):
+                    ROOT.rmdir()
+
+
+class RunRecord(Callback):
+    """Keeps a run's config where it is needed: in its folder, in its checkpoints, and with its loggers.
+
+    Args:
+        folder: the run's folder.
+        config: the whole config of the command, plain data.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]):
+        self.folder, self.config = folder, dict(config)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write config.yaml when training begins."""
+        if stage != "fit" or not trainer.is_global_zero:
+            return
+        (self.folder / CONFIG).write_text(yaml.safe_dump(self.config, sort_keys=False, width=110))
+        for logger in trainer.loggers:
+            if not isinstance(logger, MetricsFile):
+                logger.log_hyperparams({"config": self.config})
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the config into the checkpoint, which is then enough for every verb."""
+        checkpoint.setdefault("ebmzoo", {})["config"] = self.config
+
+
+def _first_process() -> bool:
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def _unwritable(folder: Path, error: OSError) -> ValueError:
+    file = next((part for part in (folder, *folder.parents) if part.is_file()), None)
+    why = f"{file} is a file" if file else error.strerror or str(error)
+    return ValueError(f"cannot write to {folder}: {why}; choose another place with --run_dir")

@@ -1,0 +1,44 @@
+"""metrics.csv: one row a step, new columns, and what a resumed run keeps."""
+
+import torch
+
+from ebmzoo.cli.metrics_file import MetricsFile
+
+
+def test_rows_and_columns(tmp_path):
+    logger = MetricsFile(tmp_path / "run", flush_every=1)
+    logger.log_metrics({"a": torch.tensor(1.5), "epoch": 0}, step=0)
+    logger.log_metrics({"a": 2.0, "epoch": 0}, step=1)
+    logger.log_metrics({"b": 0.25}, step=1)
+    logger.finalize("success")
+    assert (tmp_path / "run" / "metrics.csv").read_text().splitlines() == [
+        "epoch,step,a,b",
+        "0,0,1.5,",
+        "0,1,2.0,",
+        ",1,,0.25",
+    ]
+    assert (logger.name, logger.version, logger.save_dir) == (tmp_path.name, "run", str(tmp_path / "run"))
+
+
+def test_a_resumed_run_keeps_the_rows_before_it(tmp_path):
+    first = MetricsFile(tmp_path)
+    for step in range(5):
+        first.log_metrics({"a": step}, step=step)
+    first.finalize("success")
+    second = MetricsFile(tmp_path)
+    second.log_metrics({"a": 30}, step=3)  # steps 3 and 4 were logged, but not in the checkpoint
+    second.finalize("success")
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == [
+        "epoch,step,a",
+        ",0,0",
+        ",1,1",
+        ",2,2",
+        ",3,30",
+    ]
+
+
+def test_nothing_logged_nothing_written(tmp_path):
+    logger = MetricsFile(tmp_path / "run")
+    logger.log_hyperparams({"a": 1})
+    logger.finalize("success")
+    assert not (tmp_path / "run").exists()

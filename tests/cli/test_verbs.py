@@ -1,0 +1,212 @@
+"""fit, validate, test, predict: what they leave, what a checkpoint alone is enough for, and who wins."""
+
+import csv
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from lightning import Callback
+
+import ebmzoo as package
+from ebmzoo.checkpoints import read
+
+
+def weights(path, key="state_dict"):
+    return read(path)[key]
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_is_one_folder(trained):
+    folder = trained["vae"]
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {"config.yaml", "metrics.csv", "checkpoints/last.ckpt"} <= files
+    assert [row["step"] for row in rows(folder) if row["train/loss_vae"]] == [str(step) for step in range(8)]
+    assert sum(bool(row["val/elbo"]) for row in rows(folder)) == 2
+
+
+def test_the_saved_config_makes_the_same_run_again(ebmzoo, trained, checkpoint, here):
+    config = trained["vae"] / "config.yaml"
+    assert ebmzoo("fit", "--config", config).code == 0
+    again = here / "runs" / "vae" / "version_0"
+    assert_same(weights(again / "checkpoints" / "last.ckpt"), weights(checkpoint["vae"]))
+    assert (again / "config.yaml").read_text() == config.read_text()
+    assert [row["train/loss_vae"] for row in rows(again)] == [row["train/loss_vae"] for row in rows(trained["vae"])]
+
+
+def test_each_run_gets_a_number(ebmzoo, here):
+    for _ in range(2):
+        assert ebmzoo("fit", "--config", "vae.yaml", "--trainer.max_epochs", 1).code == 0
+    assert sorted(path.name for path in (here / "runs" / "vae").iterdir()) == ["version_0", "version_1"]
+
+
+def test_a_run_without_a_config_is_named_after_method_and_data(ebmzoo, here):
+    words = [
+        "--model",
+        "VAE",
+        "--model.encoder",
+        "MLPEncoder",
+        "--model.decoder",
+        "MLPDecoder",
+        "--data",
+        "Digits",
+    ]
+    assert ebmzoo("fit", *words, "--trainer.fast_dev_run", "true").code == 0
+    assert (here / "runs" / "vae_digits" / "version_0").is_dir()
+
+
+def test_the_checkpoint_holds_the_whole_config(trained, checkpoint):
+    about = read(checkpoint["ecvae"])["ebmzoo"]
+    assert about["class_path"] == "ebmzoo.methods.ecvae.ECVAE"
+    assert about["config"] == yaml.safe_load((trained["ecvae"] / "config.yaml").read_text())
+    assert about["config"]["seed_everything"] == 3
+    assert about["config"]["model"]["init_args"]["sampler"]["init_args"]["steps"] == 2
+
+
+def test_hyper_parameters_are_plain_data(checkpoint):
+    stored = weights(checkpoint["ecvae"], "hyper_parameters")
+    assert json.loads(json.dumps(stored)) == stored
+    assert stored["image_shape"] == [1, 8, 8]
+    assert stored["encoder"]["class_path"].endswith("MLPEncoder")
+    assert stored["sampler"]["init_args"]["steps"] == 2
+
+
+def test_validate_needs_the_checkpoint_alone(ebmzoo, trained, checkpoint):
+    code, out, _ = ebmzoo("validate", "--ckpt_path", checkpoint["vae"], "--no_ema")
+    assert code == 0
+    last = [row["val/elbo"] for row in rows(trained["vae"]) if row["val/elbo"]][-1]
+    assert last in out
+    assert "raw weights" in out
+
+
+def test_evaluating_leaves_the_training_record_alone(ebmzoo, trained, checkpoint, tmp_path):
+    before = (trained["vae"] / "metrics.csv").read_bytes(), (trained["vae"] / "config.yaml").read_bytes()
+    assert ebmzoo("validate", "--ckpt_path", checkpoint["vae"]).code == 0
+    assert before == (
+        (trained["vae"] / "metrics.csv").read_bytes(),
+        (trained["vae"] / "config.yaml").read_bytes(),
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_test_needs_the_checkpoint_alone(ebmzoo, checkpoint, tmp_path):
+    code, out, _ = ebmzoo("test", "--ckpt_path", checkpoint["ecvae"], "--run_dir", tmp_path / "elsewhere")
+    assert code == 0
+    assert f"run folder: {tmp_path / 'elsewhere'}" in out
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_predict_writes_every_example_in_order(ebmzoo, checkpoint, tmp_path, ema):
+    folder = tmp_path / "predicted"
+    words = ["--ckpt_path", checkpoint["ecvae"], "--run_dir", folder, "--data.batch_size", 50]
+    code, out, _ = ebmzoo("predict", *words, *([] if ema else ["--no_ema"]))
+    assert code == 0
+    assert f"{checkpoint['ecvae']}: {'averaged (EMA)' if ema else 'raw'} weights" in out
+    found = np.load(folder / "predictions.npz", allow_pickle=False)
+    model, data = package.load(checkpoint["ecvae"], ema=ema), package.Digits(batch_size=50)
+    assert model.ema_active is ema
+    data.setup("predict")
+    x = torch.cat(list(data.predict_dataloader()))
+    with torch.no_grad():
+        expected = {"energy": model.energy(x), "reconstruction": model.reconstruct(x), "score": -model.energy(x)}
+    assert set(found.files) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values.numpy(), rtol=1e-5, atol=1e-6)
+    assert found["reconstruction"].shape == (len(x), 1, 8, 8)
+    assert len(np.unique(found["energy"])) > len(x) // 2
+
+
+def test_averaged_weights_are_not_the_raw_ones(checkpoint):
+    stored = read(checkpoint["ecvae"])
+    assert stored["ema"].keys() <= stored["state_dict"].keys()
+    matrices = {name: value for name, value in stored["ema"].items() if value.ndim > 1}
+    assert {name.partition(".")[0] for name in matrices} == {"encoder", "decoder", "energy_network"}
+    assert not any(torch.equal(value, stored["state_dict"][name]) for name, value in matrices.items())
+
+
+def test_the_command_line_wins_over_the_checkpoint(ebmzoo, checkpoint, here):
+    words = ["--ckpt_path", checkpoint["ecvae"], "--trainer.max_epochs", 3, "--model.sampler.steps", 99]
+    assert ebmzoo("fit", *words).code == 0
+    last = here / "runs" / "ecvae" / "version_0" / "checkpoints" / "last.ckpt"
+    stored = weights(last, "hyper_parameters")
+    assert stored["sampler"]["init_args"]["steps"] == 99
+    assert stored["latent_dim"] == 4
+    assert read(last)["global_step"] == 12
+
+
+def test_a_config_wins_over_the_checkpoint(ebmzoo, checkpoint, here):
+    text = (here / "ecvae.yaml").read_text().replace("steps: 2", "steps: 5").replace("max_epochs: 2", "max_epochs: 3")
+    (here / "other.yaml").write_text(text)
+    assert ebmzoo("fit", "--config", "other.yaml", "--ckpt_path", checkpoint["ecvae"]).code == 0
+    last = here / "runs" / "other" / "version_0" / "checkpoints" / "last.ckpt"
+    assert weights(last, "hyper_parameters")["sampler"]["init_args"]["steps"] == 5
+
+
+def test_resume_equals_training_without_a_stop(ebmzoo, here):
+    assert ebmzoo("fit", "--config", "ecvae.yaml", "--trainer.max_epochs", 3, "--run_dir", "whole").code == 0
+    assert ebmzoo("fit", "--config", "ecvae.yaml", "--trainer.max_epochs", 1, "--run_dir", "cut").code == 0
+    last = here / "cut" / "checkpoints" / "last.ckpt"
+    assert ebmzoo("fit", "--ckpt_path", last, "--trainer.max_epochs", 3, "--run_dir", "cut").code == 0
+    whole = here / "whole" / "checkpoints" / "last.ckpt"
+    assert_same(weights(last), weights(whole))
+    assert_same(weights(last, "ema"), weights(whole, "ema"))
+    # The one folder now tells the whole story: rows of before the stop, then those of after it.
+    assert rows(here / "cut") == rows(here / "whole")
+
+
+def test_a_folder_with_another_run_is_not_written_to(ebmzoo, trained, here):
+    files = {path: path.stat().st_mtime_ns for path in trained["vae"].rglob("*")}
+    code, _, err = ebmzoo("fit", "--config", "vae.yaml", "--run_dir", trained["vae"])
+    assert code == 2
+    assert "is not empty" in err
+    assert {path: path.stat().st_mtime_ns for path in trained["vae"].rglob("*")} == files
+
+
+def test_a_checkpoint_of_a_plain_trainer_needs_data_only(ebmzoo, tmp_path):
+    import lightning
+
+    from ebmzoo.networks import MLPDecoder, MLPEncoder
+
+    vae = package.VAE((1, 8, 8), MLPEncoder, MLPDecoder, latent_dim=4)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = lightning.Trainer(max_steps=1, accelerator="cpu", **quiet, enable_checkpointing=False)
+    trainer.fit(vae, package.Digits())
+    trainer.save_checkpoint(tmp_path / "plain.ckpt")
+    code, _, err = ebmzoo("validate", "--ckpt_path", "plain.ckpt")
+    assert (code, err.count("no data given")) == (2, 1)
+    code, out, _ = ebmzoo("validate", "--ckpt_path", "plain.ckpt", "--data", "Digits", "--trainer.accelerator", "cpu")
+    assert code == 0
+    assert "val/elbo" in out
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_evaluating_needs_a_checkpoint(ebmzoo, verb):
+    code, _, err = ebmzoo(verb, "--config", "vae.yaml")
+    assert code == 2
+    assert err.splitlines()[-1].startswith(f"ebmzoo: error: {verb} what? give --ckpt_path")
+
+
+class Terminated(Callback):
+    """What a cluster does to a run."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_terminated_run_does_not_look_like_a_finished_one(ebmzoo):
+    code, out, _ = ebmzoo("fit", "--config", "vae.yaml", f"--trainer.callbacks+={__name__}.Terminated")
+    assert code == 128 + signal.SIGTERM
+    assert "run folder" not in out

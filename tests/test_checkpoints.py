@@ -1,0 +1,294 @@
+"""Reading files of strangers, and making a model again from a checkpoint alone."""
+
+import functools
+import os
+import pickle
+import types
+import zipfile
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+
+import ebmzoo
+from ebmzoo.checkpoints import check_trusted, load, read, restore, stored_config, trusted
+from ebmzoo.data import Digits
+from ebmzoo.mcmc import HMC, Langevin
+from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
+
+SHAPE = (1, 8, 8)
+SMALL = {
+    "encoder": functools.partial(MLPEncoder, width=16, depth=1),
+    "decoder": {"class_path": "ebmzoo.networks.MLPDecoder", "init_args": {"width": 16, "depth": 1}},
+    "latent_dim": 4,
+}
+
+
+def ecvae(**settings):
+    torch.manual_seed(0)
+    defaults = {
+        "energy": functools.partial(MLPEnergy, width=16, depth=1),
+        "sampler": Langevin(steps=2, step_size=0.1, temperature=1e-4),
+        "refine": HMC(steps=3, step_size=0.01),
+        "energy_optimizer": functools.partial(torch.optim.SGD, lr=0.01),
+    }
+    return ebmzoo.ECVAE(SHAPE, **{**SMALL, **defaults, **settings})
+
+
+def saved(model, path, **extra):
+    """A checkpoint of a plain Lightning Trainer, with further entries."""
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = L.Trainer(max_steps=2, accelerator="cpu", enable_model_summary=False, **quiet)
+    trainer.fit(model, Digits(batch_size=16))
+    trainer.save_checkpoint(path)
+    if extra:
+        torch.save({**torch.load(path, weights_only=True), **extra}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A model of Python objects, trained by a plain Trainer, and its checkpoint."""
+    model = ecvae()
+    return model, saved(model, tmp_path_factory.mktemp("plain") / "model.ckpt")
+
+
+def test_python_objects_are_made_again(plain):
+    model, path = plain
+    again = load(path)
+    assert type(again) is ebmzoo.ECVAE
+    assert again.sampler == Langevin(steps=2, step_size=0.1, temperature=1e-4)
+    assert again.refine == HMC(steps=3, step_size=0.01)
+    assert again.image_shape == SHAPE
+    assert not again.training
+    assert not again.ema_active
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    optimizers, _ = again.configure_optimizers()
+    assert [type(optimizer) for optimizer in optimizers] == [torch.optim.Adam, torch.optim.SGD]
+    assert optimizers[1].param_groups[0]["lr"] == 0.01
+    assert optimizers[0].param_groups[0]["betas"] in ([0.0, 0.9], (0.0, 0.9))
+
+
+def test_the_same_model_samples_the_same(plain):
+    model, path = plain
+    torch.testing.assert_close(load(path).sample(5, noise=3), model.eval().sample(5, noise=3), rtol=0, atol=0)
+
+
+def test_a_loaded_model_can_be_saved_and_loaded_again(plain, tmp_path):
+    _, path = plain
+    first = load(path)
+    again = load(saved(first, tmp_path / "again.ckpt"))
+    assert again.hparams == first.hparams == dict(read(path)["hyper_parameters"])
+
+
+def test_averaged_weights_lie_over_the_others(plain, tmp_path):
+    _, path = plain
+    decoder = plain[0].decoder.state_dict()
+    ema = {f"decoder.{name}": torch.zeros_like(value) for name, value in decoder.items()}
+    torch.save({**torch.load(path, weights_only=True), "ema": ema}, tmp_path / "ema.ckpt")
+    averaged, raw = load(tmp_path / "ema.ckpt"), load(tmp_path / "ema.ckpt", ema=False)
+    assert averaged.ema_active
+    assert not raw.ema_active
+    assert not any(value.any() for value in averaged.decoder.parameters())
+    for name, value in plain[0].state_dict().items():
+        assert torch.equal(raw.state_dict()[name], value)
+        assert torch.equal(averaged.state_dict()[name], ema.get(name, value))
+
+
+class OwnEnergy(nn.Module):
+    """A network of the user's own module."""
+
+    def __init__(self, image_shape: tuple[int, ...], gain: float = 1.0):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(gain))
+
+    def forward(self, x):
+        return self.gain * x.flatten(1).square().sum(1)
+
+
+def test_networks_of_imported_modules_may_be_named(tmp_path):
+    path = saved(ecvae(energy=functools.partial(OwnEnergy, gain=2.0)), tmp_path / "own.ckpt")
+    again = load(path)
+    assert type(again.energy_network) is OwnEnergy
+    x = torch.ones(2, *SHAPE)
+    torch.testing.assert_close(again.energy(x), 64 * again.energy_network.gain.expand(2))
+
+
+def test_networks_given_as_functions_must_be_passed_again(tmp_path):
+    model = ecvae(energy=lambda shape: OwnEnergy(shape, 3.0))
+    path = saved(model, tmp_path / "free.ckpt")
+    with pytest.raises(ValueError, match=r"energy given as functions.*ebmzoo\.load\(path, energy=\.\.\.\)$"):
+        load(path)
+    again = load(path, energy=lambda shape: OwnEnergy(shape))
+    assert again.energy_network.gain.item() == model.energy_network.gain.item() != 1.0
+
+
+def test_unknown_replacements_are_refused(plain):
+    with pytest.raises(ValueError, match="ECVAE takes no enrgy"):
+        load(plain[1], enrgy=OwnEnergy)
+
+
+def test_stored_config_of_a_plain_checkpoint_is_its_method(plain):
+    config = stored_config(read(plain[1]), plain[1])
+    assert config["model"]["class_path"] == "ebmzoo.methods.ecvae.ECVAE"
+    assert "image_shape" not in config["model"]["init_args"]
+    assert set(config) == {"model"}
+
+
+# -- files of strangers -------------------------------------------------------------------------------------
+
+
+class Hostile:
+    """Pickles as a call of os.system."""
+
+    def __reduce__(self):
+        return os.system, ("touch pwned",)
+
+
+def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {}, "ebmzoo": Hostile()}, tmp_path / "bad.ckpt")
+    (tmp_path / "bare.ckpt").write_bytes(pickle.dumps(Hostile()))
+    for name in ("bad.ckpt", "bare.ckpt"):
+        with pytest.raises(ValueError, match=rf"{name} (holds more than tensors|is not a checkpoint)"):
+            read(name)
+    assert not (tmp_path / "pwned").exists()
+
+
+BROKEN = {
+    "empty": b"",
+    "text": b"model: VAE\n",
+    "zip": None,
+    "zeros": bytes(1000),
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_files_that_are_no_checkpoints(tmp_path, content):
+    path = tmp_path / "x.ckpt"
+    if content is None:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("hello", "world")
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.ckpt is not a checkpoint, or a broken one") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_folders_and_urls(tmp_path):
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*lats\.ckpt .*has last\.ckpt"):
+        read(tmp_path / "lats.ckpt")
+    with pytest.raises(ValueError, match=r"is a folder: give the checkpoint file; .* has last\.ckpt"):
+        read(tmp_path)
+    for url in ("https://example.org/a.ckpt", "HTTP://example.org/a.ckpt", "s3://bucket/a.ckpt"):
+        with pytest.raises(ValueError, match="is a URL: checkpoints are read from local files only"):
+            read(url)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([1, 2], "it has no state_dict"),
+        ({"state_dict": 3}, "it has no state_dict"),
+        ({"state_dict": {}}, "is not a checkpoint of this package"),
+        ({"state_dict": {}, "ebmzoo": {"class_path": 3}}, "is not a checkpoint of this package"),
+    ],
+)
+def test_foreign_checkpoints(tmp_path, content, words):
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match=words):
+        read(tmp_path / "x.ckpt")
+
+
+def changed(path, to, **entries):
+    torch.save({**torch.load(path, weights_only=True), **entries}, to)
+    return to
+
+
+def test_weights_that_do_not_fit_leave_the_model_alone(plain, tmp_path):
+    _, path = plain
+    weights = dict(read(path)["state_dict"])
+    first = next(iter(weights))
+    bad = [
+        ({**weights, first: torch.zeros(3)}, rf"1 of another size \({first}\)"),
+        ({name: value for name, value in weights.items() if name != first}, rf"1 missing \({first}\)"),
+        ({**weights, "extra": torch.zeros(1)}, r"1 unknown \(extra\)"),
+        ({**weights, first: 3}, "its state_dict is not a list of named tensors"),
+    ]
+    model = ecvae()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for state, words in bad:
+        file = changed(path, tmp_path / "bad.ckpt", state_dict=state)
+        with pytest.raises(ValueError, match=words):
+            load(file)
+        with pytest.raises(ValueError, match=words):
+            restore(model, read(file), file)
+    with pytest.raises(ValueError, match=r"1 unknown \(nothing\)"):
+        load(changed(path, tmp_path / "bad.ckpt", ema={"nothing": torch.zeros(1)}))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_checkpoint_of_another_method(plain):
+    vae = ebmzoo.VAE(SHAPE, **SMALL)
+    with pytest.raises(ValueError, match="is a checkpoint of ECVAE, not of VAE"):
+        restore(vae, read(plain[1]), plain[1])
+
+
+NAMES = {
+    "function": ("os.system", "is not a class"),
+    "class that is no part": ("subprocess.Popen", "is not trusted: it is no network"),
+    "module not imported": ("antigravity.Thing", "is not trusted: import antigravity first"),
+    "no module": ("Thing", "is not trusted"),
+    "missing here": ("ebmzoo.methods.nothing.Thing", "which this version does not have"),
+    "missing name": ("ebmzoo.networks.Nothing", "is not a class"),
+}
+
+
+@pytest.mark.parametrize(("name", "words"), NAMES.values(), ids=NAMES)
+def test_names_outside_what_is_trusted(plain, tmp_path, name, words):
+    _, path = plain
+    hyper = dict(read(path)["hyper_parameters"])
+    file = changed(path, tmp_path / "bad.ckpt", hyper_parameters={**hyper, "energy": {"class_path": name}})
+    if "." in name:
+        with pytest.raises(ValueError, match=words):
+            load(file)
+    with pytest.raises(ValueError, match=words):
+        trusted(name, "x.ckpt")
+    about = {**read(path)["ebmzoo"], "class_path": name}
+    with pytest.raises(ValueError, match=words):
+        load(changed(path, tmp_path / "worse.ckpt", ebmzoo=about))
+
+
+def test_a_method_must_be_a_method(plain, tmp_path):
+    about = {**read(plain[1])["ebmzoo"], "class_path": "ebmzoo.networks.MLPEncoder"}
+    with pytest.raises(ValueError, match="which is not a method"):
+        load(changed(plain[1], tmp_path / "bad.ckpt", ebmzoo=about))
+
+
+def test_strings_that_a_parser_would_import_or_fetch():
+    for value in ("os.system", "subprocess.Popen", "http://example.org/x.yaml"):
+        for data in ({"activation": value}, {"a": [{"b": value}]}):
+            with pytest.raises(ValueError, match="x.ckpt names"):
+                check_trusted(data, "x.ckpt")
+    harmless = {
+        "class_path": "torch.nn.SiLU",
+        "a": ["learned", "vae.ckpt", "1.5", "../data", "silu", ""],
+        "n": 1.5,
+    }
+    check_trusted(harmless, "x.ckpt")
+
+
+def test_trusted_names():
+    own = types.ModuleType("users_own_module")
+    own.Net = type("Net", (nn.Module,), {"__module__": "users_own_module"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(__import__("sys").modules, "users_own_module", own)
+        assert trusted("users_own_module.Net", "x.ckpt") is own.Net
+    assert trusted("ebmzoo.mcmc.langevin.Langevin", "x.ckpt") is Langevin
+    assert trusted("ebmzoo.networks.MLPDecoder", "x.ckpt") is MLPDecoder
+    assert trusted("torch.optim.AdamW", "x.ckpt") is torch.optim.AdamW
+    assert trusted("torch.nn.SiLU", "x.ckpt") is nn.SiLU
