@@ -101,9 +101,7 @@ def grid(x: Tensor, columns: int | None = None, padding: int = 1, scale: int | N
     count, _, height, width = x.shape
     columns = math.ceil(math.sqrt(count)) if columns is None else columns
     if columns < 1 or padding < 0 or (scale is not None and scale < 1):
-        raise ValueError(
-            f"a grid needs columns >= 1, padding >= 0, scale >= 1, not {columns}, {padding} and {scale}"
-        )
+        raise ValueError(f"a grid needs columns >= 1, padding >= 0, scale >= 1, not {columns}, {padding} and {scale}")
     columns = min(columns, count)
     if scale is None:
         scale = max(1, min(_READABLE // max(height, width), _WIDEST // (columns * width)))

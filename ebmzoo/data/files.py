@@ -7,7 +7,7 @@ import os
 import pickle
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +23,7 @@ from ebmzoo.data.base import PerItem
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-_UNPICKLING = (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError)
+_UNPICKLING = (pickle.UnpicklingError, OSError, EOFError, LookupError, TypeError, ValueError, AttributeError)
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 
 
@@ -44,6 +44,26 @@ def find(candidates: Sequence[Path], what: str, how: str) -> Path:
     places = " nor ".join(str(path) for path in candidates)
     no = "neither" if len(candidates) > 1 else "no"
     raise FileNotFoundError(f"{what} not found: there is {no} {places}. {how}")
+
+
+def download(fetch: Callable[[], object], what: str, url: str, root: Path) -> None:
+    """Let torchvision fetch a set.
+
+    Args:
+        fetch: does it.
+        what: the name of the set, for the error.
+        url: where it is published, for the error.
+        root: the folder, for the error.
+
+    Raises:
+        FileNotFoundError: one line with all three, if it fails.
+    """
+    try:
+        fetch()
+    except (OSError, RuntimeError) as error:  # torchvision reports a bad checksum as a RuntimeError
+        raise FileNotFoundError(
+            f"{what} could not be downloaded ({_reason(error)}). Fetch {url} and unpack it in {root}"
+        ) from error
 
 
 def _latin1(text: str, codec: str) -> bytes:
@@ -128,8 +148,7 @@ def _open(source: str | IO[bytes], name: str) -> Image.Image:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise ValueError(
-            f"{name} has {image.width} x {image.height} pixels, "
-            f"more than PIL.Image.MAX_IMAGE_PIXELS ({limit})"
+            f"{name} has {image.width} x {image.height} pixels, more than PIL.Image.MAX_IMAGE_PIXELS ({limit})"
         )
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         raise ValueError(f"{name} holds 32-bit grey values without a known range: convert it to 8 or 16 bits")

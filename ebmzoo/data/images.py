@@ -1,8 +1,8 @@
-"""The papers' image sets that are published as arrays: CIFAR-10, STL-10 and ImageNet 32, held in memory."""
+"""The papers' image sets that are published as arrays, held in memory: CIFAR, SVHN, STL-10 and ImageNet 32."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,14 @@ import torch
 from torch import Tensor
 
 from ebmzoo.data.base import DataModule, Examples, InMemory
-from ebmzoo.data.files import find, read_pickled_pixels, square
+from ebmzoo.data.files import download, find, read_pickled_pixels, square
+from ebmzoo.data.matlab import read_matlab_images
 
 _CIFAR10 = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+_CIFAR100 = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
+_SVHN = "http://ufldl.stanford.edu/housenumbers"
 _STL10 = "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz"
 _IMAGENET32 = "https://image-net.org/download-images"
-
-
-def _download(fetch: Callable[[], object], what: str, url: str, root: Path) -> None:
-    try:
-        fetch()
-    except (OSError, RuntimeError) as error:  # torchvision reports a bad checksum as a RuntimeError
-        reason = " ".join(str(error).split())
-        raise FileNotFoundError(
-            f"{what} could not be downloaded ({reason}). Fetch {url} and unpack it in {root}"
-        ) from error
 
 
 class CIFAR10(DataModule):
@@ -61,7 +54,7 @@ class CIFAR10(DataModule):
             from torchvision import datasets
 
             root = str(self.root)
-            _download(lambda: datasets.CIFAR10(root, download=True), "CIFAR-10", _CIFAR10, self.root)
+            download(lambda: datasets.CIFAR10(root, download=True), "CIFAR-10", _CIFAR10, self.root)
 
     def _places(self, name: str) -> list[Path]:
         return [self.root / "cifar-10-batches-py" / name, self.root / name]
@@ -72,6 +65,103 @@ class CIFAR10(DataModule):
         how = f"Set download: true, or unpack {_CIFAR10} in {self.root}"
         paths = [find(self._places(name), "CIFAR-10", how) for name in names]
         return InMemory(torch.cat([read_pickled_pixels(path, 3072) for path in paths]).view(-1, 3, 32, 32))
+
+
+class CIFAR100(DataModule):
+    """CIFAR-100: 50,000 train and 10,000 test images, colour, 32 px (validation is the test split).
+
+    Reads ``train`` and ``test``, the published Python version, in ``root/cifar-100-python`` or in ``root``.
+
+    Args:
+        root: the folder that holds it.
+        download: fetch it there (170 MB, through torchvision) where it is missing.
+        **kwargs: those of `DataModule`.
+
+    Raises:
+        FileNotFoundError: at `setup`, one line, if it is missing or cannot be downloaded.
+        ValueError: at `setup`, one line that names a broken file.
+
+    Example:
+        >>> CIFAR100("somewhere").reference_name("test")
+        'cifar100 test'
+    """
+
+    def __init__(self, root: str | Path, download: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.root, self.download = Path(root), download
+        self.name = "cifar100"
+        self.image_shape = (3, 32, 32)
+
+    def prepare_data(self) -> None:
+        """Download, where asked for and missing."""
+        if self.download and not self._places("test")[0].exists():
+            from torchvision import datasets
+
+            root = str(self.root)
+            download(lambda: datasets.CIFAR100(root, download=True), "CIFAR-100", _CIFAR100, self.root)
+
+    def _places(self, name: str) -> list[Path]:
+        return [self.root / "cifar-100-python" / name, self.root / name]
+
+    def load(self, split: str) -> Examples:
+        """The images of ``"train"`` or ``"test"``."""
+        how = f"Set download: true, or unpack {_CIFAR100} in {self.root}"
+        path = find(self._places(split), "CIFAR-100", how)
+        return InMemory(read_pickled_pixels(path, 3072).view(-1, 3, 32, 32))
+
+
+class SVHN(DataModule):
+    """Street View House Numbers: 73,257 train and 26,032 test images, colour, 32 px.
+
+    Reads ``train_32x32.mat``, ``test_32x32.mat`` and, where asked for, ``extra_32x32.mat``, as published, in
+    ``root``. Validation is the test split.
+
+    Args:
+        root: the folder that holds them.
+        extra: train on the 531,131 extra images too; they need 3.7 GB while they are read, 1.9 GB after.
+        download: fetch what is missing there (0.2 GB, 1.5 GB with the extra images, through torchvision).
+        **kwargs: those of `DataModule`. A flip would turn digits into other shapes: leave it 0.
+
+    Raises:
+        FileNotFoundError: at `setup`, one line, if a file is missing or cannot be downloaded.
+        ValueError: at `setup`, one line that names a broken file.
+
+    Example:
+        >>> SVHN("somewhere").reference_name("train"), SVHN("somewhere", extra=True).reference_name("train")
+        ('svhn train', 'svhn-extra train')
+    """
+
+    def __init__(self, root: str | Path, extra: bool = False, download: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.root, self.extra, self.download = Path(root), extra, download
+        self.name = "svhn-extra" if extra else "svhn"
+        self.image_shape = (3, 32, 32)
+
+    def _parts(self, split: str) -> list[str]:
+        return ["train", "extra"] if split == "train" and self.extra else [split]
+
+    def prepare_data(self) -> None:
+        """Download, where asked for and missing."""
+        parts = [*self._parts("train"), "test"] if self.download else []
+        for part in parts:
+            if not self._place(part).exists():
+                from torchvision import datasets
+
+                fetch = partial(datasets.SVHN, str(self.root), split=part, download=True)
+                download(fetch, "SVHN", f"{_SVHN}/{part}_32x32.mat", self.root)
+
+    def _place(self, part: str) -> Path:
+        return self.root / f"{part}_32x32.mat"
+
+    def load(self, split: str) -> Examples:
+        """The images of ``"train"`` or ``"test"``."""
+        parts = self._parts(split)
+        paths = []
+        for part in parts:
+            how = f"Set download: true, or put {_SVHN}/{part}_32x32.mat in {self.root}"
+            paths.append(find([self._place(part)], "SVHN", how))
+        pixels = [read_matlab_images(path, "X", (32, 32, 3)) for path in paths]
+        return InMemory(pixels[0] if len(pixels) == 1 else torch.cat(pixels))
 
 
 class STL10(DataModule):
@@ -120,7 +210,7 @@ class STL10(DataModule):
         if self.download and not self._places("test_X.bin")[0].exists():
             from torchvision import datasets
 
-            _download(lambda: datasets.STL10(str(self.root), download=True), "STL-10", _STL10, self.root)
+            download(lambda: datasets.STL10(str(self.root), download=True), "STL-10", _STL10, self.root)
 
     def _places(self, name: str) -> list[Path]:
         return [self.root / "stl10_binary" / name, self.root / name]

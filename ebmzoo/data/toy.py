@@ -1,81 +1,17 @@
-"""Points in the plane whose density is known exactly."""
+"""Points in the plane, with their density where it is known exactly."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ebmzoo.data.base import DataModule, Examples, InMemory
-
-
-class Draws(Protocol):
-    """What a density needs of a source of noise; every noise of this package has it."""
-
-    def normal(self, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
-        """Standard normal numbers of ``shape``, with the dtype and device of ``like``."""
-
-    def integers(self, high: int, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
-        """Integers uniform in [0, high) of ``shape``, on the device of ``like``."""
-
-
-class GaussianMixture:
-    """A mixture of equally likely, round Gaussians of one width.
-
-    Args:
-        means: the modes ``(M, D)``.
-        std: standard deviation of each mode, in each direction, in the units of ``means``.
-
-    Raises:
-        ValueError: if ``std`` is not positive or ``means`` is not ``(M, D)``.
-
-    Example:
-        >>> density = GaussianMixture(torch.zeros(1, 2), std=1.0)
-        >>> density.log_prob(torch.zeros(1, 2))  # -log(2 pi)
-        tensor([-1.8379])
-    """
-
-    def __init__(self, means: Tensor, std: float) -> None:
-        if means.ndim != 2 or not std > 0:
-            raise ValueError(f"a mixture needs means (M, D) and std > 0, not {tuple(means.shape)} and {std}")
-        self.means, self.std = means, std
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Exact log-density in nats.
-
-        Args:
-            x: points ``(B, D)``.
-
-        Returns:
-            ``(B,)``, in the dtype of ``x``.
-        """
-        means = self.means.to(x)
-        squared = (x[:, None, :] - means).square().sum(-1)
-        count, dim = self.means.shape
-        norm = math.log(count) + dim / 2 * math.log(2 * math.pi * self.std**2)
-        return torch.logsumexp(-squared / (2 * self.std**2), dim=1) - norm
-
-    def sample(self, n: int, noise: Draws | torch.Generator) -> Tensor:
-        """Independent draws.
-
-        Args:
-            n: number of points.
-            noise: a noise of this package, or a CPU `torch.Generator`.
-
-        Returns:
-            Points ``(n, D)``.
-        """
-        count, dim = self.means.shape
-        if isinstance(noise, torch.Generator):
-            mode = torch.randint(count, (n,), generator=noise)
-            white = torch.randn(n, dim, generator=noise)
-        else:
-            mode = noise.integers(count, (n,), like=self.means)
-            white = noise.normal((n, dim), like=self.means)
-        return self.means[mode] + self.std * white
+from ebmzoo.data.densities import Checkerboard, Density, Draws, GaussianMixture, Pinwheel, Rings, as_draws
 
 
 class Gaussians25(DataModule):
@@ -133,3 +69,97 @@ class Gaussians25(DataModule):
         """The points of ``"train"`` or ``"test"``."""
         generator = torch.Generator().manual_seed({"train": 25, "test": 26}[split])
         return InMemory(self.density.sample(self.counts[split], generator))
+
+
+def _ring_of_gaussians() -> GaussianMixture:
+    angle = 2 * math.pi / 8 * torch.arange(8, dtype=torch.float64)
+    return GaussianMixture(4 * torch.stack([angle.cos(), angle.sin()], dim=1).float(), std=0.2)
+
+
+def _moons(n: int, noise: Draws | torch.Generator) -> Tensor:
+    draws = as_draws(noise)
+    lower = draws.integers(2, (n,))
+    angle = math.pi * draws.uniform((n,))
+    # The upper half circle around (-1/2, -1/4) and the lower one around (1/2, 1/4), in units of their radius.
+    sign = 1.0 - 2.0 * lower
+    x = torch.stack([sign * (angle.cos() - 0.5), sign * (angle.sin() - 0.25)], dim=1)
+    return 2.4 * x + 0.2 * draws.normal((n, 2))
+
+
+def _spirals(n: int, noise: Draws | torch.Generator) -> Tensor:
+    draws = as_draws(noise)
+    sign = 1.0 - 2.0 * draws.integers(2, (n,))
+    turn = draws.uniform((n,)).sqrt()  # the root spreads the points evenly along the arm
+    radius, angle = sign * 4 * turn, 3 * math.pi * turn
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1) + 0.1 * draws.normal((n, 2))
+
+
+_DENSITIES: dict[str, Callable[[], Density]] = {
+    "gaussians8": _ring_of_gaussians,
+    "rings": partial(Rings, torch.tensor([1.0, 2.0, 3.0, 4.0]), std=0.1),
+    "checkerboard": Checkerboard,
+    "pinwheel": Pinwheel,
+}
+_OTHERS = {"moons": _moons, "spirals": _spirals}
+
+
+class Toy2D(DataModule):
+    """The classic toys in the plane, all within about [-4, 4]^2.
+
+    ================  ===========================================================================  =======
+    ``gaussians8``    eight round Gaussians of width 0.2 on a circle of radius 4                   density
+    ``rings``         four circles of radius 1, 2, 3 and 4, blurred by 0.1                         density
+    ``checkerboard``  uniform on eight of sixteen squares of side 2                                density
+    ``pinwheel``      five twisted arms                                                            density
+    ``moons``         two half circles of radius 2.4 that interlock, blurred by 0.2
+    ``spirals``       two arms of one and a half turns each, blurred by 0.1
+    ================  ===========================================================================  =======
+
+    The points are drawn once, from fixed seeds: they do not depend on ``seed``, which orders the batches.
+
+    Args:
+        name: one of these.
+        n_train: number of training points.
+        n_test: number of test points (validation is the test split).
+        **kwargs: those of `DataModule`.
+
+    Attributes:
+        density: the exact density with ``log_prob`` and ``sample``, only where the table says so; that of
+            ``gaussians8`` is a `GaussianMixture` and has the modes as ``means`` and their ``std``.
+
+    Raises:
+        ValueError: for another name, for a number that is not positive, or if ``flip`` is given.
+
+    Example:
+        >>> data = Toy2D("rings", batch_size=100)
+        >>> next(iter(data.train_dataloader())).shape, hasattr(data, "density")
+        (torch.Size([100, 2]), True)
+        >>> hasattr(Toy2D("moons"), "density")
+        False
+    """
+
+    kind = "points"
+    density: Density
+
+    def __init__(self, name: str = "gaussians8", n_train: int = 50_000, n_test: int = 10_000, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if name not in (*_DENSITIES, *_OTHERS):
+            raise ValueError(f"there is no 2-D toy {name!r}: {', '.join((*_DENSITIES, *_OTHERS))}")
+        if n_train < 1 or n_test < 1 or self.flip:
+            raise ValueError(
+                f"Toy2D needs n_train >= 1, n_test >= 1 and no flip, not {n_train}, {n_test} and {self.flip}"
+            )
+        self.draw: Callable[[int, Draws | torch.Generator], Tensor]
+        if name in _DENSITIES:
+            self.density = _DENSITIES[name]()
+            self.draw = self.density.sample
+        else:
+            self.draw = _OTHERS[name]
+        self.counts = {"train": n_train, "test": n_test}
+        self.name = name
+        self.image_shape = (2,)
+
+    def load(self, split: str) -> Examples:
+        """The points of ``"train"`` or ``"test"``."""
+        generator = torch.Generator().manual_seed({"train": 25, "test": 26}[split])
+        return InMemory(self.draw(self.counts[split], generator))

@@ -1,4 +1,4 @@
-"""CIFAR-10, STL-10 and ImageNet 32: files of the published formats, written here, read by the loaders."""
+"""CIFAR-10 and -100, STL-10 and ImageNet 32: files of the published formats, written here, read by the loaders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ebmzoo.data import CIFAR10, STL10, ImageNet32
+from ebmzoo.data import CIFAR10, CIFAR100, STL10, ImageNet32
 from ebmzoo.images import to_uint8
 
 
@@ -81,6 +81,29 @@ def test_cifar10_that_is_missing_is_one_clear_line(tmp_path):
     CIFAR10(tmp_path / "partly").setup("test")  # the test split is complete
 
 
+@pytest.mark.parametrize("place", ["cifar-100-python", "."])
+def test_cifar100_reads_the_published_pickles(tmp_path, place):
+    folder = tmp_path / place
+    folder.mkdir(exist_ok=True)
+    data = pixels(7, 3072, seed=4)
+    (folder / "train").write_bytes(python2_batch(data[:5]))
+    (folder / "test").write_bytes(python2_batch(data[5:]))
+    module = CIFAR100(tmp_path, batch_size=2)
+    module.prepare_data()
+    module.setup()
+    images = data.reshape(-1, 3, 32, 32)
+    assert np.array_equal(to_uint8(module.reference("train")[torch.arange(5)]).numpy(), images[:5])
+    assert np.array_equal(to_uint8(torch.cat(list(module.val_dataloader()))).numpy(), images[5:])
+    assert (module.name, module.image_shape) == ("cifar100", (3, 32, 32))
+
+
+def test_a_folder_in_the_place_of_a_batch_is_named(tmp_path):
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ValueError, match="train is not a pickled batch of images: .*directory") as caught:
+        CIFAR100(tmp_path).setup("fit")
+    assert "\n" not in str(caught.value)
+
+
 def test_download_only_when_asked_and_needed(tmp_path, monkeypatch):
     asked = []
 
@@ -89,18 +112,22 @@ def test_download_only_when_asked_and_needed(tmp_path, monkeypatch):
         raise OSError("<urlopen error no network>")
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", fetch)
+    monkeypatch.setattr("torchvision.datasets.CIFAR100", fetch)
     monkeypatch.setattr("torchvision.datasets.STL10", fetch)
     CIFAR10(tmp_path).prepare_data()
+    CIFAR100(tmp_path).prepare_data()
     STL10(tmp_path).prepare_data()
     assert asked == []
-    for kind, address in ((CIFAR10, "cifar-10-python.tar.gz"), (STL10, "stl10_binary.tar.gz")):
+    addresses = {CIFAR10: "cifar-10-python.tar.gz", CIFAR100: "cifar-100-python.tar.gz"}
+    addresses[STL10] = "stl10_binary.tar.gz"
+    for kind, address in addresses.items():
         with pytest.raises(FileNotFoundError, match=f"no network.*{address}") as caught:
             kind(tmp_path, download=True).prepare_data()
         assert "\n" not in str(caught.value)
-    assert asked == [(str(tmp_path), True)] * 2
+    assert asked == [(str(tmp_path), True)] * 3
     cifar(tmp_path / "cifar-10-batches-py")
     CIFAR10(tmp_path, download=True).prepare_data()
-    assert len(asked) == 2
+    assert len(asked) == 3
 
 
 class Attack:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, PngImagePlugin
+from torchvision.transforms.v2.functional import center_crop
 
 from ebmzoo.data import CelebA, CelebAHQ, ImageFolder, LSUNChurch
 from ebmzoo.data.files import image_files, is_held_out
@@ -241,6 +242,15 @@ def test_celeba_crop_is_exact_and_part_of_the_name(tmp_path):
             CelebA(tmp_path, crop=bad)
     with pytest.raises(ValueError, match="32, 64 or 128 px, not 48"):
         CelebA(tmp_path, size=48)
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_the_centre_160_px_of_celeba_at_every_size(tmp_path, size):
+    arrays = celeba(tmp_path)
+    cut = center_crop(torch.tensor(arrays["000002.jpg"]).permute(2, 0, 1), [160, 160]).float().numpy()
+    pillow = [Image.fromarray(channel).resize((size, size), Image.Resampling.BILINEAR) for channel in cut]
+    data = CelebA(tmp_path, size=size, crop=(9, 29, 169, 189))
+    assert np.abs(one(data, 1) - np.stack(pillow, axis=2)).max() <= 1
 
 
 def test_an_incomplete_celeba_is_one_clear_line(tmp_path):

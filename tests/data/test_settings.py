@@ -16,6 +16,7 @@ MODULES = sorted(
     if inspect.isclass(value) and issubclass(value, DataModule) and value is not DataModule
 )
 NEEDED = {"ImageFolder": ["--data.size=32"]}
+BUILT_IN = ("Digits", "Gaussians25", "Glyphs", "StackedDigits", "Toy2D")
 
 
 def parse(*arguments: str):
@@ -25,7 +26,8 @@ def parse(*arguments: str):
 
 
 def test_the_list_is_complete():
-    assert {"CIFAR10", "CelebA", "CelebAHQ", "Digits", "Gaussians25", "ImageFolder"} <= set(MODULES)
+    assert {"CIFAR10", "CelebA", "CelebAHQ", "ImageFolder", "MNIST", "StackedMNIST", "SVHN"} <= set(MODULES)
+    assert set(BUILT_IN) <= set(MODULES)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -45,7 +47,7 @@ def test_every_module_is_reached_by_its_name_with_the_shared_settings(name, tmp_
             parse(f"--data={name}", *own, wrong)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name not in ("Digits", "Gaussians25")])
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in BUILT_IN])
 def test_missing_files_are_one_line_that_names_the_place(name, tmp_path):
     place = tmp_path / "nowhere"
     data = parse(f"--data={name}", f"--data.root={place}", *NEEDED.get(name, []))
