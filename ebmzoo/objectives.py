@@ -7,9 +7,9 @@ pixels; likelihoods are in nats.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +92,10 @@ def importance_weighted_bound(
     """The importance-weighted bound log 1/k Σ p(x, z_k)/q(z_k|x), nats; with one sample it is the ELBO's estimate.
 
     Args:
-        x, encoder, decoder, log_sigma: as in `elbo`.
+        x: data, as in `elbo`.
+        encoder: as in `elbo`.
+        decoder: as in `elbo`.
+        log_sigma: as in `elbo`.
         draw: gives standard normal noise of a shape.
         samples: k.
     """
@@ -101,9 +104,88 @@ def importance_weighted_bound(
     for _ in range(samples):
         xi = draw(tuple(mean.shape))
         z = mean + (0.5 * log_variance).exp() * xi
-        log_joint = gaussian_log_prob(x, decoder(z).to(x.dtype), log_sigma) + gaussian_log_prob(z, 0 * z, z.new_zeros(()))
+        log_joint = gaussian_log_prob(x, decoder(z).to(x.dtype), log_sigma) + gaussian_log_prob(
+            z, 0 * z, z.new_zeros(())
+        )
         log_weights.append(log_joint - gaussian_log_prob(z, mean, 0.5 * log_variance))
     return torch.logsumexp(torch.stack(log_weights), 0) - math.log(samples)
+
+
+class LatentVariables(Protocol):
+    """What a pass through a VAE of VAEBM gives: Gaussians as (mean, log standard deviation), groups top down."""
+
+    @property
+    def z(self) -> tuple[Tensor, ...]:
+        """The latents, one ``(B, …)`` a group."""
+
+    @property
+    def prior(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """p(z_l | z_<l)."""
+
+    @property
+    def posterior(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """q(z_l | z_<l, x)."""
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of p(x|z)."""
+
+    @property
+    def log_sigma(self) -> Tensor:
+        """Log standard deviation of p(x|z)."""
+
+
+def normal_kl(q: tuple[Tensor, Tensor], p: tuple[Tensor, Tensor]) -> Tensor:
+    """KL(q ‖ p) of diagonal Gaussians given as (mean, log standard deviation).
+
+    Example:
+        >>> one, zero = torch.ones(1, 2), torch.zeros(())
+        >>> normal_kl((one, 0 * one), (zero, zero)).item()
+        1.0
+    """
+    (mean_q, log_q), (mean_p, log_p) = q, p
+    square = (2 * (log_q - log_p)).exp() + ((mean_q - mean_p) * (-log_p).exp()).square()
+    return (log_p - log_q + 0.5 * (square - 1)).flatten(1).sum(1)
+
+
+def latent_bound(x: Tensor, latents: LatentVariables) -> tuple[Tensor, Tensor]:
+    """log p(x|z) ``(B,)`` and the KL of each group ``(groups, B)``: what the ELBO of a hierarchy consists of."""
+    kl = [normal_kl(q, p) for q, p in zip(latents.posterior, latents.prior, strict=True)]
+    return gaussian_log_prob(x, latents.mean, latents.log_sigma), torch.stack(kl)
+
+
+def latent_log_joint(x: Tensor, latents: LatentVariables) -> Tensor:
+    """log p(x, z) of a VAE with groups of latents."""
+    log_p = gaussian_log_prob(x, latents.mean, latents.log_sigma)
+    for z, (mean, log_sigma) in zip(latents.z, latents.prior, strict=True):
+        log_p = log_p + gaussian_log_prob(z, mean, log_sigma)
+    return log_p
+
+
+def latent_log_weight(x: Tensor, latents: LatentVariables) -> Tensor:
+    """log p(x, z)/q(z|x): the logarithm of the mean of such weights is the importance-weighted bound."""
+    log_weight = latent_log_joint(x, latents)
+    for z, (mean, log_sigma) in zip(latents.z, latents.posterior, strict=True):
+        log_weight = log_weight - gaussian_log_prob(z, mean, log_sigma)
+    return log_weight
+
+
+def balanced_kl(kl: Tensor, sizes: Sequence[int]) -> Tensor:
+    """The KL terms of the groups weighted in proportion to their mean per latent dimension, so that none collapses.
+
+    NVAE's KL balancing for the warm-up: the weights have mean one and carry no gradient.
+
+    Args:
+        kl: ``(groups, B)``.
+        sizes: number of latent dimensions of each group.
+
+    Example:
+        >>> round(balanced_kl(torch.tensor([[1.0], [3.0]]), [1, 1]).item(), 2)  # weights 0.5 and 1.5, nearly
+        5.0
+    """
+    # The constant keeps a group that has died from losing its weight for ever.
+    share = (kl.detach().mean(1) + 0.01) / kl.new_tensor(list(sizes))
+    return ((share / share.mean())[:, None] * kl).sum(0)
 
 
 class Penalty:
@@ -145,3 +227,18 @@ class GradientPenalty(Penalty):
         x = data.detach().requires_grad_(True)
         (gradient,) = torch.autograd.grad(energy(x).float().sum(), x, create_graph=True)
         return self.weight * gradient.flatten(1).square().sum(1).mean()
+
+
+@dataclass(frozen=True)
+class SpectralPenalty(Penalty):
+    """weight · sum of the spectral norms of the energy's convolutions (VAEBM, appendix E: weight 0.2)."""
+
+    weight: float = 0.2
+
+    def __call__(
+        self, energy: nn.Module, data: Tensor, negatives: Tensor, energy_data: Tensor, energy_model: Tensor
+    ) -> Tensor:
+        norms = getattr(energy, "spectral_penalty", None)
+        if norms is None:
+            raise ValueError(f"{type(energy).__name__} has no spectral_penalty(): SpectralPenalty needs VAEBMEnergy")
+        return self.weight * norms()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,12 @@ from .frozen import frozen
 from .noise import Noise, as_noise
 
 State = Tensor | tuple[Tensor, ...]
+S = TypeVar("S", Tensor, tuple[Tensor, ...])
 Potential = Callable[..., Tensor]
 Callback = Callable[[int, State, Tensor], None]
 
 
-class Chain(NamedTuple):
+class Chain(NamedTuple, Generic[S]):
     """What a sampler returns; one value per example of the batch.
 
     Attributes:
@@ -30,7 +31,7 @@ class Chain(NamedTuple):
         proposal_acceptance: ``(B,)`` share of accepted independence proposals; None where there were none.
     """
 
-    state: State
+    state: S
     energy: Tensor
     grad_norm: Tensor
     acceptance: Tensor | None = None
@@ -72,14 +73,14 @@ class Sampler:
     def __call__(
         self,
         potential: Potential,
-        state: State,
+        state: S,
         *,
         steps: int | None = None,
         noise: None | int | torch.Generator | Noise = None,
         callback: Callback | None = None,
         networks: Iterable[nn.Module] = (),
         white: bool | Sequence[bool] = False,
-    ) -> Chain:
+    ) -> Chain[S]:
         """Run the chains of a batch.
 
         Every chain sees its own gradient: gradients are of the sum of the energies over the batch. The given state is
@@ -113,7 +114,7 @@ class Sampler:
                 leaves = [_at_least_fp32(leaf) for leaf in target.leaves]
                 proposed = self._propose(target, leaves, source) if self.proposals else None
                 energy, grad_norm, acceptance = self._run(target, leaves, steps, source, callback)
-        return Chain(target.pack(leaves), energy, grad_norm, acceptance, proposed)
+        return Chain(cast(S, target.pack(leaves)), energy, grad_norm, acceptance, proposed)
 
     def _run(
         self, target: Target, leaves: list[Tensor], steps: int, noise: Noise, callback: Callback | None

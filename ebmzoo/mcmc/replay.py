@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -66,6 +67,22 @@ class ReplayBuffer:
         rows = noise.integers(len(self), (n,), like=self.leaves[0])
         return tuple(leaf[rows] for leaf in self.leaves)
 
+    def mix(self, fresh: tuple[Tensor, ...], probability: float, noise: Noise) -> tuple[Tensor, ...]:
+        """The fresh examples, each replaced with a probability by a kept one; an empty buffer replaces none.
+
+        Example:
+            >>> from ebmzoo.mcmc import as_noise
+            >>> buffer = ReplayBuffer(2)
+            >>> buffer.push(torch.ones(2, 1))
+            >>> buffer.mix((torch.zeros(5, 1),), 0.6, as_noise(0))[0].sum().item()
+            4.0
+        """
+        if not len(self) or not probability:
+            return fresh
+        old = noise.uniform((len(fresh[0]),), fresh[0]) < probability
+        kept = self.draw(len(fresh[0]), noise)
+        return tuple(torch.where(old.view(-1, *[1] * (f.dim() - 1)), k, f) for f, k in zip(fresh, kept, strict=True))
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers that `load_state_dict` restores exactly."""
         return {"leaves": list(self.leaves), "next": self._next, "capacity": self.capacity}
@@ -80,3 +97,21 @@ class ReplayBuffer:
             raise ValueError(f"this replay buffer holds {self.capacity} examples, the saved one {state['capacity']}")
         self.leaves = tuple(leaf.clone() for leaf in state["leaves"])
         self._next = int(state["next"])
+
+    def load_share(self, states: Sequence[dict[str, Any]], rank: int, world_size: int) -> None:
+        """Restore one process's buffer of those that several processes saved.
+
+        As many processes as there were get each its own back; of another number, each gets its share of all examples.
+
+        Args:
+            states: what `state_dict` gave, in rank order.
+            rank: this process.
+            world_size: number of processes now.
+        """
+        if len(states) == world_size:
+            self.load_state_dict(states[rank])
+            return
+        self.leaves, self._next = (), 0
+        filled = [state["leaves"] for state in states if state["leaves"]]
+        if filled:
+            self.push(*(torch.cat(parts)[rank::world_size] for parts in zip(*filled, strict=True)))

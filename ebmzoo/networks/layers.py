@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import torch
@@ -17,6 +17,7 @@ __all__ = [
     "WeightNorm",
     "check_image",
     "check_input",
+    "check_square",
     "pick",
     "weight_norm",
 ]
@@ -62,6 +63,18 @@ def check_image(shape: tuple[int, ...], multiple: int, network: nn.Module) -> tu
         )
     channels, height, width = shape
     return channels, height, width
+
+
+def check_square(shape: tuple[int, ...], sizes: Sequence[int], network: nn.Module) -> tuple[int, int]:
+    """Return channels and side of a square image, or refuse one whose side is not in `sizes`.
+
+    Raises:
+        ValueError: naming the sizes that the network can take.
+    """
+    if len(shape) != 3 or shape[1] != shape[2] or shape[1] not in sizes:
+        name, known = type(network).__name__, ", ".join(map(str, sizes))
+        raise ValueError(f"{name} is for images (C, S, S) with S one of {known}, got {tuple(shape)}")
+    return shape[0], shape[1]
 
 
 def check_input(x: Tensor, shape: tuple[int, ...], network: nn.Module) -> None:

@@ -24,9 +24,7 @@ NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d}
 OUTPUTS: dict[str, type[nn.Module]] = {"linear": nn.Identity, "tanh": nn.Tanh}
 
 
-def mlp(
-    inputs: int, outputs: int, width: int, depth: int, activation: str, norm: str | None = None
-) -> nn.Sequential:
+def mlp(inputs: int, outputs: int, width: int, depth: int, activation: str, norm: str | None = None) -> nn.Sequential:
     """`depth` hidden layers (linear, normalisation if any, activation) of one width, then a linear layer."""
     widths = [inputs, *[width] * depth]
     layers: list[nn.Module] = []

@@ -184,9 +184,7 @@ class VAEBMEnergy(nn.Module):
     initialised: Tensor
     penalised: Tensor
 
-    def __init__(
-        self, image_shape: tuple[int, ...], column: Column = "cifar10", width: int | None = None
-    ) -> None:
+    def __init__(self, image_shape: tuple[int, ...], column: Column = "cifar10", width: int | None = None) -> None:
         super().__init__()
         default, stages = pick(COLUMNS, column, "column")
         width = width or default

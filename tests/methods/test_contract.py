@@ -9,9 +9,20 @@ from torch.optim import Adam
 
 from ebmzoo.data import Digits
 from ebmzoo.mcmc import Langevin, as_noise
-from ebmzoo.methods import ECVAE, VAE, BoundsLikelihood, Encodes, HasEnergy, Reconstructs, Samples, Scores
+from ebmzoo.methods import (
+    ECVAE,
+    VAE,
+    VAEBM,
+    BiDVL,
+    BoundsLikelihood,
+    Encodes,
+    HasEnergy,
+    Reconstructs,
+    Samples,
+    Scores,
+)
 from ebmzoo.methods.base import build, plain, spec
-from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPEncoder, MLPEnergy
 
 from .conftest import quiet_trainer
 
@@ -27,11 +38,33 @@ def ecvae(**settings):
     return ECVAE(SHAPE, **PARTS, energy=spec(MLPEnergy, width=16, depth=1), latent_dim=4, **settings)
 
 
+def bidvl(**settings):
+    return BiDVL(
+        SHAPE, **PARTS, energy=spec(MLPEnergy, width=16, depth=1, spectral_norm=True), latent_dim=4, **settings
+    )
+
+
+def vaebm(**settings):
+    base = spec(GaussianVAE, **PARTS, latent_dim=4, sigma=0.3)
+    return VAEBM(SHAPE, base, spec(MLPEnergy, width=16, depth=1), sampler=Langevin(3, 1e-2), **settings)
+
+
 METHODS = {
     "vae": vae,
     "ecvae": ecvae,
     "ecvae with all its options": lambda: ecvae(
         vae_steps=5, decoder_steps=2, pair_memory=150, fresh_chains=True, data_noise=0.1, grad_clip=1.0
+    ),
+    "bidvl": bidvl,
+    "bidvl with all its options": lambda: bidvl(
+        ratio_bias=True, latent="mse", offset=False, upper="hinge", lower_steps=2, grad_clip=1.0
+    ),
+    "vaebm": vaebm,
+    "vaebm, persistent, from its VAE on": lambda: vaebm(
+        vae_steps=4, kl_warmup=3, buffer=700, replay_ramp=3, decoder_optimizer=spec(Adam, lr=1e-4), grad_clip=1.0
+    ),
+    "vaebm, persistent in (x, z)": lambda: vaebm(
+        vae_steps=4, space="data", negatives="mean", buffer=700, replay_probability=1.0, replay_ramp=0, replay_x=True
     ),
 }
 
@@ -54,6 +87,8 @@ def state(trainer):
             found.update({f"optimizer{index}.{parameter}.{k}": v for k, v in slots.items()})
     if getattr(method, "pairs", None) is not None:
         found.update({f"pairs{i}": leaf for i, leaf in enumerate(method.pairs.leaves)})
+    if getattr(method, "replay", None) is not None:
+        found.update({f"replay{i}": leaf for i, leaf in enumerate(method.replay.leaves)})
     found["rng"] = torch.get_rng_state()
     return found
 
@@ -73,10 +108,12 @@ def test_contract(make):
     assert method.score(x).shape == (5,)
     assert isinstance(method, Encodes) and [part.shape for part in method.encode(x)] == [(5, 4), (5, 4)]
     assert isinstance(method, Reconstructs) and method.reconstruct(x).shape == x.shape
-    assert isinstance(method, BoundsLikelihood)
+    assert isinstance(method, HasEnergy) == isinstance(method, ECVAE | BiDVL | VAEBM)
+    assert isinstance(method, BoundsLikelihood) == isinstance(method, ECVAE | VAE | VAEBM)
+    if not isinstance(method, BoundsLikelihood):
+        return
     one, many = (method.log_likelihood_bound(x, samples, noise=0).mean() for samples in (1, 200))
     assert many > one
-    assert isinstance(method, HasEnergy) == isinstance(method, ECVAE)
 
 
 def test_one_training_step_is_one_clock_step(make):
@@ -123,7 +160,9 @@ def test_checkpoints_hold_tensors_and_primitives_only(make, tmp_path):
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
     assert checkpoint["ebmzoo"]["class_path"].startswith("ebmzoo.methods.")
-    assert checkpoint["hyper_parameters"]["encoder"]["class_path"] == "ebmzoo.networks.mlp.MLPEncoder"
+    parts = checkpoint["hyper_parameters"]
+    parts = parts["vae"]["init_args"] if "vae" in parts else parts
+    assert parts["encoder"]["class_path"] == "ebmzoo.networks.mlp.MLPEncoder"
 
 
 def test_hyper_parameters_are_plain_data_that_can_be_built_again():

@@ -9,7 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ebmzoo.networks import FastGANDecoder, MultiScaleResNetEnergy, ResNetEncoder, VAEBMEnergy
+from ebmzoo.networks import (
+    ConvEnergy,
+    FastGANDecoder,
+    MultiScaleResNetEnergy,
+    ResNetEncoder,
+    SNGANEncoder,
+    SNGANEnergy,
+    VAEBMEnergy,
+)
 
 
 def same(layer: nn.Module, x: Tensor) -> Tensor:
@@ -186,8 +194,11 @@ def singular_value(layer: nn.Module) -> float:
         lambda: MultiScaleResNetEnergy((3, 8, 8), width=4, multipliers=(1, 2), blocks=1, scales=2, head=16),
         lambda: FastGANDecoder((3, 8, 8), 6, width=1),
         lambda: FastGANDecoder((3, 128, 128), 6, width=2),
+        lambda: ConvEnergy((3, 16, 16), width=4),
+        lambda: SNGANEnergy((3, 16, 16), width=4),
+        lambda: SNGANEncoder((3, 64, 64), 6, width=1),
     ],
-    ids=["energy", "decoder", "decoder-excitation"],
+    ids=["energy", "decoder", "decoder-excitation", "conv-energy", "sngan-energy", "sngan-encoder"],
 )
 def test_spectral_norm_holds_every_layer_after_training_forwards(network):
     torch.manual_seed(0)

@@ -11,12 +11,18 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ebmzoo.networks import (
+    ConvDecoder,
+    ConvEncoder,
+    ConvEnergy,
     FastGANDecoder,
     MLPDecoder,
     MLPEncoder,
     MLPEnergy,
     MultiScaleResNetEnergy,
     ResNetEncoder,
+    SNGANDecoder,
+    SNGANEncoder,
+    SNGANEnergy,
     VAEBMEnergy,
 )
 
@@ -34,12 +40,19 @@ ENERGIES: dict[str, Build] = {
     "vaebm-celeba": lambda: VAEBMEnergy(IMAGE, "celeba64", width=2),
     "vaebm-lsun": lambda: VAEBMEnergy(IMAGE, "lsun64", width=2),
     "vaebm-hq": lambda: VAEBMEnergy((3, 64, 64), "celebahq256", width=1),
+    "conv": lambda: ConvEnergy(IMAGE, width=6),
+    "conv-linear": lambda: ConvEnergy((1, 8, 8), width=4, output="linear"),
+    "sngan": lambda: SNGANEnergy(IMAGE, width=6),
+    "sngan-64": lambda: SNGANEnergy((3, 64, 64), width=2),
 }
 ENCODERS: dict[str, Build] = {
     "mlp": lambda: MLPEncoder((2,), LATENT, width=16),
     "mlp-batch": lambda: MLPEncoder((1, 4, 4), LATENT, width=16, norm="batch"),
     "resnet": lambda: ResNetEncoder(IMAGE, LATENT, width=4),
     "resnet-short": lambda: ResNetEncoder(IMAGE, LATENT, width=4, stages=2, mean="linear"),
+    "conv": lambda: ConvEncoder(IMAGE, LATENT, width=4),
+    "sngan": lambda: SNGANEncoder(IMAGE, LATENT, width=6),
+    "sngan-64": lambda: SNGANEncoder((3, 64, 64), LATENT, width=2),
 }
 DECODERS: dict[str, Build] = {
     "mlp": lambda: MLPDecoder((2,), LATENT, width=16),
@@ -48,6 +61,9 @@ DECODERS: dict[str, Build] = {
     "fastgan-16": lambda: FastGANDecoder(IMAGE, LATENT, width=1),
     "fastgan-64": lambda: FastGANDecoder((3, 64, 64), LATENT, width=1),
     "fastgan-128": lambda: FastGANDecoder((3, 128, 128), LATENT, width=2),
+    "conv": lambda: ConvDecoder(IMAGE, LATENT, width=4),
+    "sngan": lambda: SNGANDecoder(IMAGE, LATENT, width=6),
+    "sngan-64": lambda: SNGANDecoder((3, 64, 64), LATENT, width=2),
 }
 ALL = {
     f"{role}-{name}": build
@@ -193,6 +209,13 @@ def test_another_input_shape_is_one_clear_line(network_and_input):
         (lambda: FastGANDecoder((3, 28, 28), 4), r"S one of \(8, 16, 32, 64, 128, 256\), got \(3, 28"),
         (lambda: FastGANDecoder((3, 32, 64), 4), r"S one of .*got \(3, 32, 64\)"),
         (lambda: FastGANDecoder((2,), 4), r"S one of .*got \(2,\)"),
+        (lambda: ConvEncoder((3, 28, 28), 4), r"ConvEncoder is for images .*S one of 8, 16, 32, 64, 128, got"),
+        (lambda: ConvDecoder((3, 256, 256), 4), r"S one of 8, 16, 32, 64, 128, got \(3, 256, 256\)"),
+        (lambda: ConvEnergy((3, 32, 64)), r"S one of .*got \(3, 32, 64\)"),
+        (lambda: ConvEnergy((3, 32, 32), output="relu"), "unknown output 'relu': choose one of softplus, linear"),
+        (lambda: SNGANEncoder((2,), 4), r"SNGANEncoder is for images .*got \(2,\)"),
+        (lambda: SNGANDecoder((3, 48, 48), 4), r"S one of 8, 16, 32, 64, 128, 256, got \(3, 48, 48\)"),
+        (lambda: SNGANEnergy((3, 4, 4)), r"S one of 8, .*got \(3, 4, 4\)"),
     ],
 )
 def test_a_size_it_cannot_take_is_one_clear_line(build, message):

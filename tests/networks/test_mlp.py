@@ -42,9 +42,7 @@ def test_energy_is_the_formula_of_a_perceptron(name, function):
     torch.manual_seed(0)
     energy = MLPEnergy((2,), width=5, depth=1, activation=name, input_scale=3.0).double()
     x = torch.randn(7, 2, dtype=torch.float64)
-    (w1, b1), (w2, b2) = [
-        (layer.weight, layer.bias) for layer in energy.modules() if isinstance(layer, nn.Linear)
-    ]
+    (w1, b1), (w2, b2) = [(layer.weight, layer.bias) for layer in energy.modules() if isinstance(layer, nn.Linear)]
     expected = function(3 * x @ w1.T + b1) @ w2[0] + b2
     torch.testing.assert_close(energy(x), expected, rtol=1e-12, atol=1e-14)
 

@@ -6,7 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from ebmzoo.networks import FastGANDecoder, MultiScaleResNetEnergy, ResNetEncoder, VAEBMEnergy
+from ebmzoo.networks import (
+    ConvDecoder,
+    ConvEncoder,
+    ConvEnergy,
+    FastGANDecoder,
+    MultiScaleResNetEnergy,
+    ResNetEncoder,
+    SNGANDecoder,
+    SNGANEncoder,
+    SNGANEnergy,
+    VAEBMEnergy,
+)
 
 
 def millions(network: nn.Module) -> float:
@@ -34,6 +45,21 @@ def test_multi_scale_energy():
 def test_vaebm_energy(column, size, count):
     with torch.device("meta"):
         assert millions(VAEBMEnergy((3, size, size), column)) == count
+
+
+@pytest.mark.parametrize(("size", "counts"), [(32, (2.8, 4.5, 7.4)), (64, (8.7, 16.9, 29.7))])
+def test_convolutional_networks_of_bidvl(size, counts):
+    shape = (3, size, size)
+    with torch.device("meta"):
+        networks = ConvEncoder(shape, 100), ConvDecoder(shape, 100), ConvEnergy(shape)
+    assert tuple(map(millions, networks)) == counts
+
+
+def test_residual_networks_of_bidvl():
+    shape = (3, 32, 32)
+    with torch.device("meta"):
+        networks = SNGANEncoder(shape, 128), SNGANDecoder(shape, 128), SNGANEnergy(shape)
+    assert tuple(map(millions, networks)) == (1.1, 4.3, 1.1)
 
 
 TABLE = {

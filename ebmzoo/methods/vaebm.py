@@ -1,0 +1,333 @@
+"""VAEBM: the product of a VAE and an energy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, as_noise, frozen
+from ebmzoo.mcmc.chain import Callback, Chain
+from ebmzoo.objectives import Penalty, contrastive_gap, squared_error
+from ebmzoo.optim import ThreeSigmaAdam
+
+from .base import EnergyFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, gathered, spec
+from .vaebm_space import Kind, Name, Space, State
+from .vaebm_vae import StageOne, load_vae
+
+VAEFactory = Callable[[ImageShape], nn.Module]
+
+
+class VAEBM(StageOne, Method):
+    """VAEBM: a VAE lays out the modes, an energy on x rules out what is not data; chains run in the VAE's white noise.
+
+    Paper: Xiao et al., "VAEBM: A Symbiosis between Variational Autoencoders and Energy-based Models", ICLR 2021.
+    Idea: h(x, z) = p(x, z) exp(−E(x))/Z. The VAE is trained first and then fixed; the energy is trained by maximum
+    likelihood, with samples from short chains in the noise that the VAE turns into (z, x), where all scales are one.
+
+    Equations, in the paper's numbers:
+        VAE (Eq. 3): −log p(x|z) + KL(q(z|x) ‖ p(z)), plus what the network adds to regularise itself.
+        energy (Eq. 7): ∇[E(x) − E(x⁻)], x⁻ from h.
+        chain (Eqs. 8, 9): x = T(ε_x, ε_z), U(ε) = E(x) + ½‖ε‖².
+        chain in (x, z) (appendix B.1): U(x, z) = E(x) − log p(x, z).
+        decoder (Eq. 21): ∇E(x), x ~ the VAE.
+
+    Algorithm, one iteration of stage one (the first ``vae_steps``):
+        1. Ascend the bound in the VAE, the KL warmed up and balanced.
+    One iteration of stage two, with the VAE fixed and in eval mode:
+        1. Draw ε ~ N(0, I), the z-part of some chains from the replay buffer.
+        2. Run the chains; keep their ends.
+        3. Update the energy.
+        4. Where it is asked for, update the decoder.
+
+    Where we differ from the released code: it samples E − log p(x, z) with respect to ε without the Jacobian, which is
+    not Eq. 9; its energies see [0, 1], ours [−1, 1]; it initialises them on five batches, we on stage two's first.
+
+    Args:
+        image_shape: shape of one example.
+        vae: makes the VAE (`GaussianVAE`, `HierarchicalVAE`) from image_shape.
+        energy: makes the energy from image_shape.
+        vae_steps: iterations of stage one.
+        vae_ckpt: a checkpoint of `VAE` or `VAEBM` whose VAE is taken instead of stage one.
+        kl_warmup: iterations over which the KL's weight grows from 1e-4 to 1, its groups balanced; NVAE: 30% of all.
+        regularisation: weight of the VAE's own regularisation; the released code: 0.1.
+        regularisation_start: its weight at the start, brought down in the logarithm as the KL warms up; the released
+            code for CelebA-HQ: 10 (then 0.01).
+        sampler: the training chain; the paper: 10 steps of 8e-5 for CIFAR-10, persistent 6 of 6e-5 (Table 8).
+        refine: the test-time chain; None takes the training chain. The paper: the same, 16 to 24 steps.
+        space: what the chain moves: "noise" is (ε_x, ε_z); "data" is (x, z); "x" is x alone from the VAE's samples with
+            U = E, which models exp(−E) alone (Table 4, "EBM on x").
+        negatives: the energy's negatives are x with decoder noise ("sample") or the decoder mean ("mean"; the released
+            code on all but CIFAR-10).
+        output: the same choice for `sample`.
+        start_temperature: t of the start of `sample`'s chains; below 1, means of the VAE at noise scaled by t, its
+            BatchNorm readjusted, are encoded to white noise; the paper's pictures of CelebA-HQ: 0.7.
+        buffer: chains kept for replay, 0 for none; the paper: 10,000.
+        replay_probability: share of chains that begin in the buffer; the paper: 0.6.
+        replay_ramp: iterations in which that share grows from 0; the paper: 5,000.
+        replay_x: the x-part is replayed too; in the paper it is always fresh.
+        penalties: what is added to the energy's loss; the paper: ``SpectralPenalty(0.2)``.
+        vae_optimizer: makes stage one's optimiser; the released code: Adamax at 1e-2 with a cosine.
+        energy_optimizer: makes stage two's; the paper: Adam at 4e-5, weight decay 3e-5, 3σ clip.
+        decoder_optimizer: makes the decoder's in stage two, which asks for its update; the paper: Adam at 5e-6.
+        vae_schedule, energy_schedule, decoder_schedule: make learning-rate schedules, stepped in their own stage.
+        grad_clip: largest norm of a player's gradient.
+
+    Example:
+        >>> from functools import partial
+        >>> from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPEncoder, MLPEnergy
+        >>> vae = partial(GaussianVAE, encoder=MLPEncoder, decoder=MLPDecoder, latent_dim=4)
+        >>> VAEBM((1, 8, 8), vae, MLPEnergy).sample(2, noise=0).shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        vae: VAEFactory,
+        energy: EnergyFactory,
+        vae_steps: int = 0,
+        vae_ckpt: str | None = None,
+        kl_warmup: int = 0,
+        regularisation: float = 0.0,
+        regularisation_start: float | None = None,
+        sampler: Sampler = Langevin(steps=10, step_size=8e-5),  # noqa: B008 - frozen, holds no state
+        refine: Sampler | None = None,
+        space: Name = "noise",
+        negatives: Kind = "sample",
+        output: Kind = "sample",
+        start_temperature: float = 1.0,
+        buffer: int = 0,
+        replay_probability: float = 0.6,
+        replay_ramp: int = 5000,
+        replay_x: bool = False,
+        penalties: Sequence[Penalty] = (),
+        vae_optimizer: OptimizerFactory = spec(Adam, lr=1e-3),
+        energy_optimizer: OptimizerFactory = spec(ThreeSigmaAdam, lr=4e-5, betas=[0.99, 0.999], weight_decay=3e-5),
+        decoder_optimizer: OptimizerFactory | None = None,
+        vae_schedule: ScheduleFactory | None = None,
+        energy_schedule: ScheduleFactory | None = None,
+        decoder_schedule: ScheduleFactory | None = None,
+        grad_clip: float | None = None,
+    ):
+        super().__init__(image_shape, grad_clip)
+        self.vae: Any = build(vae, self.image_shape)
+        self.energy_network = build(energy, self.image_shape)
+        self.vae_ckpt, self.vae_steps = vae_ckpt, 0 if vae_ckpt else vae_steps
+        self.kl_warmup, self.regularisation = kl_warmup, (regularisation_start or regularisation, regularisation)
+        self.sampler, self.refine, self.space = sampler, refine, space
+        self.negatives, self.output, self.start_temperature = negatives, output, start_temperature
+        self.replay = ReplayBuffer(buffer) if buffer else None
+        self.replay_probability, self.replay_ramp, self.replay_x = replay_probability, replay_ramp, replay_x
+        self.penalties = list(penalties)
+        self._players: dict[str, Any] = {
+            "vae": ([self.vae], vae_optimizer, vae_schedule),
+            "energy": ([self.energy_network], energy_optimizer, energy_schedule),
+        }
+        if decoder_optimizer is not None:
+            self._players["decoder"] = (self.vae.generator(), decoder_optimizer, decoder_schedule)
+        if space == "x" and (negatives == "mean" or (buffer and not replay_x)):
+            raise ValueError('space "x" has no latents: it needs negatives "sample", and replay_x with a buffer')
+        if start_temperature != 1 and space != "noise":
+            raise ValueError(f'a start_temperature encodes to white noise: it needs space "noise", not "{space}"')
+
+    @property
+    def stage(self) -> int:
+        """1 while the VAE trains, then 2."""
+        return 1 if self.global_step < self.vae_steps else 2
+
+    @property
+    def _space(self) -> Space:
+        return Space(self.space, self.vae, self.energy)
+
+    def players(self) -> dict[str, Any]:
+        return self._players
+
+    def _schedules(self) -> list[Any]:
+        names = [name for name, (_, _, schedule) in self._players.items() if schedule is not None]
+        pairs = zip(names, super()._schedules(), strict=True)
+        # Asked after the clock's step: the iteration that has just ended decides whose it was.
+        return [schedule for name, schedule in pairs if (name == "vae") == (self.global_step <= self.vae_steps)]
+
+    def setup(self, stage: str) -> None:
+        """Take the VAE of ``vae_ckpt``, before callbacks look at weights and before a resumed run restores its own."""
+        if stage == "fit" and self.vae_ckpt and Path(self.vae_ckpt).is_file():
+            load_vae(self.vae, self.vae_ckpt)
+
+    def on_fit_start(self) -> None:
+        """A resumed run has its VAE in its own checkpoint; any other needs the file."""
+        super().on_fit_start()
+        if self.vae_ckpt and self._rng_to_restore is None and not Path(self.vae_ckpt).is_file():
+            raise FileNotFoundError(
+                f"no stage-one checkpoint at {self.vae_ckpt} (vae_ckpt, looked from {Path.cwd()}): give one of VAE or "
+                f"VAEBM, or vae_steps to train the VAE here"
+            )
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One iteration of the algorithm above."""
+        x = self.data(batch)
+        iteration = self.global_step - self.vae_steps
+        self.report({"train/stage": self.stage}, show=["train/stage"])
+        if self.stage == 1:
+            self._update_vae(x)
+            return
+        self.vae.eval()
+        if iteration == 0 and hasattr(self.energy_network, "initialise"):
+            joint: Any = self.all_gather(x)  # the same start on every process
+            self.energy_network.initialise(joint.reshape(-1, *self.image_shape))
+        # 1, 2: the chains.
+        ramp = min(1.0, iteration / self.replay_ramp) if self.replay_ramp else 1.0
+        start = self._start(len(x), x, self.noise, self.replay_probability * ramp)
+        chain = self._walk(start, self.sampler, self.noise)
+        if self.replay is not None:
+            self.replay.push(*chain.state[0 if self.replay_x else 1 :])
+        # 3: the energy.
+        negatives = self._space.data(chain.state, self.negatives)
+        self._update_energy(x, negatives)
+        # 4: the decoder.
+        if "decoder" in self._players:
+            self._update_decoder(x)
+        self._report_chain(start, chain, negatives)
+
+    def _update_vae(self, x: Tensor) -> None:
+        warmth = min(1.0, self.global_step / self.kl_warmup) if self.kl_warmup else 1.0
+        loss = self.vae_loss(x, self.noise, warmth, self.regularisation)
+        self.update("vae", loss, clock=True)
+        self.report({"train/loss_vae": loss}, show=["train/loss_vae"])
+
+    def _start(self, n: int, like: Tensor, noise: Noise, probability: float = 0.0) -> State:
+        """Where chains begin: white noise or, outside the space of noise, what the VAE makes of it."""
+        z = tuple(noise.normal((n, *shape), like) for shape in self.vae.noise_shapes)
+        x = noise.normal((n, *self.image_shape), like)
+        with torch.no_grad(), frozen(self.vae):
+            z = self._space.latents(z)
+            if self.replay is None:
+                return self._space.place(x, z)
+            mix = partial(self.replay.mix, probability=probability, noise=noise)
+            return mix(self._space.place(x, z)) if self.replay_x else self._space.place(x, mix(z))
+
+    def _walk(self, start: State, sampler: Sampler, noise: Noise, **call: Any) -> Chain[State]:
+        space, networks = self._space, [self.vae, self.energy_network]
+        return sampler(space.potential, start, noise=noise, networks=networks, white=space.white, **call)
+
+    def _update_energy(self, x: Tensor, negatives: Tensor) -> None:
+        energy_data, energy_model = self.energy(torch.cat([x, negatives])).chunk(2)
+        gap = contrastive_gap(energy_data, energy_model)
+        loss = gap
+        for penalty in self.penalties:
+            loss = loss + penalty(self.energy_network, x, negatives, energy_data, energy_model)
+        self.update("energy", loss, clock=True)
+        self.report(
+            {
+                "train/energy_data": energy_data,
+                "train/energy_model": energy_model,
+                "train/energy_gap": gap,
+                "train/loss_energy": loss,
+            },
+            show=["train/energy_gap"],
+        )
+
+    def _update_decoder(self, like: Tensor) -> None:
+        """Eq. 21: the energy of fresh samples of the VAE goes down, the energy fixed."""
+        shapes = [self.image_shape, *self.vae.noise_shapes]
+        x, *z = (self.noise.normal((len(like), *shape), like) for shape in shapes)
+        latents = self.vae.generate(*z)
+        with frozen(self.energy_network):
+            loss = self.energy(latents.mean + latents.log_sigma.exp() * x).mean()
+        self.update("decoder", loss)
+        self.report({"train/loss_decoder": loss})
+
+    def _report_chain(self, start: State, chain: Chain, negatives: Tensor) -> None:
+        if not self.logs_now():
+            return
+        begun = self._space.data(start, self.negatives)
+        values: dict[str, Tensor | float] = {
+            "mcmc/displacement": squared_error(begun, negatives).sqrt(),
+            "mcmc/grad_norm": chain.grad_norm,
+            "mcmc/saturation": (negatives.abs() >= 1).float(),
+        }
+        if chain.acceptance is not None:
+            values["mcmc/acceptance"] = chain.acceptance
+        if chain.proposal_acceptance is not None:
+            values["mcmc/proposal_acceptance"] = chain.proposal_acceptance
+        self.report(values)
+
+    # -- the contract -----------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """The VAE's ELBO and reconstruction error and the energy on held-out data."""
+        x = self.data(batch)
+        log_likelihood, kl = self.vae_bound(x, self.validation_noise(batch_idx))
+        self.log("val/elbo", (log_likelihood - kl.sum(0)).mean(), sync_dist=True)
+        self.log("val/mse", squared_error(self.reconstruct(x), x).mean() / x[0].numel(), sync_dist=True)
+        self.log("val/energy_data", self.energy(x).mean(), sync_dist=True)
+
+    def energy(self, x: Tensor) -> Tensor:
+        """The raw network output E(x), ``(B,)``; low means likely beyond what the VAE says."""
+        energy = self.energy_network(x)
+        return energy if energy.dtype == torch.float64 else energy.float()
+
+    @torch.no_grad()
+    def score(self, x: Tensor) -> Tensor:
+        """log p_VAE(x) − E(x) ``(B,)`` nats, p_VAE by 100 importance-weighted draws of fixed noise; −E in space "x"."""
+        return -self.energy(x) if self.space == "x" else self.log_likelihood_bound(x, 100, 0) - self.energy(x)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """The same as `score`: log h(x) up to log Z (Eq. 5)."""
+        return self.score(x)
+
+    def test_sampler(self) -> tuple[Sampler | None, int]:
+        sampler = self.refine or self.sampler
+        return sampler, sampler.steps
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        steps: int | None = None,
+        noise: None | int | torch.Generator | Noise = None,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """Ends of ``n`` chains from the VAE's samples, ``(n, *image_shape)``, with decoder noise if ``output`` says so.
+
+        Args:
+            n: number of samples.
+            steps: chain steps; 0 gives the VAE's own samples; None is what ``refine`` (or ``sampler``) says, but 0
+                while stage one trains.
+            noise: where the white noise and the chain's noise come from.
+            callback: sees the chain, its state as x.
+        """
+        source, space = as_noise(noise, self.device), self._space
+
+        def watch(step: int, state: Any, energy: Tensor) -> None:
+            if callback is not None:
+                callback(step, space.data(state, self.output), energy)
+
+        if steps is None and self._trainer is not None and self.trainer.state.fn == "fit" and self.stage == 1:
+            steps = 0
+        with torch.inference_mode(False):
+            start = self._start(n, torch.empty(0, device=self.device), source)
+            if steps == 0:  # a sampler with proposals would move all the same
+                return space.data(start, self.output)
+            if self.start_temperature != 1:
+                start = space.cooled(start, self.start_temperature, source)
+            seen = None if callback is None else watch
+            chain = self._walk(start, self.refine or self.sampler, source, steps=steps, callback=seen)
+            return space.data(chain.state, self.output)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self.replay is not None:
+            checkpoint["replay"] = gathered(self.replay.state_dict())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if self.replay is not None and "replay" in checkpoint:
+            world_size = self.trainer.world_size if self._trainer else 1
+            self.replay.load_share(checkpoint["replay"], self.global_rank, world_size)
