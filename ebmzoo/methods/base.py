@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import inspect
-import random
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, is_dataclass
+import warnings
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,12 +20,42 @@ from ebmzoo.mcmc import GlobalNoise, Noise, Sampler, as_noise
 from ebmzoo.mcmc.chain import Callback
 from ebmzoo.objectives import Elbo, elbo, importance_weighted_bound
 
-ImageShape = tuple[int, ...]
-EncoderFactory = Callable[[ImageShape, int], nn.Module]
-DecoderFactory = Callable[[ImageShape, int], nn.Module]
-EnergyFactory = Callable[[ImageShape], nn.Module]
-OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
-ScheduleFactory = Callable[[Optimizer], torch.optim.lr_scheduler.LRScheduler]
+from .factories import (
+    DecoderFactory,
+    EncoderFactory,
+    EnergyFactory,
+    ImageShape,
+    OptimizerFactory,
+    ScheduleFactory,
+    build,
+    class_path,
+    parameters_of,
+    plain,
+    spec,
+)
+from .random_state import gathered, random_state, restore_random_state
+
+__all__ = [
+    "Autoencoding",
+    "BoundsLikelihood",
+    "DecoderFactory",
+    "EncoderFactory",
+    "Encodes",
+    "EnergyFactory",
+    "HasEnergy",
+    "ImageShape",
+    "Method",
+    "OptimizerFactory",
+    "Reconstructs",
+    "Samples",
+    "ScheduleFactory",
+    "Scores",
+    "build",
+    "gathered",
+    "parameters_of",
+    "plain",
+    "spec",
+]
 
 
 @runtime_checkable
@@ -89,8 +117,9 @@ class Method(L.LightningModule):
     """Base of the methods: a LightningModule with named players and one way to update them.
 
     A subclass calls ``super().__init__(image_shape)`` first (which also saves the subclass's own arguments as
-    hyper-parameters), builds its networks, and declares its `players`. Its `training_step` calls `update` once per player and step, exactly one of the calls with
-    ``clock=True``: that one counts as the training iteration for ``max_steps``, checkpoints, logs and schedules.
+    hyper-parameters), builds its networks, and declares its `players`. Its `training_step` calls `update` once per
+    player and step, exactly one of the calls with ``clock=True``: that one counts as the training iteration for
+    ``max_steps``, checkpoints, logs and schedules.
 
     Args:
         image_shape: shape of one example, ``(C, H, W)`` or ``(2,)``.
@@ -109,7 +138,7 @@ class Method(L.LightningModule):
         self.grad_clip = grad_clip
         self.noise: Noise = GlobalNoise()
         self.ema_active = False
-        self._rng_to_restore: dict[str, Any] | None = None
+        self._rng_to_restore: list[dict[str, Any]] | None = None
 
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
         """Lightning's, with what it saves turned into plain data (see `plain`), whoever made the module."""
@@ -119,11 +148,13 @@ class Method(L.LightningModule):
         stored = {key: plain(value) for key, value in self.hparams.items() if not key.startswith("_")}
         self.hparams.clear()
         self.hparams.update(stored)
-        self._hparams_initial = type(self.hparams)(copy.deepcopy(stored))
+        self._hparams_initial = copy.deepcopy(self.hparams)
 
     # -- declared by subclasses -------------------------------------------------------------------------------------
 
-    def players(self) -> dict[str, tuple[list[nn.Module | nn.Parameter], OptimizerFactory, ScheduleFactory | None]]:
+    def players(
+        self,
+    ) -> dict[str, tuple[list[nn.Module | nn.Parameter], OptimizerFactory, ScheduleFactory | None]]:
         """Name of each player to (its networks, its optimiser, its learning-rate schedule)."""
         raise TypeError(f"{type(self).__name__} declares no players")
 
@@ -156,8 +187,11 @@ class Method(L.LightningModule):
         self.manual_backward(loss)
         if clock:
             optimizer.step()
-            for schedule in self._schedules():
-                schedule.step()
+            with warnings.catch_warnings():
+                # Schedules count training iterations, also those in which their player still waits (a warm start).
+                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+                for schedule in self._schedules():
+                    schedule.step()
         else:
             # The same path as above without Lightning's step counter, which would count every player.
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
@@ -183,7 +217,7 @@ class Method(L.LightningModule):
 
     def _all_optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()
-        return list(optimizers) if isinstance(optimizers, list) else [optimizers]  # type: ignore[list-item]
+        return list(optimizers) if isinstance(optimizers, list) else [optimizers]
 
     def _schedules(self) -> list[Any]:
         schedules = self.lr_schedulers()
@@ -195,7 +229,8 @@ class Method(L.LightningModule):
 
     def logs_now(self) -> bool:
         """Whether a logger or the progress bar looks at this iteration: compute what is only logged if so."""
-        every = self.trainer.log_every_n_steps
+        trainer: Any = self.trainer  # sets this attribute from outside its class
+        every = trainer.log_every_n_steps
         return every > 0 and (self.trainer.fit_loop.epoch_loop.total_batch_idx + 1) % every == 0
 
     def report(self, values: Mapping[str, Tensor | float], *, show: Iterable[str] = ()) -> None:
@@ -218,6 +253,21 @@ class Method(L.LightningModule):
         """Seeded by the batch alone, so that validation repeats and leaves the training's random numbers alone."""
         return as_noise(batch_idx, self.device)
 
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Nothing for a batch: a test measures samples, which the Evaluate callback draws when the data are through."""
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Score, energy and reconstruction of every example, as far as the method has them."""
+        x = self.data(batch)
+        found: dict[str, Tensor] = {}
+        if isinstance(self, Scores):
+            found["score"] = self.score(x)
+        if isinstance(self, HasEnergy):
+            found["energy"] = self.energy(x)
+        if isinstance(self, Reconstructs):
+            found["reconstruction"] = self.reconstruct(x)
+        return found
+
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
@@ -227,8 +277,8 @@ class Method(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning leaves out: random states of every process, and what rebuilds this very module."""
-        checkpoint["rng"] = _gathered(random_state())
-        checkpoint.setdefault("ebmzoo", {}).update(class_path=_path(type(self)), version=ebmzoo.__version__)
+        checkpoint["rng"] = gathered(random_state())
+        checkpoint.setdefault("ebmzoo", {}).update(class_path=class_path(type(self)), version=ebmzoo.__version__)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random state until the first batch: what happens before (sanity checks) must not move it."""
@@ -277,103 +327,3 @@ class Autoencoding:
         source = as_noise(noise, x.device)
         draw = partial(source.normal, like=x)
         return importance_weighted_bound(x, self.encoder, self.decoder, self.log_sigma, draw, samples)
-
-
-# -- networks and optimisers as data --------------------------------------------------------------------------------
-
-
-def build(factory: Any, *arguments: Any) -> Any:
-    """Call a factory that is a class, a callable, or a ``{class_path, init_args}`` dict.
-
-    Example:
-        >>> build({"class_path": "torch.nn.Linear", "init_args": {"bias": False}}, 2, 3)
-        Linear(in_features=2, out_features=3, bias=False)
-    """
-    if isinstance(factory, Mapping):
-        module, _, name = factory["class_path"].rpartition(".")
-        return getattr(importlib.import_module(module), name)(*arguments, **factory.get("init_args", {}))
-    return factory(*arguments)
-
-
-def spec(kind: type, **init_args: Any) -> Any:
-    """A class and its settings as the plain data that `build` calls: the defaults of factory arguments.
-
-    Command lines can override such a default key by key, and a checkpoint can hold it.
-    """
-    return {"class_path": _path(kind), "init_args": init_args}
-
-
-def plain(value: Any) -> Any:
-    """Hyper-parameters as plain data, which a checkpoint can hold and `ebmzoo.load` can rebuild.
-
-    Classes, partials of classes and dataclasses (samplers, penalties) become ``{class_path, init_args}``. Any other
-    callable becomes ``{"callable": its name}``: such a model trains, and `ebmzoo.load` asks for what is missing.
-
-    Example:
-        >>> from ebmzoo.mcmc import MALA
-        >>> plain(MALA(steps=3))["init_args"]["steps"]
-        3
-        >>> plain(partial(nn.Linear, bias=False))
-        {'class_path': 'torch.nn.modules.linear.Linear', 'init_args': {'bias': False}}
-    """
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, type):
-        return {"class_path": _path(value)}
-    if isinstance(value, partial):
-        # A partial of a class, or a command line's factory: a partial whose first argument is the class.
-        kinds = [value.func, *value.args]
-        kind = next((item for item in kinds if isinstance(item, type)), None)
-        if kind is not None and len(value.args) == (0 if kind is value.func else 1):
-            return {"class_path": _path(kind), "init_args": plain(value.keywords)}
-    elif is_dataclass(value):
-        init_args = {field.name: plain(getattr(value, field.name)) for field in fields(value) if field.init}
-        return {"class_path": _path(type(value)), "init_args": init_args}
-    return {"callable": getattr(value, "__qualname__", type(value).__qualname__)}
-
-
-def _path(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def parameters_of(networks: Iterable[nn.Module | nn.Parameter]) -> list[nn.Parameter]:
-    """All parameters of modules and bare parameters, in order."""
-    found: list[nn.Parameter] = []
-    for network in networks:
-        found.extend([network] if isinstance(network, nn.Parameter) else network.parameters())
-    return found
-
-
-# -- random state ---------------------------------------------------------------------------------------------------
-
-
-def random_state() -> dict[str, Any]:
-    """This process's global random state, as tensors and numbers."""
-    version, internal, gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "python": [version, list(internal), gauss],
-    }
-
-
-def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Set what `random_state` gave."""
-    torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"]])
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-
-
-def _gathered(state: Any) -> list[Any]:
-    """The state of every process, in rank order: checkpoints are written by rank 0 alone."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [state]
-    states: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(states, state)
-    return states

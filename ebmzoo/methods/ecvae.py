@@ -24,16 +24,17 @@ from .base import (
     OptimizerFactory,
     ScheduleFactory,
     build,
+    gathered,
     spec,
 )
 
 
 class ECVAE(Autoencoding, Method):
-    """Energy-Calibrated VAE: an energy corrects the decoder's samples by a short chain, and the decoder learns to match.
+    """Energy-Calibrated VAE: an energy revises the decoder's samples by a short chain; the decoder learns to match.
 
     Paper: Luo et al., "Energy-Calibrated VAE with Test Time Free Lunch", ECCV 2024 (EC-VAE).
-    Idea: a VAE never trains on its own samples. Here an energy-based model revises them by a few Langevin steps, and the
-    decoder is pulled towards what became of them, so that at test time one step suffices.
+    Idea: a VAE never trains on its own samples. Here an energy-based model revises them by a few Langevin steps, and
+    the decoder is pulled towards what became of them, so that at test time one step suffices.
 
     Equations, in the paper's numbers:
         chain (Eq. 1): U(x̃) = E(x̃) + T·w·½‖x̃ − x̂‖², from x̂; w = 1 is the paper's conditional term.
@@ -134,7 +135,10 @@ class ECVAE(Autoencoding, Method):
         self._energy = energy_optimizer, energy_schedule
 
     def players(self) -> dict[str, Any]:
-        return {"vae": ([self.encoder, self.decoder], *self._vae), "energy": ([self.energy_network], *self._energy)}
+        return {
+            "vae": ([self.encoder, self.decoder], *self._vae),
+            "energy": ([self.energy_network], *self._energy),
+        }
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One iteration of Algorithm 1."""
@@ -170,7 +174,7 @@ class ECVAE(Autoencoding, Method):
         self._update_dual(distance.detach(), revised[0].numel())
         self._report_chain(generated.detach(), chain)
 
-    def _revise(self, generated: Tensor, sampler: Sampler, noise: Noise, **call: Any) -> Chain:
+    def _revise(self, generated: Tensor, sampler: Sampler, noise: Noise, **call: Any) -> Chain[Tensor]:
         """Chains on E(x̃) + T·w·½‖x̃ − x̂‖², from x̂ (Eq. 1)."""
         weight = 0.5 * sampler.temperature * self.condition_weight
         origin = generated.clone()
@@ -215,10 +219,11 @@ class ECVAE(Autoencoding, Method):
             ascent = self.dual_rate * (ratio - self.dual_margin) / self.dual_margin
             self.calibration_weight.add_(ascent).clamp_(0.0, self.dual_max)
         self.report(
-            {"train/lambda": self.calibration_weight, "train/distance_in_floors": ratio}, show=["train/lambda"]
+            {"train/lambda": self.calibration_weight, "train/distance_in_floors": ratio},
+            show=["train/lambda"],
         )
 
-    def _report_chain(self, generated: Tensor, chain: Chain) -> None:
+    def _report_chain(self, generated: Tensor, chain: Chain[Tensor]) -> None:
         if self.logs_now():
             state = chain.state
             self.report(
@@ -282,9 +287,11 @@ class ECVAE(Autoencoding, Method):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         if self.pairs is not None:
-            checkpoint["pairs"] = self.pairs.state_dict()
+            checkpoint["pairs"] = gathered(self.pairs.state_dict())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        if self.pairs is not None and "pairs" in checkpoint:
-            self.pairs.load_state_dict(checkpoint["pairs"])
+        states = checkpoint.get("pairs")
+        if self.pairs is not None and states:
+            # Of another number of processes, each takes one of the buffers.
+            self.pairs.load_state_dict(states[self.global_rank % len(states)])

@@ -90,7 +90,8 @@ class VAE(Autoencoding, Method):
         loss = (self.kl_weight * bound.kl - bound.log_likelihood).mean()
         self.update("vae", loss, clock=True)
         self.report(
-            {"train/loss_vae": loss, "train/kl": bound.kl, "train/sigma": self.log_sigma.exp()}, show=["train/loss_vae"]
+            {"train/loss_vae": loss, "train/kl": bound.kl, "train/sigma": self.log_sigma.exp()},
+            show=["train/loss_vae"],
         )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:

@@ -32,7 +32,13 @@ def conv_energy():
 # Rows of the convention table: drift a, noise b, implied temperature b²/2a.
 @pytest.mark.parametrize(
     ("drift", "noise", "temperature"),
-    [(0.05, 1e-3, 1e-5), (4e-5, 8e-5**0.5, 1.0), (0.125, 1e-3, 4e-6), (0.045, 1e-3, 1.1e-5), (40.0, 0.01, 1.25e-6)],
+    [
+        (0.05, 1e-3, 1e-5),
+        (4e-5, 8e-5**0.5, 1.0),
+        (0.125, 1e-3, 4e-6),
+        (0.045, 1e-3, 1.1e-5),
+        (40.0, 0.01, 1.25e-6),
+    ],
 )
 def test_decoupled_settings_mean_their_step(drift, noise, temperature):
     sampler = Langevin.from_noise(1, drift, noise)
@@ -174,7 +180,8 @@ import resource, torch
 from torch import nn
 from ebmzoo.mcmc import Langevin, MALA
 torch.set_num_threads(1)
-net = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 1, 3), nn.Flatten(), nn.Linear(900, 1), nn.Flatten(0))
+conv = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 1, 3))
+net = nn.Sequential(conv, nn.Flatten(), nn.Linear(900, 1), nn.Flatten(0))
 x = torch.randn(16, 3, 32, 32)
 for sampler in (Langevin(1, 1e-3), MALA(1, 1e-3)):
     sampler(net, x, steps=20, noise=0)

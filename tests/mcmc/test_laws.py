@@ -128,7 +128,9 @@ def test_independence_proposals_alone_sample_the_tilted_prior():
     grid = torch.linspace(-6, 6, 801).double()
     normal = torch.distributions.Normal(0.0, 1.0)
     target = torch.distributions.Normal(1.0, math.sqrt(0.5))
-    rate = ((energy(grid[:, None])[:, None] - energy(grid[:, None])[None]).exp().clamp(max=1)) * normal.log_prob(grid).exp()[None]
+    rate = ((energy(grid[:, None])[:, None] - energy(grid[:, None])[None]).exp().clamp(max=1)) * normal.log_prob(
+        grid
+    ).exp()[None]
     expected = (rate * target.log_prob(grid).exp()[:, None]).sum() * (grid[1] - grid[0]) ** 2
     accepted = sampler(energy, x, noise=noise, white=True).proposal_acceptance
     assert abs(accepted.mean() - expected) < 4 * accepted.std() / CHAINS**0.5

@@ -113,9 +113,7 @@ def ecvae(**settings):
 
 def test_ecvae_losses_chain_and_dual_step(fit, digits):
     weight = 50.0
-    method = ecvae(
-        condition_weight=weight, data_noise=0.1, penalties=[EnergyL2(0.2), GradientPenalty(0.3)]
-    )
+    method = ecvae(condition_weight=weight, data_noise=0.1, penalties=[EnergyL2(0.2), GradientPenalty(0.3)])
     method.noise = as_noise(5)
     before = copy.deepcopy(method)
     fit(method, [digits])
