@@ -1,0 +1,72 @@
+"""Every config is a complete experiment: it parses, its parts can be made, and the small ones train."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+
+from ebmzoo import callbacks, data, mcmc, methods, networks  # noqa: F401 - gives the classes their short names
+from ebmzoo.checkpoints import read
+from ebmzoo.cli.main import main
+from ebmzoo.data.base import DataModule
+from ebmzoo.methods import Method
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+OFFLINE = {"Digits", "Gaussians25", "StackedDigits", "Glyphs", "Toy2D"}
+
+
+def content(path):
+    return yaml.safe_load(path.read_text())
+
+
+SMALL = [path for path in CONFIGS if content(path)["data"]["class_path"] in OFFLINE]
+LARGE = [path for path in CONFIGS if path not in SMALL]
+
+
+def test_there_are_small_and_large_ones():
+    names = {path.stem for path in CONFIGS}
+    assert {"ecvae_digits", "vae_digits", "ecvae_digits16", "vae_digits16"} <= names
+    assert {"ecvae_gaussians25", "vae_gaussians25", "ecvae_cifar", "ecvae_stl10", "ecvae_imagenet32"} <= names
+    assert {"ecvae_church64", "ecvae_celeba64"} <= names
+    assert len(SMALL) >= 6 and len(LARGE) >= 5
+
+
+@pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
+def test_small_configs_take_two_steps(path, tmp_path):
+    run = tmp_path / "run"
+    short = ["--trainer.max_steps=2", "--trainer.limit_val_batches=0", "--trainer.enable_progress_bar=false"]
+    assert main(["fit", f"--config={path}", f"--run_dir={run}", *short]) == 0
+    assert read(run / "checkpoints" / "last.ckpt")["global_step"] == 2
+
+
+@pytest.mark.parametrize("path", LARGE, ids=lambda path: path.stem)
+def test_large_configs_parse_and_can_be_made(path, capsys):
+    assert main(["fit", f"--config={path}", "--print_config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["model"]["class_path"].rpartition(".")[2] == content(path)["model"]["class_path"].rpartition(".")[2]
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(DataModule, "data")
+    made = parser.instantiate_classes(parser.parse_object({"data": content(path)["data"]}))
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Method, "model")
+    model = content(path)["model"]
+    model["init_args"]["image_shape"] = list(made.data.image_shape)
+    with torch.device("meta"):
+        method = parser.instantiate_classes(parser.parse_object({"model": model})).model
+    assert method.image_shape == made.data.image_shape
+    assert sum(p.numel() for p in method.parameters()) > 1e6
+    assert {name for name, player in method.players().items() if not player[0]} == set()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_key_of_the_method_is_explained(path):
+    # A number without a word beside it helps nobody: each setting of the method itself has a comment, or is a class.
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("# ")
+    start = lines.index("model:")
+    settings = [line for line in lines[start:] if line.startswith("    ") and not line.startswith("     ")]
+    bare = [line for line in settings if ":" in line and not line.rstrip().endswith(":") and "#" not in line]
+    allowed = ("kl_weight: 1.0", "latent_dim: 16", "batch_size", "num_workers", "pin_memory", "root", "- class_path")
+    assert not [line for line in bare if not line.strip().startswith(allowed)], bare
