@@ -39,39 +39,63 @@ class Experiment:
             >>> Experiment("vae", "configs/vae_digits.yaml").fit_command(1, Path("out"))[1:]
             ['fit', '--config', 'configs/vae_digits.yaml', '--seed_everything', '1', '--data.seed', '1', ...]
         """
-        words = ["ebmzoo", "fit", "--config", self.config, "--seed_everything", str(seed), "--data.seed", str(seed)]
+        words = [
+            "ebmzoo",
+            "fit",
+            "--config",
+            self.config,
+            "--seed_everything",
+            str(seed),
+            "--data.seed",
+            str(seed),
+        ]
         return [*words, "--run_dir", str(folder), *_options(self.overrides)]
 
     def test_command(self, folder: Path) -> list[str]:
         """The words that evaluate a trained seed."""
-        return ["ebmzoo", "test", "--ckpt_path", str(folder / "checkpoints" / "last.ckpt"), *_options(self.test)]
+        return [
+            "ebmzoo",
+            "test",
+            "--ckpt_path",
+            str(folder / "checkpoints" / "last.ckpt"),
+            *_options(self.test),
+        ]
 
 
-def run(experiments: Iterable[Experiment], root: Path, jobs: int = 2) -> list[tuple[Experiment, int, Path]]:
-    """Train and test every seed that has no results yet, ``jobs`` at a time with one thread each.
+def run(
+    experiments: Iterable[Experiment], root: Path, jobs: int = 2, threads: int = 1
+) -> list[tuple[Experiment, int, Path]]:
+    """Train and test every seed that has no results yet, ``jobs`` at a time with so many ``threads`` each.
 
-    A failed run is reported and does not stop the others; its log lies in its folder's ``log.txt``.
+    A failed run is reported and does not stop the others; its log lies beside its folder.
 
     Returns:
         What has results: experiment, seed, path of the results file.
     """
-    runs = [(experiment, seed, root / experiment.name / f"seed_{seed}") for experiment in experiments
-            for seed in experiment.seeds]
+    runs = [
+        (experiment, seed, root / experiment.name / f"seed_{seed}")
+        for experiment in experiments
+        for seed in experiment.seeds
+    ]
     with ThreadPoolExecutor(jobs) as pool:
-        done = list(pool.map(lambda one: _one(*one), runs))
-    return [(experiment, seed, folder / RESULTS) for (experiment, seed, folder), ok in zip(runs, done, strict=True) if ok]
+        done = list(pool.map(lambda one: _one(one[0], one[1], one[2], threads), runs))
+    return [
+        (experiment, seed, folder / RESULTS) for (experiment, seed, folder), ok in zip(runs, done, strict=True) if ok
+    ]
 
 
-def _one(experiment: Experiment, seed: int, folder: Path) -> bool:
+def _one(experiment: Experiment, seed: int, folder: Path, threads: int) -> bool:
     if (folder / RESULTS).is_file():
         return True
     folder.parent.mkdir(parents=True, exist_ok=True)
     began, log = time.monotonic(), folder.with_suffix(".log")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     with log.open("w") as out:
         for words in (experiment.fit_command(seed, folder), experiment.test_command(folder)):
             command = [sys.executable, "-m", "ebmzoo.cli.main", *words[1:]]
-            code = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=environment, check=False).returncode
+            code = subprocess.run(
+                command, stdout=out, stderr=subprocess.STDOUT, env=environment, check=False
+            ).returncode
             if code:
                 print(f"{experiment.name} seed {seed}: {words[1]} ended with {code}, see {log}", flush=True)
                 return False

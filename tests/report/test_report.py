@@ -2,7 +2,6 @@
 
 import json
 
-
 from ebmzoo.report.runs import Experiment, run
 from ebmzoo.report.tables import markdown, spread, values
 
@@ -41,5 +40,3 @@ def test_overrides_come_after_the_config_and_seeds_reach_the_order_of_the_data(t
     words = Experiment("a", "c.yaml", {"model.kl_weight": 0.5}).fit_command(3, tmp_path)
     assert words[words.index("--seed_everything") + 1] == words[words.index("--data.seed") + 1] == "3"
     assert words[-2:] == ["--model.kl_weight", "0.5"]
-
-
