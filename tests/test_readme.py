@@ -62,6 +62,7 @@ def test_make_targets_exist():
         subprocess.run(["make", "-n", target], cwd=ROOT, env=environment, check=True, capture_output=True)
 
 
+@pytest.mark.timeout(600)  # whole commands: seconds on an idle machine, minutes on a crowded one
 def test_commands_run(elsewhere):
     ran = [words for words in commands() if words[0] == "ebmzoo"]
     assert {words[1] for words in ran} >= {"fit", "test", "sample", "predict"}

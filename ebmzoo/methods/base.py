@@ -268,11 +268,16 @@ class Method(L.LightningModule):
             found["reconstruction"] = self.reconstruct(x)
         return found
 
+    @property
+    def world_size(self) -> int:
+        """Number of processes that train; 1 without a Trainer."""
+        return self.trainer.world_size if self._trainer else 1
+
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
         """Give every process its own random numbers: one seed for all would make all draw the same."""
-        if self.trainer.world_size > 1 and self._rng_to_restore is None:
+        if self.world_size > 1 and self._rng_to_restore is None:
             torch.manual_seed(torch.initial_seed() + self.global_rank)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -288,7 +293,7 @@ class Method(L.LightningModule):
         """Restore the random state of a resumed run."""
         if self._rng_to_restore is not None:
             states, self._rng_to_restore = self._rng_to_restore, None
-            if len(states) == self.trainer.world_size:
+            if len(states) == self.world_size:
                 restore_random_state(states[self.global_rank])
 
 

@@ -32,7 +32,7 @@ from .base import (
 class ECVAE(Autoencoding, Method):
     """Energy-Calibrated VAE: an energy revises the decoder's samples by a short chain; the decoder learns to match.
 
-    Paper: Luo et al., "Energy-Calibrated VAE with Test Time Free Lunch", ECCV 2024 (EC-VAE).
+    Paper: Luo et al., "Energy-Calibrated VAE with Test Time Free Lunch" (EC-VAE).
     Idea: a VAE never trains on its own samples. Here an energy-based model revises them by a few Langevin steps, and
     the decoder is pulled towards what became of them, so that at test time one step suffices.
 
@@ -291,7 +291,5 @@ class ECVAE(Autoencoding, Method):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        states = checkpoint.get("pairs")
-        if self.pairs is not None and states:
-            # Of another number of processes, each takes one of the buffers.
-            self.pairs.load_state_dict(states[self.global_rank % len(states)])
+        if self.pairs is not None and "pairs" in checkpoint:
+            self.pairs.load_share(checkpoint["pairs"], self.global_rank, self.world_size)

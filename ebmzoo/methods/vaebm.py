@@ -329,5 +329,4 @@ class VAEBM(StageOne, Method):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         if self.replay is not None and "replay" in checkpoint:
-            world_size = self.trainer.world_size if self._trainer else 1
-            self.replay.load_share(checkpoint["replay"], self.global_rank, world_size)
+            self.replay.load_share(checkpoint["replay"], self.global_rank, self.world_size)
