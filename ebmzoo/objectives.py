@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Encoder = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -28,6 +29,16 @@ def contrastive_gap(energy_data: Tensor, energy_model: Tensor) -> Tensor:
         -3.0
     """
     return energy_data.mean() - energy_model.mean()
+
+
+def hinge(energy_data: Tensor, energy_model: Tensor) -> Tensor:
+    """Mean of max(0, 1 + E(data)) + max(0, 1 − E(model)): a bounded pull in place of `contrastive_gap`'s.
+
+    Example:
+        >>> hinge(torch.tensor([-2.0, 0.5]), torch.tensor([0.0, 3.0])).item()
+        1.25
+    """
+    return (F.relu(1 + energy_data) + F.relu(1 - energy_model)).mean()
 
 
 def squared_error(x: Tensor, y: Tensor) -> Tensor:

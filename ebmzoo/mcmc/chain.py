@@ -80,6 +80,8 @@ class Sampler:
         callback: Callback | None = None,
         networks: Iterable[nn.Module] = (),
         white: bool | Sequence[bool] = False,
+        given: Sequence[Tensor] = (),
+        draws: Sequence[tuple[int, ...]] = (),
     ) -> Chain[S]:
         """Run the chains of a batch.
 
@@ -88,8 +90,8 @@ class Sampler:
         in fp32 at least (float64 stays); an enclosing autocast holds for the potential alone.
 
         Args:
-            potential: U, called with the state's leaves as positional arguments, returning ``(B,)``. It must not draw
-                random numbers.
+            potential: U, called with the state's leaves, what is ``given`` and what is drawn, all as positional
+                arguments, returning ``(B,)``. It must not draw random numbers.
             state: where the chains begin: a tensor ``(B, …)`` or a tuple of such.
             steps: overrides the sampler's number of steps.
             noise: the source of noise (a seed and a generator are accepted).
@@ -99,17 +101,27 @@ class Sampler:
                 a module is frozen anyway.
             white: leaves (all, or one flag a leaf) with a white-noise prior: ½‖leaf‖² is added to U analytically.
 
+            given: tensors ``(B, …)`` that the potential takes after the leaves, the same at every step: what the chain
+                is conditioned on.
+            draws: shapes, without the batch, of white noise that the potential takes after those, drawn afresh at every
+                step (unadjusted Langevin only: an acceptance needs one fixed density).
+
         Raises:
-            ValueError: the potential does not return one energy per example.
+            ValueError: the potential does not return one energy per example, or noise was asked for with a Metropolis
+                sampler.
         """
         steps = self.steps if steps is None else steps
         if steps < 0:
             raise ValueError(f"a chain cannot run {steps} steps")
         source = as_noise(noise, (state if isinstance(state, Tensor) else state[0]).device)
+        if draws and (self.metropolis or self.proposals):
+            raise ValueError(
+                f"{type(self).__name__} accepts by one fixed density: its potential cannot take fresh noise"
+            )
         modules = [*networks, *([potential] if isinstance(potential, nn.Module) else [])]
         # Inference mode cannot be left by enable_grad alone, and its tensors cannot enter a graph: leave and clone.
         with torch.inference_mode(False), torch.enable_grad(), frozen(*modules):
-            target = Target(potential, state, white)
+            target = Target(potential, state, white, given, draws, source)
             with torch.no_grad():
                 leaves = [_at_least_fp32(leaf) for leaf in target.leaves]
                 proposed = self._propose(target, leaves, source) if self.proposals else None
@@ -140,8 +152,16 @@ class Sampler:
 class Target:
     """U and its gradient over the leaves of a state, with the analytic white-noise terms."""
 
-    def __init__(self, potential: Potential, state: State, white: bool | Sequence[bool]):
-        self.potential = potential
+    def __init__(
+        self,
+        potential: Potential,
+        state: State,
+        white: bool | Sequence[bool],
+        given: Sequence[Tensor],
+        draws: Sequence[tuple[int, ...]],
+        noise: Noise,
+    ):
+        self.potential, self.given, self.draws, self.noise = potential, [g.detach() for g in given], draws, noise
         self.single = isinstance(state, Tensor)
         self.leaves = [state] if isinstance(state, Tensor) else list(state)
         self.white = [white] * len(self.leaves) if isinstance(white, bool) else list(white)
@@ -154,13 +174,13 @@ class Target:
 
     def energy(self, leaves: Sequence[Tensor]) -> Tensor:
         """The potential alone, ``(B,)``, at least fp32."""
-        return self._checked(self.potential(*leaves), leaves).detach()
+        return self._checked(self.potential(*leaves, *self._arguments(leaves)), leaves).detach()
 
     def value_and_grad(self, leaves: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """U ``(B,)`` and its gradient for each leaf, prior terms included."""
         with torch.enable_grad():
             inputs = [leaf.detach().requires_grad_(True) for leaf in leaves]
-            energy = self._checked(self.potential(*inputs), leaves)
+            energy = self._checked(self.potential(*inputs, *self._arguments(leaves)), leaves)
             grads = list(torch.autograd.grad(energy.sum(), inputs))
         energy = energy.detach()
         for index, (leaf, white) in enumerate(zip(leaves, self.white, strict=True)):
@@ -168,6 +188,11 @@ class Target:
                 energy = energy + 0.5 * squared_norm([leaf])
                 grads[index] = grads[index] + leaf
         return energy, grads
+
+    def _arguments(self, leaves: Sequence[Tensor]) -> list[Tensor]:
+        """What the potential takes besides the leaves, at this step."""
+        first = leaves[0]
+        return [*self.given, *(self.noise.normal((len(first), *shape), first) for shape in self.draws)]
 
     def _checked(self, energy: Tensor, leaves: Sequence[Tensor]) -> Tensor:
         if energy.shape != leaves[0].shape[:1]:

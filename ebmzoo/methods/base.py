@@ -6,7 +6,6 @@ import copy
 import inspect
 import warnings
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
@@ -18,7 +17,6 @@ from torch.optim import Optimizer
 import ebmzoo
 from ebmzoo.mcmc import GlobalNoise, Noise, Sampler, as_noise
 from ebmzoo.mcmc.chain import Callback
-from ebmzoo.objectives import Elbo, elbo, importance_weighted_bound
 
 from .factories import (
     DecoderFactory,
@@ -36,7 +34,6 @@ from .factories import (
 from .random_state import gathered, random_state, restore_random_state
 
 __all__ = [
-    "Autoencoding",
     "BoundsLikelihood",
     "DecoderFactory",
     "EncoderFactory",
@@ -295,40 +292,3 @@ class Method(L.LightningModule):
             states, self._rng_to_restore = self._rng_to_restore, None
             if len(states) == self.world_size:
                 restore_random_state(states[self.global_rank])
-
-
-class Autoencoding:
-    """Mixin of methods with an encoder, a decoder and a Gaussian likelihood p(x|z) = N(x; decoder(z), σ²).
-
-    The class it is mixed into has ``encoder``, ``decoder``, ``latent_dim``, ``log_sigma`` and ``noise``.
-    """
-
-    encoder: nn.Module
-    decoder: nn.Module
-    latent_dim: int
-    log_sigma: Tensor
-    noise: Noise
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z|x), both ``(B, latent_dim)``."""
-        mean, log_variance = self.encoder(x)
-        return mean, log_variance
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Mean of p(x|z), ``(B, *image_shape)``."""
-        return self.decoder(z)
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Decoded posterior means, ``(B, *image_shape)``."""
-        return self.decode(self.encode(x)[0])
-
-    def elbo(self, x: Tensor, noise: Noise | None = None) -> Elbo:
-        """The evidence lower bound and its pieces with one posterior draw, nats."""
-        xi = (noise or self.noise).normal((len(x), self.latent_dim), like=x)
-        return elbo(x, self.encoder, self.decoder, self.log_sigma, xi)
-
-    def log_likelihood_bound(self, x: Tensor, samples: int = 1, noise: None | int | Noise = None) -> Tensor:
-        """Importance-weighted lower bound of log p(x) with ``samples`` draws, ``(B,)`` nats; one draw is the ELBO's."""
-        source = as_noise(noise, x.device)
-        draw = partial(source.normal, like=x)
-        return importance_weighted_bound(x, self.encoder, self.decoder, self.log_sigma, draw, samples)

@@ -6,13 +6,12 @@ from contextlib import nullcontext
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Adam
 
 from ebmzoo.mcmc import Noise, as_noise, frozen
 from ebmzoo.mcmc.chain import Callback
-from ebmzoo.objectives import contrastive_gap, gaussian_kl, gaussian_log_prob, squared_error
+from ebmzoo.objectives import contrastive_gap, gaussian_kl, gaussian_log_prob, hinge, squared_error
 
 from .base import (
     DecoderFactory,
@@ -25,12 +24,13 @@ from .base import (
     build,
     spec,
 )
+from .mixins import EnergyBased
 
 Latent = Literal["likelihood", "mse", "none"]
 Upper = Literal["likelihood", "hinge"]
 
 
-class BiDVL(Method):
+class BiDVL(EnergyBased, Method):
     """Bi-level doubly variational learning: an energy learned without MCMC, from a generator's samples.
 
     Paper: Kan et al., "Bi-level Doubly Variational Learning for Energy-based Latent Variable Models",
@@ -147,7 +147,7 @@ class BiDVL(Method):
             generated = self.decode(self._draw(v)).to(v.dtype)
         if not self.offset:
             self._update_inference(generated)
-        self._update_energy(v, generated)
+        self.update_energy(v, generated, loss=hinge if self.upper == "hinge" else contrastive_gap, clock=True)
 
     def _draw(self, v: Tensor) -> Tensor:
         """One h ~ N(0, I) for each example."""
@@ -193,36 +193,11 @@ class BiDVL(Method):
         self.update("variational", self.latent_weight * kl.mean())
         self.report({"train/kl_model": kl})
 
-    def _update_energy(self, v: Tensor, generated: Tensor) -> None:
-        energy_data, energy_model = self.energy(torch.cat([v, generated])).chunk(2)
-        gap = contrastive_gap(energy_data, energy_model)
-        hinge = F.relu(1 + energy_data) + F.relu(1 - energy_model)
-        loss = hinge.mean() if self.upper == "hinge" else gap
-        self.update("energy", loss, clock=True)
-        self.report(
-            {
-                "train/energy_data": energy_data,
-                "train/energy_model": energy_model,
-                "train/energy_gap": gap,
-                "train/loss_energy": loss,
-            },
-            show=["train/energy_gap"],
-        )
-
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Reconstruction error and energy on held-out data."""
         v = self.data(batch)
         self.log("val/mse", squared_error(self.reconstruct(v), v).mean() / v[0].numel(), sync_dist=True)
         self.log("val/energy_data", self.energy(v).mean(), sync_dist=True)
-
-    def energy(self, x: Tensor) -> Tensor:
-        """The raw network output E(x), ``(B,)``; low means likely."""
-        energy = self.energy_network(x)
-        return energy if energy.dtype == torch.float64 else energy.float()
-
-    def score(self, x: Tensor) -> Tensor:
-        """−E(x), ``(B,)``: high means in-distribution."""
-        return -self.energy(x)
 
     def log_density(self, x: Tensor) -> Tensor:
         """−E(x), log p(x) up to log Z, ``(B,)`` nats."""

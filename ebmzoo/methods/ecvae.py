@@ -12,10 +12,9 @@ from torch.optim import Adam
 
 from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, as_noise
 from ebmzoo.mcmc.chain import Callback, Chain
-from ebmzoo.objectives import Penalty, contrastive_gap, squared_error
+from ebmzoo.objectives import Penalty, squared_error
 
 from .base import (
-    Autoencoding,
     DecoderFactory,
     EncoderFactory,
     EnergyFactory,
@@ -27,9 +26,10 @@ from .base import (
     gathered,
     spec,
 )
+from .mixins import Autoencoding, EnergyBased
 
 
-class ECVAE(Autoencoding, Method):
+class ECVAE(Autoencoding, EnergyBased, Method):
     """Energy-Calibrated VAE: an energy revises the decoder's samples by a short chain; the decoder learns to match.
 
     Paper: Luo et al., "Energy-Calibrated VAE with Test Time Free Lunch" (EC-VAE).
@@ -151,7 +151,8 @@ class ECVAE(Autoencoding, Method):
         generated = self.decoder(z).to(x.dtype)
         chain = self._revise(generated.detach(), self.sampler, self.noise)
         # 4: the energy.
-        self._update_energy(x, chain.state)
+        data = x + self.data_noise * self.noise.normal(x.shape, like=x) if self.data_noise else x
+        self.update_energy(data, chain.state)
         # 5: the VAE, on the pairs of this chain and, where they are kept, of the last ones.
         if self.fresh_chains:
             z = self.noise.normal(z.shape, like=z)
@@ -176,32 +177,15 @@ class ECVAE(Autoencoding, Method):
 
     def _revise(self, generated: Tensor, sampler: Sampler, noise: Noise, **call: Any) -> Chain[Tensor]:
         """Chains on E(x̃) + T·w·½‖x̃ − x̂‖², from x̂ (Eq. 1)."""
+        call.update(noise=noise, networks=[self.energy_network])
         weight = 0.5 * sampler.temperature * self.condition_weight
-        origin = generated.clone()
 
-        def potential(x: Tensor) -> Tensor:
+        def potential(x: Tensor, origin: Tensor) -> Tensor:
             return self.energy(x) + weight * squared_error(x, origin)
 
-        networks = [self.energy_network]
-        return sampler(potential if weight else self.energy, generated, noise=noise, networks=networks, **call)
-
-    def _update_energy(self, x: Tensor, revised: Tensor) -> None:
-        data = x + self.data_noise * self.noise.normal(x.shape, like=x) if self.data_noise else x
-        energy_data, energy_model = self.energy(torch.cat([data, revised])).chunk(2)
-        gap = contrastive_gap(energy_data, energy_model)
-        loss = gap
-        for penalty in self.penalties:
-            loss = loss + penalty(self.energy_network, data, revised, energy_data, energy_model)
-        self.update("energy", loss)
-        self.report(
-            {
-                "train/energy_data": energy_data,
-                "train/energy_model": energy_model,
-                "train/energy_gap": gap,
-                "train/loss_energy": loss,
-            },
-            show=["train/energy_gap"],
-        )
+        if not weight:
+            return sampler(self.energy, generated, **call)
+        return sampler(potential, generated, given=[generated.clone()], **call)
 
     def _update_vae(self, x: Tensor, calibration: Tensor, *, clock: bool) -> None:
         bound = self.elbo(x)
@@ -240,15 +224,6 @@ class ECVAE(Autoencoding, Method):
         self.log("val/elbo", self.elbo(x, self.validation_noise(batch_idx)).bound.mean(), sync_dist=True)
         self.log("val/mse", squared_error(self.reconstruct(x), x).mean() / x[0].numel(), sync_dist=True)
         self.log("val/energy_data", self.energy(x).mean(), sync_dist=True)
-
-    def energy(self, x: Tensor) -> Tensor:
-        """The raw network output E(x), ``(B,)``; low means likely."""
-        energy = self.energy_network(x)
-        return energy if energy.dtype == torch.float64 else energy.float()
-
-    def score(self, x: Tensor) -> Tensor:
-        """−E(x), ``(B,)``: high means in-distribution."""
-        return -self.energy(x)
 
     def log_density(self, x: Tensor) -> Tensor:
         """−E(x)/T up to log Z, ``(B,)`` nats."""

@@ -14,7 +14,6 @@ from ebmzoo.mcmc.chain import Callback
 from ebmzoo.objectives import squared_error
 
 from .base import (
-    Autoencoding,
     DecoderFactory,
     EncoderFactory,
     ImageShape,
@@ -24,6 +23,7 @@ from .base import (
     build,
     spec,
 )
+from .mixins import Autoencoding
 
 
 class VAE(Autoencoding, Method):

@@ -13,17 +13,18 @@ from torch.optim import Adam
 
 from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, as_noise, frozen
 from ebmzoo.mcmc.chain import Callback, Chain
-from ebmzoo.objectives import Penalty, contrastive_gap, squared_error
+from ebmzoo.objectives import Penalty, squared_error
 from ebmzoo.optim import ThreeSigmaAdam
 
 from .base import EnergyFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, gathered, spec
+from .mixins import EnergyBased
 from .vaebm_space import Kind, Name, Space, State
 from .vaebm_vae import StageOne, load_vae
 
 VAEFactory = Callable[[ImageShape], nn.Module]
 
 
-class VAEBM(StageOne, Method):
+class VAEBM(StageOne, EnergyBased, Method):
     """VAEBM: a VAE lays out the modes, an energy on x rules out what is not data; chains run in the VAE's white noise.
 
     Paper: Xiao et al., "VAEBM: A Symbiosis between Variational Autoencoders and Energy-based Models", ICLR 2021.
@@ -188,7 +189,7 @@ class VAEBM(StageOne, Method):
             self.replay.push(*chain.state[0 if self.replay_x else 1 :])
         # 3: the energy.
         negatives = self._space.data(chain.state, self.negatives)
-        self._update_energy(x, negatives)
+        self.update_energy(x, negatives, clock=True)
         # 4: the decoder.
         if "decoder" in self._players:
             self._update_decoder(x)
@@ -214,23 +215,6 @@ class VAEBM(StageOne, Method):
     def _walk(self, start: State, sampler: Sampler, noise: Noise, **call: Any) -> Chain[State]:
         space, networks = self._space, [self.vae, self.energy_network]
         return sampler(space.potential, start, noise=noise, networks=networks, white=space.white, **call)
-
-    def _update_energy(self, x: Tensor, negatives: Tensor) -> None:
-        energy_data, energy_model = self.energy(torch.cat([x, negatives])).chunk(2)
-        gap = contrastive_gap(energy_data, energy_model)
-        loss = gap
-        for penalty in self.penalties:
-            loss = loss + penalty(self.energy_network, x, negatives, energy_data, energy_model)
-        self.update("energy", loss, clock=True)
-        self.report(
-            {
-                "train/energy_data": energy_data,
-                "train/energy_model": energy_model,
-                "train/energy_gap": gap,
-                "train/loss_energy": loss,
-            },
-            show=["train/energy_gap"],
-        )
 
     def _update_decoder(self, like: Tensor) -> None:
         """Eq. 21: the energy of fresh samples of the VAE goes down, the energy fixed."""
@@ -266,11 +250,6 @@ class VAEBM(StageOne, Method):
         self.log("val/elbo", (log_likelihood - kl.sum(0)).mean(), sync_dist=True)
         self.log("val/mse", squared_error(self.reconstruct(x), x).mean() / x[0].numel(), sync_dist=True)
         self.log("val/energy_data", self.energy(x).mean(), sync_dist=True)
-
-    def energy(self, x: Tensor) -> Tensor:
-        """The raw network output E(x), ``(B,)``; low means likely beyond what the VAE says."""
-        energy = self.energy_network(x)
-        return energy if energy.dtype == torch.float64 else energy.float()
 
     @torch.no_grad()
     def score(self, x: Tensor) -> Tensor:

@@ -89,6 +89,31 @@ def test_the_analytic_white_prior_is_the_written_one(sampler):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+def test_what_is_given_is_a_constant_of_the_potential(sampler):
+    x, origin = start(5, 2), 2 * start(5, 2)
+
+    def pulled(x, origin):
+        return quartic(x) + (x - origin).square().sum(1)
+
+    chain = sampler(pulled, x, noise=2, given=[origin.requires_grad_(True)])
+    closed = sampler(lambda x: pulled(x, origin.detach()), x, noise=2)
+    assert torch.equal(chain.state, closed.state) and not chain.state.requires_grad
+
+
+def test_a_noisy_potential_sees_fresh_noise_at_every_step_by_hand():
+    x, noise = start(5, 2), as_noise(4)
+    expected = x
+    for _ in range(3):
+        drawn = noise.normal((5, 2), x)
+        expected = expected - 0.05 * 4 * (expected + drawn) ** 3 + 0.1**0.5 * noise.normal((5, 2), x)
+    chain = Langevin(3, 0.1)(lambda x, xi: quartic(x + xi), x, noise=4, draws=[(2,)])
+    torch.testing.assert_close(chain.state, expected, rtol=1e-12, atol=1e-12)
+    for sampler in (MALA(1), HMC(1), Langevin(1, proposals=1)):
+        with pytest.raises(ValueError, match="one fixed density"):
+            sampler(lambda x, xi: quartic(x + xi), x, draws=[(2,)], white=True)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
 def test_nothing_moves_and_nothing_escapes(sampler):
     net = conv_energy().train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
