@@ -2,6 +2,7 @@
 
 from ebmzoo.metrics.digit_classifier import DigitClassifier, load_digit_classifier
 from ebmzoo.metrics.digit_classifier import report as classifier_report
+from ebmzoo.metrics.digit_classifier import stacked_report
 from ebmzoo.metrics.extractors import find_extractor
 from ebmzoo.metrics.fidelity import METRICS, StreamingFID, fidelity, frechet_distance, metric_settings
 from ebmzoo.metrics.modes import Modes, mode_coverage
@@ -25,5 +26,6 @@ __all__ = [
     "metric_settings",
     "mode_coverage",
     "nearest_neighbours",
+    "stacked_report",
     "versions",
 ]
