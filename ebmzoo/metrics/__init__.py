@@ -1,8 +1,7 @@
 """What is measured: fidelity, modes, copying, and the protocol without which no number exists."""
 
-from ebmzoo.metrics.digit_classifier import DigitClassifier, load_digit_classifier
+from ebmzoo.metrics.digit_classifier import DigitClassifier, load_digit_classifier, stacked_report
 from ebmzoo.metrics.digit_classifier import report as classifier_report
-from ebmzoo.metrics.digit_classifier import stacked_report
 from ebmzoo.metrics.extractors import find_extractor
 from ebmzoo.metrics.fidelity import METRICS, StreamingFID, fidelity, frechet_distance, metric_settings
 from ebmzoo.metrics.modes import Modes, mode_coverage

@@ -25,7 +25,16 @@ from torch.nn import functional
 from ebmzoo.images import from_uint8
 from ebmzoo.metrics.modes import share_divergence
 
-__all__ = ["WEIGHTS", "DigitClassifier", "accuracy", "load_digit_classifier", "sha256_of", "report", "stacked_report", "train"]
+__all__ = [
+    "WEIGHTS",
+    "DigitClassifier",
+    "accuracy",
+    "load_digit_classifier",
+    "sha256_of",
+    "report",
+    "stacked_report",
+    "train",
+]
 
 SIDE = 8
 CLASSES = 10
