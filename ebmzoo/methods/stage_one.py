@@ -86,7 +86,7 @@ class StageOne(TakesVAE):
     def log_likelihood_bound(self, x: Tensor, samples: int = 1, noise: None | int | Noise = None) -> Tensor:
         """Importance-weighted lower bound of the VAE's log p(x) with ``samples`` draws, ``(B,)`` nats.
 
-        The bound of the whole model is this − E(x) − log Z, and log Z is not known.
+        That of VAEBM's whole model is this − E(x) − log Z, and log Z is not known.
         """
         draw = partial(as_noise(noise, x.device).normal, like=x)
         weights = [latent_log_weight(x, self.vae.infer(x, draw)) for _ in range(samples)]
