@@ -14,7 +14,7 @@ from ebmzoo.cli.main import main
 from ebmzoo.methods import Method
 
 ROOT = Path(__file__).parent.parent
-BASE = re.compile(r"overrides? of (?:any )?`(\w+)(?:_\*`|`)")
+BASE = re.compile(r"[Oo]verrides? of (?:any )?`(\w+)(?:_\*`|`)")
 
 
 def ablations():
@@ -42,6 +42,8 @@ SMALL = {
         "kl_warmup": 0,
         "vae.init_args": {"width": 16, "latents": 2, "cells": 1},
     },
+    "ebm": {"energy.init_args": {"width": 8, "head": 16}},
+    "wgan": {"energy.init_args": {"width": 8, "head": 16}},
     "bidvl": {"latent_dim": 8, **{f"{part}.init_args": {"width": 8} for part in ("encoder", "decoder", "energy")}},
 }
 
@@ -81,7 +83,7 @@ def built(printed, image_shape):
 
 def test_every_method_of_a_paper_has_some():
     bases = {parameters.values[0] for parameters in ablations()}
-    assert {"ecvae_cifar", "vaebm_cifar", "bidvl_cifar"} <= bases
+    assert {"ecvae_cifar", "vaebm_cifar", "bidvl_cifar", "ebm_cifar", "wgan_cifar"} <= bases
 
 
 @pytest.mark.parametrize(("base", "words"), ablations())
