@@ -15,6 +15,7 @@ from ebmzoo.methods import (
     VAEBM,
     BiDVL,
     BoundsLikelihood,
+    DualMCMC,
     Encodes,
     HasEnergy,
     Reconstructs,
@@ -49,6 +50,11 @@ def vaebm(**settings):
     return VAEBM(SHAPE, base, spec(MLPEnergy, width=16, depth=1), sampler=Langevin(3, 1e-2), **settings)
 
 
+def dual_mcmc(**settings):
+    chains = {"sampler": Langevin(3, 0.2, 1e-4), "latent_sampler": Langevin(2)}
+    return DualMCMC(SHAPE, **PARTS, energy=spec(MLPEnergy, width=16, depth=1), latent_dim=4, **{**chains, **settings})
+
+
 METHODS = {
     "vae": vae,
     "ecvae": ecvae,
@@ -58,6 +64,10 @@ METHODS = {
     "bidvl": bidvl,
     "bidvl with all its options": lambda: bidvl(
         ratio_bias=True, latent="mse", offset=False, upper="hinge", lower_steps=2, grad_clip=1.0
+    ),
+    "dual-mcmc": dual_mcmc,
+    "dual-mcmc with all its options": lambda: dual_mcmc(
+        z_init="noise", generator_steps=2, pair_memory=350, fresh_chains=True, data_noise=0.1, grad_clip=1.0
     ),
     "vaebm": vaebm,
     "vaebm, persistent, from its VAE on": lambda: vaebm(
@@ -108,7 +118,7 @@ def test_contract(make):
     assert method.score(x).shape == (5,)
     assert isinstance(method, Encodes) and [part.shape for part in method.encode(x)] == [(5, 4), (5, 4)]
     assert isinstance(method, Reconstructs) and method.reconstruct(x).shape == x.shape
-    assert isinstance(method, HasEnergy) == isinstance(method, ECVAE | BiDVL | VAEBM)
+    assert isinstance(method, HasEnergy) == isinstance(method, ECVAE | BiDVL | DualMCMC | VAEBM)
     assert isinstance(method, BoundsLikelihood) == isinstance(method, ECVAE | VAE | VAEBM)
     if not isinstance(method, BoundsLikelihood):
         return
