@@ -52,7 +52,8 @@ class DualMCMCEncoder(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.xavier_normal_(layer.weight)
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map `x` (B, C, S, S) in [-1, 1] to the mean and the log-variance, both (B, latent_dim)."""
