@@ -1,4 +1,4 @@
-"""The papers' ablations in docs/methods.md are overrides of shipped configs: each is understood, and trains."""
+"""The papers' ablations on the pages of docs/methods are overrides of shipped configs: each is understood, and trains."""
 
 import re
 import shlex
@@ -14,13 +14,14 @@ from ebmzoo.cli.main import main
 from ebmzoo.methods import Method
 
 ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs" / "methods").glob("*.md"))
 BASE = re.compile(r"[Oo]verrides? of (?:any )?`(\w+)(?:_\*`|`)")
 
 
 def ablations():
     """(config, row, words) of every table row whose cell is an override, under the config named last above it."""
     base, found = "", []
-    for line in (ROOT / "docs" / "methods.md").read_text().splitlines():
+    for line in [line for page in PAGES for line in page.read_text().splitlines()]:
         named = BASE.search(line)
         if named:
             base = named[1] if (ROOT / "configs" / f"{named[1]}.yaml").is_file() else f"{named[1]}_cifar"

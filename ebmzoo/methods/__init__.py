@@ -2,6 +2,7 @@
 
 from .base import BoundsLikelihood, Encodes, HasEnergy, Method, Reconstructs, Samples, Scores
 from .bidvl import BiDVL
+from .dual_mcmc import DualMCMC
 from .ebm import EBM
 from .ecvae import ECVAE
 from .gan import GAN
@@ -18,6 +19,7 @@ __all__ = [
     "WGAN",
     "BiDVL",
     "BoundsLikelihood",
+    "DualMCMC",
     "Encodes",
     "HasEnergy",
     "Method",
