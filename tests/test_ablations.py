@@ -1,4 +1,4 @@
-"""The papers' ablations on the pages of docs/methods are overrides of shipped configs: each is understood, and trains."""
+"""The papers' ablations in docs/methods are overrides of shipped configs: each is understood, and trains."""
 
 import re
 import shlex
