@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         Toy2D,
     )
     from ebmzoo.mcmc import HMC, MALA, Langevin
-    from ebmzoo.methods import ECVAE, VAE, VAEBM, BiDVL, Method
+    from ebmzoo.methods import ECVAE, VAE, VAEBM, BiDVL, DenoisingEBM, Method
 
 __version__ = "0.1.0"
 
@@ -64,7 +64,7 @@ _ROOMS = {
         "Toy2D",
     ),
     "mcmc": ("HMC", "MALA", "Langevin"),
-    "methods": ("BiDVL", "ECVAE", "Method", "VAE", "VAEBM"),
+    "methods": ("BiDVL", "DenoisingEBM", "ECVAE", "Method", "VAE", "VAEBM"),
 }
 
 __all__ = [
@@ -83,6 +83,7 @@ __all__ = [
     "CelebA",
     "CelebAHQ",
     "DataModule",
+    "DenoisingEBM",
     "Digits",
     "Evaluate",
     "Gaussians25",

@@ -2,6 +2,7 @@
 
 from .base import BoundsLikelihood, Encodes, HasEnergy, Method, Reconstructs, Samples, Scores
 from .bidvl import BiDVL
+from .denoising_ebm import DenoisingEBM
 from .ecvae import ECVAE
 from .vae import VAE
 from .vaebm import VAEBM
@@ -12,6 +13,7 @@ __all__ = [
     "VAEBM",
     "BiDVL",
     "BoundsLikelihood",
+    "DenoisingEBM",
     "Encodes",
     "HasEnergy",
     "Method",

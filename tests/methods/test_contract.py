@@ -8,13 +8,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim import Adam
 
 from ebmzoo.data import Digits
-from ebmzoo.mcmc import Langevin, as_noise
+from ebmzoo.mcmc import AnnealedLangevin, Langevin, as_noise
 from ebmzoo.methods import (
     ECVAE,
     VAE,
     VAEBM,
     BiDVL,
     BoundsLikelihood,
+    DenoisingEBM,
     Encodes,
     HasEnergy,
     Reconstructs,
@@ -22,7 +23,7 @@ from ebmzoo.methods import (
     Scores,
 )
 from ebmzoo.methods.base import build, plain, spec
-from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy
 
 from .conftest import quiet_trainer
 
@@ -49,6 +50,12 @@ def vaebm(**settings):
     return VAEBM(SHAPE, base, spec(MLPEnergy, width=16, depth=1), sampler=Langevin(3, 1e-2), **settings)
 
 
+def denoising_ebm(**settings):
+    denoiser = spec(MLPDenoiser, width=16, depth=1)
+    steps = {"semantic_sampler": AnnealedLangevin(2, 0.2), "texture_sampler": AnnealedLangevin(3, 0.1)}
+    return DenoisingEBM(SHAPE, denoiser, PARTS["decoder"], latent_dim=4, **steps, **settings)
+
+
 METHODS = {
     "vae": vae,
     "ecvae": ecvae,
@@ -58,6 +65,18 @@ METHODS = {
     "bidvl": bidvl,
     "bidvl with all its options": lambda: bidvl(
         ratio_bias=True, latent="mse", offset=False, upper="hinge", lower_steps=2, grad_clip=1.0
+    ),
+    "denoising ebm": denoising_ebm,
+    "denoising ebm with all its options": lambda: denoising_ebm(
+        code_weight=1.0,
+        contrast_every=2,
+        contrast_start=3,
+        contrast_sigma=0.4,
+        chains=50,
+        kernel="residual",
+        denoise_sigma=0.1,
+        texture_refine=AnnealedLangevin(4, 0.1, sigma_end=0.1),
+        grad_clip=1.0,
     ),
     "vaebm": vaebm,
     "vaebm, persistent, from its VAE on": lambda: vaebm(
@@ -108,7 +127,7 @@ def test_contract(make):
     assert method.score(x).shape == (5,)
     assert isinstance(method, Encodes) and [part.shape for part in method.encode(x)] == [(5, 4), (5, 4)]
     assert isinstance(method, Reconstructs) and method.reconstruct(x).shape == x.shape
-    assert isinstance(method, HasEnergy) == isinstance(method, ECVAE | BiDVL | VAEBM)
+    assert isinstance(method, HasEnergy) == isinstance(method, ECVAE | BiDVL | VAEBM | DenoisingEBM)
     assert isinstance(method, BoundsLikelihood) == isinstance(method, ECVAE | VAE | VAEBM)
     if not isinstance(method, BoundsLikelihood):
         return
@@ -162,7 +181,7 @@ def test_checkpoints_hold_tensors_and_primitives_only(make, tmp_path):
     assert checkpoint["ebmzoo"]["class_path"].startswith("ebmzoo.methods.")
     parts = checkpoint["hyper_parameters"]
     parts = parts["vae"]["init_args"] if "vae" in parts else parts
-    assert parts["encoder"]["class_path"] == "ebmzoo.networks.mlp.MLPEncoder"
+    assert parts["decoder"]["class_path"] == "ebmzoo.networks.mlp.MLPDecoder"
 
 
 def test_hyper_parameters_are_plain_data_that_can_be_built_again():
