@@ -60,9 +60,9 @@ class DenoisingEBM(Method):
         levels: S, the number of its levels in geometric sequence; the paper: 128.
         code_weight: weight in the denoiser's loss of the decoder's, whose gradient then reaches the encoder; the
             paper's h learns alone: 0.
-        contrast_every: L; 0 leaves the contrast out. The paper: 3.
+        contrast_every: L; the paper: 3.
         contrast_start: iterations before the first contrast.
-        contrast_weight: factor on both contrasts; the paper: 1.
+        contrast_weight: factor on both contrasts; 0 leaves them and their chains out. The paper: 1.
         contrast_sigma: the noise level of the contrast; None is each example's own, as in the paper.
         chains: number of chains; None is the batch's size.
         semantic_sampler, texture_sampler: the training chains, step sizes in units of σ²; the paper: 20 and 90 steps
@@ -148,7 +148,7 @@ class DenoisingEBM(Method):
         # 5: both networks by their own losses.
         z = self._update_reconstruction(x, sigma)
         iteration = self.global_step
-        if not self.contrast_every or iteration % self.contrast_every or iteration <= self.contrast_start:
+        if not self.contrast_weight or iteration % self.contrast_every or iteration <= self.contrast_start:
             return
         # 7 to 13: the chains.
         n = min(self.chains or len(x), len(x))

@@ -151,7 +151,9 @@ class MLPDenoiser(Denoiser):
         latent_dim: size of the code.
         width: width of the hidden layers.
         depth: number of hidden layers, of each half.
-        input_scale: fixed factor on F's input, which has unit variance: larger for finer structure.
+        input_scale: fixed factor on F's input, which has unit variance.
+        octaves: number of doublings k from 0 at which sin and cos of 2^k times that are further inputs: what gaps
+            between modes are drawn with (on the 25 Gaussians 3 of them, scale 3, say more than any scale alone).
         sigma_data: σ_d, the data's standard deviation.
 
     Example:
@@ -167,18 +169,22 @@ class MLPDenoiser(Denoiser):
         width: int = 256,
         depth: int = 2,
         input_scale: float = 1.0,
+        octaves: int = 0,
         sigma_data: float = 1.0,
     ) -> None:
         super().__init__(image_shape, latent_dim, sigma_data)
-        self.input_scale = input_scale
-        size, sigma = math.prod(image_shape), 16
-        self.embed = SigmaEmbedding(sigma)
-        self.encoder = mlp(size + sigma, latent_dim, width, depth, "silu")
-        self.decoder = mlp(size + sigma + latent_dim, size, width, depth, "silu")
+        self.input_scale, self.octaves = input_scale, octaves
+        size, level = math.prod(image_shape), 16
+        inputs = (1 + 2 * octaves) * size + level
+        self.embed = SigmaEmbedding(level)
+        self.encoder = mlp(inputs, latent_dim, width, depth, "silu")
+        self.decoder = mlp(inputs + latent_dim, size, width, depth, "silu")
 
     def down(self, x: Tensor, log_sigma: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The input itself, and the code before it is scaled."""
-        h = torch.cat([self.input_scale * x.flatten(1), self.embed(log_sigma)], 1)
+        """The inputs themselves, and the code before it is scaled."""
+        x = self.input_scale * x.flatten(1)
+        waves = [wave(2**k * x) for k in range(self.octaves) for wave in (torch.sin, torch.cos)]
+        h = torch.cat([x, *waves, self.embed(log_sigma)], 1)
         return [h], self.encoder(h)
 
     def up(self, features: list[Tensor], z: Tensor, log_sigma: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ def algorithm_1(model, x, noise, iteration, contrast_every=1, contrast_start=0, 
     decoding = error(model.decoder(z), x).mean()
     steps = descend(denoising + code_weight * decoding, model.denoiser)
     apply(steps + descend(decoding, model.decoder))
-    if not contrast_every or iteration % contrast_every or iteration <= contrast_start:
+    if not contrast_weight or iteration % contrast_every or iteration <= contrast_start:
         return
     n = chains
     x, z, sigma = x[:n], z[:n].detach(), sigma[:n]
@@ -116,7 +116,7 @@ def algorithm_1(model, x, noise, iteration, contrast_every=1, contrast_start=0, 
 
 OPTIONS = {
     "the paper's": {},
-    "without contrast": {"contrast_every": 0},
+    "without contrast": {"contrast_weight": 0.0},
     "every second iteration": {"contrast_every": 2},
     "after a start": {"contrast_start": 1},
     "the code learns from the decoder": {"code_weight": 0.5},

@@ -15,6 +15,7 @@ DENOISERS = {
     "unet, deep": lambda: UNetDenoiser((3, 16, 8), 6, width=4, multipliers=(1, 2, 3), blocks=2),
     "unet, one level": lambda: UNetDenoiser((1, 4, 4), 6, width=4, multipliers=(1,), blocks=1),
     "mlp": lambda: MLPDenoiser((2,), 6, width=16, input_scale=3.0, sigma_data=2.8),
+    "mlp, waves": lambda: MLPDenoiser((2,), 6, width=16, depth=1, input_scale=3.0, octaves=2, sigma_data=2.8),
 }
 
 
@@ -117,6 +118,14 @@ def test_a_copy_is_equal_and_meta_has_the_same_shapes(case):
         with torch.device("meta"):
             ghost = build()
         assert [p.shape for p in ghost.parameters()] == [p.shape for p in build().parameters()]
+
+
+def test_waves_are_sines_and_cosines_of_doubled_inputs():
+    network, x = MLPDenoiser((2,), 6, width=16, input_scale=3.0, octaves=2), torch.randn(5, 2)
+    ((inputs,), _) = network.down(x, torch.zeros(5))
+    expected = torch.cat([3 * x, (3 * x).sin(), (3 * x).cos(), (6 * x).sin(), (6 * x).cos()], 1)
+    torch.testing.assert_close(inputs[:, :10], expected)
+    assert inputs.shape == (5, 26)  # and 16 that tell the level
 
 
 @pytest.mark.parametrize(
