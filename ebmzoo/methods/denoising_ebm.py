@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from ebmzoo.mcmc import AnnealedLangevin, Noise, as_noise, frozen
-from ebmzoo.mcmc.chain import Callback
-from ebmzoo.objectives import contrastive_gap, squared_error
+from ebmzoo.mcmc.chain import Callback, per_example
+from ebmzoo.objectives import contrastive_gap, denoising_loss, squared_error
 
 from .base import DecoderFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, spec
 from .denoising_ebm_chains import Chains, Kernel, Start, TwoStage, semantic_energy, texture_energy
@@ -77,6 +77,9 @@ class DenoisingEBM(Method):
         denoiser_schedule, decoder_schedule: make their learning-rate schedules, stepped every iteration.
         grad_clip: largest norm of a player's gradient.
 
+    Raises:
+        ValueError: if the ladder has no levels, or contrast_every is below 1.
+
     Example:
         >>> from ebmzoo.networks import MLPDecoder, MLPDenoiser
         >>> DenoisingEBM((2,), MLPDenoiser, MLPDecoder, latent_dim=4).sample(3, steps=2, noise=0).shape
@@ -118,6 +121,8 @@ class DenoisingEBM(Method):
             raise ValueError(
                 f"the ladder needs 0 < sigma_min < sigma_max and 2 levels, not {sigma_min}, {sigma_max} and {levels}"
             )
+        if contrast_every < 1:
+            raise ValueError(f"contrast_every must be at least 1, not {contrast_every}: contrast_weight 0 has none")
         self.denoiser = build(denoiser, self.image_shape, latent_dim)
         self.decoder = build(decoder, self.image_shape, latent_dim)
         self.latent_dim, self.code_weight = latent_dim, code_weight
@@ -125,14 +130,8 @@ class DenoisingEBM(Method):
         self.contrast_every, self.contrast_start = contrast_every, contrast_start
         self.contrast_weight, self.contrast_sigma, self.chains = contrast_weight, contrast_sigma, chains
         self.sampler = TwoStage(semantic_sampler, texture_sampler, kernel)
-        self.refine = TwoStage(
-            semantic_refine or semantic_sampler,
-            texture_refine or texture_sampler,
-            kernel,
-            start,
-            sigma_max,
-            denoise_sigma,
-        )
+        test_time = semantic_refine or semantic_sampler, texture_refine or texture_sampler
+        self.refine = TwoStage(*test_time, kernel, start, sigma_max, denoise_sigma)
         self.energy_sigma, self.energy_draws = energy_sigma, energy_draws
         self._denoiser = denoiser_optimizer, denoiser_schedule
         self._decoder = decoder_optimizer, decoder_schedule
@@ -164,17 +163,15 @@ class DenoisingEBM(Method):
         ratio = math.log(self.sigma_min / self.sigma_max) / (self.levels - 1)
         return self.sigma_max * (ratio * index.to(like.dtype)).exp()
 
-    def _denoise(self, x: Tensor, sigma: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
-        """The weighted loss ``(B,)`` (Eq. 1), r and the code of x̃."""
-        noisy = x + sigma.view(-1, *[1] * (x.ndim - 1)) * noise.normal(x.shape, like=x)
+    def _reconstruct(self, x: Tensor, sigma: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """The denoiser's loss ``(B,)`` (Eq. 1) and the code of x̃."""
+        noisy = x + per_example(sigma, x) * noise.normal(x.shape, like=x)
         r, z = (value.to(x.dtype) for value in self.denoiser(noisy, sigma))
-        data = self.denoiser.sigma_data
-        weight = (sigma.square() + data**2) / (sigma * data).square()
-        return weight * squared_error(r, x), r, z
+        return denoising_loss(r, x, sigma, self.denoiser.sigma_data), z
 
     def _update_reconstruction(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Eqs. 1 and 13; returns the codes of the batch."""
-        loss, _, z = self._denoise(x, sigma, self.noise)
+        loss, z = self._reconstruct(x, sigma, self.noise)
         total = loss.mean()
         if self.code_weight:
             with frozen(self.decoder):
@@ -225,7 +222,7 @@ class DenoisingEBM(Method):
         """The denoiser's loss, the code's reconstruction error and the energy on held-out data."""
         x, noise = self.data(batch), self.validation_noise(batch_idx)
         sigma = self._levels(noise.integers(self.levels, (len(x),), like=x), x)
-        self.log("val/loss_denoiser", self._denoise(x, sigma, noise)[0].mean(), sync_dist=True)
+        self.log("val/loss_denoiser", self._reconstruct(x, sigma, noise)[0].mean(), sync_dist=True)
         self.log("val/mse", squared_error(self.reconstruct(x), x).mean() / x[0].numel(), sync_dist=True)
         self.log("val/energy_data", self.energy(x).mean(), sync_dist=True)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ebmzoo.mcmc import AnnealedLangevin, Noise, frozen
-from ebmzoo.mcmc.chain import Callback, Chain
+from ebmzoo.mcmc.chain import Callback, Chain, per_example
 from ebmzoo.objectives import squared_error
 
 __all__ = ["Chains", "Kernel", "Start", "TwoStage", "semantic_energy", "texture_energy"]
@@ -39,7 +39,7 @@ def texture_energy(
     """
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
     with torch.set_grad_enabled(torch.is_grad_enabled() and kernel == "gradient"):
-        r = denoiser(x + sigma.view(-1, *[1] * (x.ndim - 1)) * eps, sigma)[0].to(x.dtype)
+        r = denoiser(x + per_example(sigma, x) * eps, sigma)[0].to(x.dtype)
     return squared_error(x, r) / (2 * sigma.square())
 
 

@@ -228,6 +228,8 @@ def test_reconstruction_is_what_the_code_keeps(digits):
     assert torch.equal(model.denoise(digits, 0.5), model.denoiser(digits, level(8, 0.5))[0])
 
 
-def test_a_ladder_without_rungs_is_one_clear_line():
+def test_what_it_cannot_be_is_one_clear_line():
     with pytest.raises(ValueError, match="0 < sigma_min < sigma_max and 2 levels, not 1.0, 0.5 and 5"):
         method(sigma_min=1.0, sigma_max=0.5)
+    with pytest.raises(ValueError, match="contrast_every must be at least 1, not 0"):
+        method(contrast_every=0)
