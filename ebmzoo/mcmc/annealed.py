@@ -64,9 +64,15 @@ class AnnealedLangevin(Langevin):
         return sum(self._level(sigma).noise_floor(dimensions, 1) for sigma in self.sigmas(steps))
 
     def _level(self, sigma: float) -> Langevin:
-        shared = {"grad_clamp": self.grad_clamp, "max_drift": self.max_drift}
-        size = self.step_size * sigma**2
-        return Langevin(1, size, self.temperature, bounds=self.bounds, noise_first=self.noise_first, **shared)
+        return Langevin(
+            steps=1,
+            step_size=self.step_size * sigma**2,
+            temperature=self.temperature,
+            grad_clamp=self.grad_clamp,
+            max_drift=self.max_drift,
+            bounds=self.bounds,
+            noise_first=self.noise_first,
+        )
 
     def _run(
         self, target: Target, leaves: list[Tensor], steps: int, noise: Noise, callback: Callback | None
