@@ -33,8 +33,8 @@ class AnnealedLangevin(Langevin):
         >>> potential = lambda x, sigma: 0.5 * (x / sigma).square().sum(1)
         >>> sampler = AnnealedLangevin(steps=200, step_size=0.5, sigma=3.0, sigma_end=0.5)
         >>> chain = sampler(potential, torch.zeros(500, 2), noise=0)
-        >>> round(float(chain.state.std()), 1)
-        0.5
+        >>> 0.5 < float(chain.state.std()) < 0.6
+        True
     """
 
     sigma: float = 1.0
