@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         Toy2D,
     )
     from ebmzoo.mcmc import HMC, MALA, Langevin
-    from ebmzoo.methods import EBM, ECVAE, GAN, VAE, VAEBM, WGAN, BiDVL, DualMCMC, Method
+    from ebmzoo.methods import EBM, ECVAE, GAN, VAE, VAEBM, WGAN, BiDVL, DenoisingEBM, DualMCMC, Method
 
 __version__ = "0.1.0"
 
@@ -64,7 +64,7 @@ _ROOMS = {
         "Toy2D",
     ),
     "mcmc": ("HMC", "MALA", "Langevin"),
-    "methods": ("BiDVL", "DualMCMC", "EBM", "ECVAE", "GAN", "Method", "VAE", "VAEBM", "WGAN"),
+    "methods": ("BiDVL", "DenoisingEBM", "DualMCMC", "EBM", "ECVAE", "GAN", "Method", "VAE", "VAEBM", "WGAN"),
 }
 
 __all__ = [
@@ -86,6 +86,7 @@ __all__ = [
     "CelebA",
     "CelebAHQ",
     "DataModule",
+    "DenoisingEBM",
     "Digits",
     "DualMCMC",
     "Evaluate",

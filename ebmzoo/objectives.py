@@ -46,6 +46,23 @@ def squared_error(x: Tensor, y: Tensor) -> Tensor:
     return (x - y).flatten(1).square().sum(1)
 
 
+def denoising_loss(r: Tensor, x: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
+    """w(σ)·‖r − x‖² with w = (σ² + σ_d²)/(σ·σ_d)², which gives all noise levels about the same weight (EDM, Table 1).
+
+    Args:
+        r: the denoised examples.
+        x: the clean ones.
+        sigma: noise level of each, ``(B,)``.
+        sigma_data: σ_d, the data's standard deviation.
+
+    Example:
+        >>> denoising_loss(torch.ones(1, 2), torch.zeros(1, 2), torch.tensor([0.5]), 0.5).item()
+        16.0
+    """
+    weight = (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
+    return weight * squared_error(r, x)
+
+
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, diag exp(log_variance)) ‖ N(0, I)), both arguments ``(B, d)``.
 

@@ -1,5 +1,6 @@
 """The shared Markov chain Monte Carlo kernels: torch only, no networks, no methods."""
 
+from .annealed import AnnealedLangevin
 from .chain import Chain, Sampler
 from .frozen import frozen
 from .hmc import HMC
@@ -10,6 +11,7 @@ from .replay import ReplayBuffer
 __all__ = [
     "HMC",
     "MALA",
+    "AnnealedLangevin",
     "Chain",
     "GeneratorNoise",
     "GlobalNoise",

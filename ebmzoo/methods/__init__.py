@@ -2,6 +2,7 @@
 
 from .base import BoundsLikelihood, Encodes, HasEnergy, Method, Reconstructs, Samples, Scores
 from .bidvl import BiDVL
+from .denoising_ebm import DenoisingEBM
 from .dual_mcmc import DualMCMC
 from .ebm import EBM
 from .ecvae import ECVAE
@@ -20,6 +21,7 @@ __all__ = [
     "BiDVL",
     "BoundsLikelihood",
     "DualMCMC",
+    "DenoisingEBM",
     "Encodes",
     "HasEnergy",
     "Method",

@@ -11,6 +11,7 @@ from ebmzoo.networks.mlp import MLPDecoder, MLPEncoder, MLPEnergy
 from ebmzoo.networks.resnet_encoder import ResNetEncoder
 from ebmzoo.networks.resnet_energy import MultiScaleResNetEnergy, VAEBMEnergy
 from ebmzoo.networks.sngan import SNGANDecoder, SNGANEncoder, SNGANEnergy
+from ebmzoo.networks.unet import MLPDenoiser, ResNetDecoder, UNetDenoiser
 
 __all__ = [
     "ConvDecoder",
@@ -25,12 +26,15 @@ __all__ = [
     "LatentVAE",
     "Latents",
     "MLPDecoder",
+    "MLPDenoiser",
     "MLPEncoder",
     "MLPEnergy",
     "MultiScaleResNetEnergy",
+    "ResNetDecoder",
     "ResNetEncoder",
     "SNGANDecoder",
     "SNGANEncoder",
     "SNGANEnergy",
+    "UNetDenoiser",
     "VAEBMEnergy",
 ]

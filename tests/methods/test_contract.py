@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim import Adam
 
 from ebmzoo.data import Digits
-from ebmzoo.mcmc import Langevin, as_noise
+from ebmzoo.mcmc import AnnealedLangevin, Langevin, as_noise
 from ebmzoo.methods import (
     EBM,
     ECVAE,
@@ -18,6 +18,7 @@ from ebmzoo.methods import (
     WGAN,
     BiDVL,
     BoundsLikelihood,
+    DenoisingEBM,
     DualMCMC,
     Encodes,
     HasEnergy,
@@ -26,7 +27,7 @@ from ebmzoo.methods import (
     Scores,
 )
 from ebmzoo.methods.base import build, plain, spec
-from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy
 
 from .conftest import quiet_trainer
 
@@ -38,6 +39,7 @@ PROTOCOLS = {BoundsLikelihood, Encodes, HasEnergy, Reconstructs, Samples, Scores
 # What each method of the shelf can do.
 CAPABILITIES = {
     BiDVL: PROTOCOLS - {BoundsLikelihood},
+    DenoisingEBM: PROTOCOLS - {BoundsLikelihood},
     DualMCMC: PROTOCOLS - {BoundsLikelihood},
     EBM: {HasEnergy, Samples, Scores},
     ECVAE: PROTOCOLS,
@@ -86,6 +88,12 @@ def dual_mcmc(**settings):
     return DualMCMC(SHAPE, **PARTS, energy=spec(MLPEnergy, width=16, depth=1), latent_dim=4, **{**chains, **settings})
 
 
+def denoising_ebm(**settings):
+    denoiser = spec(MLPDenoiser, width=16, depth=1)
+    steps = {"semantic_sampler": AnnealedLangevin(2, 0.2), "texture_sampler": AnnealedLangevin(3, 0.1)}
+    return DenoisingEBM(SHAPE, denoiser, PARTS["decoder"], latent_dim=4, **steps, **settings)
+
+
 METHODS = {
     "vae": vae,
     "ecvae": ecvae,
@@ -99,6 +107,18 @@ METHODS = {
     "dual-mcmc": dual_mcmc,
     "dual-mcmc with all its options": lambda: dual_mcmc(
         z_init="noise", generator_steps=2, pair_memory=350, fresh_chains=True, data_noise=0.1, grad_clip=1.0
+    ),
+    "denoising ebm": denoising_ebm,
+    "denoising ebm with all its options": lambda: denoising_ebm(
+        code_weight=1.0,
+        contrast_every=2,
+        contrast_start=3,
+        contrast_sigma=0.4,
+        chains=50,
+        kernel="residual",
+        denoise_sigma=0.1,
+        texture_refine=AnnealedLangevin(4, 0.1, sigma_end=0.1),
+        grad_clip=1.0,
     ),
     "vaebm": vaebm,
     "vaebm, persistent, from its VAE on": lambda: vaebm(

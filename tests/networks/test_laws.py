@@ -21,6 +21,7 @@ from ebmzoo.networks import (
     MLPEncoder,
     MLPEnergy,
     MultiScaleResNetEnergy,
+    ResNetDecoder,
     ResNetEncoder,
     SNGANDecoder,
     SNGANEncoder,
@@ -68,6 +69,7 @@ DECODERS: dict[str, Build] = {
     "fastgan-64": lambda: FastGANDecoder((3, 64, 64), LATENT, width=1),
     "fastgan-128": lambda: FastGANDecoder((3, 128, 128), LATENT, width=2),
     "conv": lambda: ConvDecoder(IMAGE, LATENT, width=4),
+    "resnet": lambda: ResNetDecoder(IMAGE, LATENT, width=4, multipliers=(1, 2), blocks=1),
     "sngan": lambda: SNGANDecoder(IMAGE, LATENT, width=6),
     "sngan-64": lambda: SNGANDecoder((3, 64, 64), LATENT, width=2),
 }

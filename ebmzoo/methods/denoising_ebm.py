@@ -1,0 +1,289 @@
+"""Denoising-EBM: a denoising autoencoder whose reconstruction error is the energy, in x and in its code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from ebmzoo.mcmc import AnnealedLangevin, Noise, as_noise, frozen
+from ebmzoo.mcmc.chain import Callback, per_example
+from ebmzoo.objectives import contrastive_gap, denoising_loss, squared_error
+
+from .base import DecoderFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, spec
+from .denoising_ebm_chains import Chains, Kernel, Start, TwoStage, semantic_energy, texture_energy
+
+DenoiserFactory = Callable[[ImageShape, int], nn.Module]
+
+
+class DenoisingEBM(Method):
+    """Denoising-EBM: images are made by a chain in the code of a denoiser, then by one in pixels.
+
+    Paper: Zeng, "How to Construct Energy for Images? Denoising Autoencoder Can Be Energy Based Model", 2023.
+    Idea: what a denoiser leaves of x, less x, is small where data are: its square is an energy. A decoder h of the
+    denoiser's code gives that energy a second argument, the code, in which a short chain finds what the image is about
+    before another one, in pixels, finds its texture.
+
+    Equations, in the paper's numbers; x̃ = x + σ·ε, r and z = f(x̃, σ) are the denoiser's, h the semantic decoder:
+        denoiser (Eq. 1): w(σ)·‖r(x̃, σ) − x‖², σ a level of the ladder; w = (σ² + σ_d²)/(σ·σ_d)² (EDM).
+        decoder (Eq. 13): ‖h(z) − x‖².
+        texture energy (Eq. 7): U_c(x, σ) = ‖x − r(x̃, σ)‖²/2σ².
+        semantic energy (Eq. 8): U_s(z, σ) = U_c(h(z), σ).
+        contrast (Eqs. 12, 14): σ²·[U_s(z) − U_s(z^K)] for h, σ²·[U_c(x) − U_c(x^T)] for the denoiser.
+        chains (Eqs. 15, 16): z^K from N(0, I) on U_s, x^T from h(z^K) on U_c, new ε at every step.
+
+    Algorithm 1, one iteration:
+        3. Take a batch x and a noise level for each example.
+        5. Update denoiser and decoder by their own losses.
+        Every L-th iteration also:
+        7. K steps in z,
+        10. x = h(z),
+        11. T steps in x.
+        14. Update h by the semantic contrast, the denoiser fixed.
+        16. Update the denoiser by the texture contrast.
+
+    Where we differ from the paper: the denoiser is preconditioned and its loss weighted as in EDM; the decoder's loss
+    is Eq. 13 (Algorithm 1's line 4 prints the denoiser's); both energies carry 1/σ², with which a step of fixed length
+    is unstable at small σ, so the chains step in units of σ² and the contrasts are weighted by it; the code has unit
+    scale, that of the noise its chain begins with; samples may end with one denoising step.
+
+    Args:
+        image_shape: shape of one example.
+        denoiser: makes the denoiser (a `Denoiser`) from (image_shape, latent_dim).
+        decoder: makes the semantic decoder from (image_shape, latent_dim).
+        latent_dim: size of the code.
+        sigma_max, sigma_min: the ladder's ends, data units; the paper: 1 and 0.01.
+        levels: S, the number of its levels in geometric sequence; the paper: 128.
+        code_weight: weight in the denoiser's loss of the decoder's, whose gradient then reaches the encoder; the
+            paper's h learns alone: 0.
+        contrast_every: L; the paper: 3.
+        contrast_start: iterations before the first contrast.
+        contrast_weight: factor on both contrasts; 0 leaves them and their chains out. The paper: 1.
+        contrast_sigma: the noise level of the contrast; None is each example's own, as in the paper.
+        chains: number of chains; None is the batch's size.
+        semantic_sampler, texture_sampler: the training chains, step sizes in units of σ²; the paper: 20 and 90 steps
+            of 0.2 and 0.02 (its η doubled), its chains' σ not told.
+        semantic_refine, texture_refine: the test-time chains; None takes the training's. The paper: 35 and 100 steps.
+        kernel: what moves x: "gradient" of U_c (Eq. 21), or the "residual" (x − r)/σ² alone.
+        start: where `sample` begins: "semantic" as above, or "noise": x ~ N(0, σ_max²·I), without the first stage.
+        denoise_sigma: σ of the step x ← r(x, σ) that ends `sample`, if it took texture steps; None for none.
+        energy_sigma: σ of `energy`; the paper: 0.05.
+        energy_draws: number of fixed ε over which `energy` averages.
+        denoiser_optimizer, decoder_optimizer: make the optimisers; the paper: Adam at 5e-5.
+        denoiser_schedule, decoder_schedule: make their learning-rate schedules, stepped every iteration.
+        grad_clip: largest norm of a player's gradient.
+
+    Raises:
+        ValueError: if the ladder has no levels, or contrast_every is below 1.
+
+    Example:
+        >>> from ebmzoo.networks import MLPDecoder, MLPDenoiser
+        >>> DenoisingEBM((2,), MLPDenoiser, MLPDecoder, latent_dim=4).sample(3, steps=2, noise=0).shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        denoiser: DenoiserFactory,
+        decoder: DecoderFactory,
+        latent_dim: int = 128,
+        sigma_max: float = 1.0,
+        sigma_min: float = 0.01,
+        levels: int = 128,
+        code_weight: float = 0.0,
+        contrast_every: int = 3,
+        contrast_start: int = 0,
+        contrast_weight: float = 1.0,
+        contrast_sigma: float | None = None,
+        chains: int | None = None,
+        semantic_sampler: AnnealedLangevin = AnnealedLangevin(20, 0.2, sigma=0.4),  # noqa: B008 - frozen
+        texture_sampler: AnnealedLangevin = AnnealedLangevin(90, 0.02, sigma=0.4),  # noqa: B008 - frozen
+        semantic_refine: AnnealedLangevin | None = None,
+        texture_refine: AnnealedLangevin | None = None,
+        kernel: Kernel = "gradient",
+        start: Start = "semantic",
+        denoise_sigma: float | None = None,
+        energy_sigma: float = 0.05,
+        energy_draws: int = 8,
+        denoiser_optimizer: OptimizerFactory = spec(Adam, lr=5e-5),
+        decoder_optimizer: OptimizerFactory = spec(Adam, lr=5e-5),
+        denoiser_schedule: ScheduleFactory | None = None,
+        decoder_schedule: ScheduleFactory | None = None,
+        grad_clip: float | None = None,
+    ):
+        super().__init__(image_shape, grad_clip)
+        if not 0 < sigma_min < sigma_max or levels < 2:
+            raise ValueError(
+                f"the ladder needs 0 < sigma_min < sigma_max and 2 levels, not {sigma_min}, {sigma_max} and {levels}"
+            )
+        if contrast_every < 1:
+            raise ValueError(f"contrast_every must be at least 1, not {contrast_every}: contrast_weight 0 has none")
+        self.denoiser = build(denoiser, self.image_shape, latent_dim)
+        self.decoder = build(decoder, self.image_shape, latent_dim)
+        self.latent_dim, self.code_weight = latent_dim, code_weight
+        self.sigma_max, self.sigma_min, self.levels = sigma_max, sigma_min, levels
+        self.contrast_every, self.contrast_start = contrast_every, contrast_start
+        self.contrast_weight, self.contrast_sigma, self.chains = contrast_weight, contrast_sigma, chains
+        self.sampler = TwoStage(semantic_sampler, texture_sampler, kernel)
+        test_time = semantic_refine or semantic_sampler, texture_refine or texture_sampler
+        self.refine = TwoStage(*test_time, kernel, start, sigma_max, denoise_sigma)
+        self.energy_sigma, self.energy_draws = energy_sigma, energy_draws
+        self._denoiser = denoiser_optimizer, denoiser_schedule
+        self._decoder = decoder_optimizer, decoder_schedule
+
+    def players(self) -> dict[str, Any]:
+        return {"denoiser": ([self.denoiser], *self._denoiser), "decoder": ([self.decoder], *self._decoder)}
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One iteration of Algorithm 1."""
+        # 3: data, and a level for each example.
+        x = self.data(batch)
+        sigma = self._levels(self.noise.integers(self.levels, (len(x),), like=x), x)
+        # 5: both networks by their own losses.
+        z = self._update_reconstruction(x, sigma)
+        iteration = self.global_step
+        if not self.contrast_weight or iteration % self.contrast_every or iteration <= self.contrast_start:
+            return
+        # 7 to 13: the chains.
+        n = min(self.chains or len(x), len(x))
+        ends = self.sampler(n, self.denoiser, self.decoder, self.noise, x)
+        # 14, 16: the contrasts.
+        sigma = sigma[:n] if self.contrast_sigma is None else torch.full_like(sigma[:n], self.contrast_sigma)
+        self._update_decoder(z[:n], ends.z, sigma)
+        self._update_denoiser(x[:n], ends.texture.state, sigma)
+        self._report_chain(ends)
+
+    def _levels(self, index: Tensor, like: Tensor) -> Tensor:
+        """The ladder's σ at indices from 0 (σ_max) to S − 1 (σ_min)."""
+        ratio = math.log(self.sigma_min / self.sigma_max) / (self.levels - 1)
+        return self.sigma_max * (ratio * index.to(like.dtype)).exp()
+
+    def _reconstruct(self, x: Tensor, sigma: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """The denoiser's loss ``(B,)`` (Eq. 1) and the code of x̃."""
+        noisy = x + per_example(sigma, x) * noise.normal(x.shape, like=x)
+        r, z = (value.to(x.dtype) for value in self.denoiser(noisy, sigma))
+        return denoising_loss(r, x, sigma, self.denoiser.sigma_data), z
+
+    def _update_reconstruction(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Eqs. 1 and 13; returns the codes of the batch."""
+        loss, z = self._reconstruct(x, sigma, self.noise)
+        total = loss.mean()
+        if self.code_weight:
+            with frozen(self.decoder):
+                total = total + self.code_weight * squared_error(self.decoder(z).to(x.dtype), x).mean()
+        z = z.detach()
+        decoding = squared_error(self.decoder(z).to(x.dtype), x).mean()
+        self.update("denoiser", total, clock=True)
+        self.update("decoder", decoding)
+        self.report({"train/loss_denoiser": loss, "train/loss_decoder": decoding}, show=["train/loss_denoiser"])
+        return z
+
+    def _update_decoder(self, data: Tensor, model: Any, sigma: Tensor) -> None:
+        """σ²·[U_s(z) − U_s(z^K)], the denoiser fixed."""
+        eps = self.noise.normal((2 * len(data), *self.image_shape), like=data)
+        with frozen(self.denoiser):
+            energies = semantic_energy(self.denoiser, self.decoder, torch.cat([data, model]), eps, sigma.repeat(2))
+        gap = self._contrast(energies, sigma, "train/semantic_energy")
+        self.update("decoder", self.contrast_weight * gap)
+
+    def _update_denoiser(self, data: Tensor, model: Tensor, sigma: Tensor) -> None:
+        """σ²·[U_c(x) − U_c(x^T)]."""
+        eps = self.noise.normal((2 * len(data), *self.image_shape), like=data)
+        energies = texture_energy(self.denoiser, torch.cat([data, model]), eps, sigma.repeat(2))
+        gap = self._contrast(energies, sigma, "train/energy")
+        self.update("denoiser", self.contrast_weight * gap)
+
+    def _contrast(self, energies: Tensor, sigma: Tensor, name: str) -> Tensor:
+        """The gap of energies of data, then model, each times σ²; reported like that."""
+        data, model = (energies * sigma.repeat(2).square()).chunk(2)
+        gap = contrastive_gap(data, model)
+        self.report({f"{name}_data": data, f"{name}_model": model, f"{name}_gap": gap}, show=["train/energy_gap"])
+        return gap
+
+    def _report_chain(self, ends: Chains) -> None:
+        if self.logs_now():
+            x = ends.texture.state
+            self.report(
+                {
+                    "mcmc/displacement": squared_error(ends.start, x).sqrt(),
+                    "mcmc/grad_norm": ends.texture.grad_norm,
+                    "mcmc/saturation": (x.abs() >= 1).float(),
+                }
+            )
+
+    # -- the contract -----------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """The denoiser's loss, the code's reconstruction error and the energy on held-out data."""
+        x, noise = self.data(batch), self.validation_noise(batch_idx)
+        sigma = self._levels(noise.integers(self.levels, (len(x),), like=x), x)
+        self.log("val/loss_denoiser", self._reconstruct(x, sigma, noise)[0].mean(), sync_dist=True)
+        self.log("val/mse", squared_error(self.reconstruct(x), x).mean() / x[0].numel(), sync_dist=True)
+        self.log("val/energy_data", self.energy(x).mean(), sync_dist=True)
+
+    def energy(self, x: Tensor) -> Tensor:
+        """U_c(x, energy_sigma) ``(B,)``, averaged over fixed ε, the same for every example."""
+        source = as_noise(0)  # on the CPU, so that the draws do not depend on the device
+        total = x.new_zeros(len(x))
+        for _ in range(self.energy_draws):
+            eps = source.normal(self.image_shape).to(x).expand_as(x)
+            total = total + texture_energy(self.denoiser, x, eps, self.energy_sigma)
+        return total / self.energy_draws
+
+    def score(self, x: Tensor) -> Tensor:
+        """−energy, ``(B,)``: high means in-distribution."""
+        return -self.energy(x)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """−energy/T up to log Z, ``(B,)`` nats, T of the test-time texture chain."""
+        return -self.energy(x) / self.refine.temperature
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The code of x at σ_min and its log-variance, −∞: the encoder draws nothing. Both ``(B, latent_dim)``."""
+        z = self.denoiser.encode(x, x.new_full((len(x),), self.sigma_min))
+        return z, torch.full_like(z, -math.inf)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The semantic image h(z), ``(B, *image_shape)``."""
+        return self.decoder(z)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """What the code keeps of x: h(f(x)), ``(B, *image_shape)``."""
+        return self.decode(self.encode(x)[0])
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        """r(x, σ), the mean of the data under noise of that level, ``(B, *image_shape)``."""
+        return self.denoiser(x, x.new_full((len(x),), sigma))[0].to(x.dtype)
+
+    def test_sampler(self) -> tuple[Any, int]:
+        return self.refine, self.refine.texture.steps
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        steps: int | None = None,
+        noise: None | int | torch.Generator | Noise = None,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """Ends of ``n`` two-stage chains, denoised once if ``denoise_sigma`` says so, ``(n, *image_shape)``.
+
+        Args:
+            n: number of samples.
+            steps: of the texture chain; 0 gives what the first stage finds, h(z^K); None is what the refine says.
+            noise: where all random numbers come from.
+            callback: sees the texture chain.
+        """
+        with torch.inference_mode(False):
+            like = torch.empty(0, device=self.device, dtype=next(self.denoiser.parameters()).dtype)
+            source = as_noise(noise, self.device)
+            ends = self.refine(n, self.denoiser, self.decoder, source, like, steps, callback)
+            x, steps = ends.texture.state, self.refine.texture.steps if steps is None else steps
+            sigma = self.refine.denoise_sigma
+            return self.denoise(x, sigma) if steps and sigma is not None else x
