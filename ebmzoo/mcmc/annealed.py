@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from .chain import Callback, Target
+from .backend import Potential
+from .chain import Callback, Chain, S
 from .langevin import Langevin
-from .noise import Noise
+from .noise import Noise, as_noise
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class AnnealedLangevin(Langevin):
             [4.0, 2.0, 1.0]
         """
         steps = self.steps if steps is None else steps
+        if steps < 0:
+            raise ValueError(f"a chain cannot run {steps} steps")
         if self.sigma_end is None or steps < 2:
             return [self.sigma] * steps
         ratio = math.log(self.sigma_end / self.sigma)
@@ -72,19 +78,32 @@ class AnnealedLangevin(Langevin):
             max_drift=self.max_drift,
             bounds=self.bounds,
             noise_first=self.noise_first,
+            backend=self.backend,
         )
 
-    def _run(
-        self, target: Target, leaves: list[Tensor], steps: int, noise: Noise, callback: Callback | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        potential, done = target.potential, 0
-        for sigma, same in groupby(self.sigmas(steps) or [self.sigma]):
-            count = len(list(same)) if steps else 0
-            target.potential = partial(potential, sigma=sigma)
+    def __call__(
+        self,
+        potential: Potential,
+        state: S,
+        *,
+        steps: int | None = None,
+        noise: None | int | torch.Generator | Noise = None,
+        callback: Callback | None = None,
+        networks: Iterable[nn.Module] = (),
+        **call: Any,
+    ) -> Chain[S]:
+        """Run the chains of a batch: those of each level in turn; see `Sampler`."""
+        source = as_noise(noise, (state if isinstance(state, Tensor) else state[0]).device)
+        modules = [*networks, *([potential] if isinstance(potential, nn.Module) else [])]
+        call.update(noise=source, networks=modules)
+        sigmas, done = self.sigmas(steps), 0
+        for sigma, same in groupby(sigmas or [self.sigma]):
+            count = len(list(same)) if sigmas else 0
             seen = None if callback is None else _later(callback, done)
-            found = self._level(sigma)._run(target, leaves, count, noise, seen)
-            done += count
-        return found
+            at_level = partial(potential, sigma=sigma)
+            chain = self._level(sigma)(at_level, state, steps=count, callback=seen, **call)
+            state, done = chain.state, done + count
+        return chain
 
 
 def _later(callback: Callback, done: int) -> Callback:
