@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         Toy2D,
     )
     from ebmzoo.mcmc import HMC, MALA, Langevin
-    from ebmzoo.methods import ECVAE, VAE, VAEBM, BiDVL, Method
+    from ebmzoo.methods import ECVAE, VAE, VAEBM, BiDVL, ECFlow, Flow, Method
 
 __version__ = "0.1.0"
 
@@ -64,7 +64,7 @@ _ROOMS = {
         "Toy2D",
     ),
     "mcmc": ("HMC", "MALA", "Langevin"),
-    "methods": ("BiDVL", "ECVAE", "Method", "VAE", "VAEBM"),
+    "methods": ("BiDVL", "ECFlow", "ECVAE", "Flow", "Method", "VAE", "VAEBM"),
 }
 
 __all__ = [
@@ -84,7 +84,9 @@ __all__ = [
     "CelebAHQ",
     "DataModule",
     "Digits",
+    "ECFlow",
     "Evaluate",
+    "Flow",
     "Gaussians25",
     "Glyphs",
     "ImageFolder",

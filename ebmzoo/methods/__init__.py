@@ -2,7 +2,10 @@
 
 from .base import BoundsLikelihood, Encodes, HasEnergy, Method, Reconstructs, Samples, Scores
 from .bidvl import BiDVL
+from .ecflow import ECFlow
 from .ecvae import ECVAE
+from .ecvae_posterior import CalibratedPosterior
+from .flow import Flow
 from .vae import VAE
 from .vaebm import VAEBM
 
@@ -12,7 +15,10 @@ __all__ = [
     "VAEBM",
     "BiDVL",
     "BoundsLikelihood",
+    "CalibratedPosterior",
+    "ECFlow",
     "Encodes",
+    "Flow",
     "HasEnergy",
     "Method",
     "Reconstructs",

@@ -2,6 +2,7 @@
 
 from ebmzoo.networks.dcgan import ConvDecoder, ConvEncoder, ConvEnergy
 from ebmzoo.networks.fastgan import FastGANDecoder
+from ebmzoo.networks.flow import FlowPrior, Glow
 from ebmzoo.networks.gaussian_vae import GaussianVAE
 from ebmzoo.networks.hierarchical_vae import HierarchicalVAE
 from ebmzoo.networks.latent_vae import Latents, LatentVAE
@@ -17,7 +18,9 @@ __all__ = [
     "ConvEnergy",
     "ConvMeanPool",
     "FastGANDecoder",
+    "FlowPrior",
     "GaussianVAE",
+    "Glow",
     "HierarchicalVAE",
     "LatentVAE",
     "Latents",
