@@ -8,11 +8,13 @@ from ebmzoo.networks.hierarchical_vae import HierarchicalVAE
 from ebmzoo.networks.latent_vae import Latents, LatentVAE
 from ebmzoo.networks.layers import ConvMeanPool
 from ebmzoo.networks.mlp import MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.networks.perceptual import LPIPS, RandomFeatures
 from ebmzoo.networks.resnet_encoder import ResNetEncoder
 from ebmzoo.networks.resnet_energy import MultiScaleResNetEnergy, VAEBMEnergy
 from ebmzoo.networks.sngan import SNGANDecoder, SNGANEncoder, SNGANEnergy
 
 __all__ = [
+    "LPIPS",
     "ConvDecoder",
     "ConvEncoder",
     "ConvEnergy",
@@ -28,6 +30,7 @@ __all__ = [
     "MLPEncoder",
     "MLPEnergy",
     "MultiScaleResNetEnergy",
+    "RandomFeatures",
     "ResNetEncoder",
     "SNGANDecoder",
     "SNGANEncoder",

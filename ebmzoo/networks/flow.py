@@ -195,7 +195,7 @@ def _glow_step(channels: int, width: int) -> nn.ModuleList:
     """ActNorm, invertible 1x1 convolution, affine coupling, in the order from images to noise."""
     half = channels // 2
     net = ConvNet2d((channels - half, width, width, 2 * half), (3, 1, 3), init_zeros=True)
-    coupling = AffineCouplingBlock(net, scale_map="sigmoid")
+    coupling = AffineCouplingBlock(net, scale_map="sigmoid_inv")
     # Without normflows' LU form: it is built on a function that PyTorch has announced to remove.
     return nn.ModuleList([AffineConstFlow((channels, 1, 1)), Invertible1x1Conv(channels, use_lu=False), coupling])
 

@@ -15,14 +15,17 @@ from ebmzoo.methods import (
     VAEBM,
     BiDVL,
     BoundsLikelihood,
+    CalibratedPosterior,
+    ECFlow,
     Encodes,
+    Flow,
     HasEnergy,
     Reconstructs,
     Samples,
     Scores,
 )
 from ebmzoo.methods.base import build, plain, spec
-from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.networks import FlowPrior, GaussianVAE, Glow, MLPDecoder, MLPEncoder, MLPEnergy, RandomFeatures
 
 from .conftest import quiet_trainer
 
@@ -49,11 +52,31 @@ def vaebm(**settings):
     return VAEBM(SHAPE, base, spec(MLPEnergy, width=16, depth=1), sampler=Langevin(3, 1e-2), **settings)
 
 
+GLOW = spec(Glow, levels=2, steps=1, width=4)
+
+
+def flow():
+    return Flow(SHAPE, GLOW, levels=17)
+
+
+def ecflow(**settings):
+    return ECFlow(SHAPE, GLOW, spec(MLPEnergy, width=16, depth=1), levels=17, sampler=Langevin(3, 0.1), **settings)
+
+
 METHODS = {
     "vae": vae,
     "ecvae": ecvae,
     "ecvae with all its options": lambda: ecvae(
         vae_steps=5, decoder_steps=2, pair_memory=150, fresh_chains=True, data_noise=0.1, grad_clip=1.0
+    ),
+    "ecvae with its extensions": lambda: ecvae(
+        prior=spec(FlowPrior, steps=1, width=8),
+        posterior=spec(CalibratedPosterior, sampler=Langevin(2, 1e-2), dual_rate=0.1),
+        distance=spec(RandomFeatures, width=4),
+    ),
+    "flow": flow,
+    "ecflow with all its options": lambda: ecflow(
+        flow_steps=4, condition_weight=0.0, refine=Langevin(2, 0.1), grad_clip=1.0
     ),
     "bidvl": bidvl,
     "bidvl with all its options": lambda: bidvl(
@@ -106,10 +129,13 @@ def test_contract(make):
     assert method.sample(3, noise=1).shape == (3, *SHAPE)
     assert torch.equal(method.sample(3, noise=1), method.sample(3, noise=1))
     assert method.score(x).shape == (5,)
-    assert isinstance(method, Encodes) and [part.shape for part in method.encode(x)] == [(5, 4), (5, 4)]
-    assert isinstance(method, Reconstructs) and method.reconstruct(x).shape == x.shape
-    assert isinstance(method, HasEnergy) == isinstance(method, ECVAE | BiDVL | VAEBM)
-    assert isinstance(method, BoundsLikelihood) == isinstance(method, ECVAE | VAE | VAEBM)
+    assert isinstance(method, HasEnergy) == isinstance(method, ECVAE | ECFlow | BiDVL | VAEBM)
+    assert isinstance(method, BoundsLikelihood) == isinstance(method, ECVAE | ECFlow | Flow | VAE | VAEBM)
+    autoencodes = not isinstance(method, Flow | ECFlow)
+    assert isinstance(method, Encodes) == isinstance(method, Reconstructs) == autoencodes
+    if autoencodes:
+        assert [part.shape for part in method.encode(x)] == [(5, 4), (5, 4)]
+        assert method.reconstruct(x).shape == x.shape
     if not isinstance(method, BoundsLikelihood):
         return
     one, many = (method.log_likelihood_bound(x, samples, noise=0).mean() for samples in (1, 200))
@@ -162,7 +188,8 @@ def test_checkpoints_hold_tensors_and_primitives_only(make, tmp_path):
     assert checkpoint["ebmzoo"]["class_path"].startswith("ebmzoo.methods.")
     parts = checkpoint["hyper_parameters"]
     parts = parts["vae"]["init_args"] if "vae" in parts else parts
-    assert parts["encoder"]["class_path"] == "ebmzoo.networks.mlp.MLPEncoder"
+    network, kind = ("flow", "flow.Glow") if "flow" in parts else ("encoder", "mlp.MLPEncoder")
+    assert parts[network]["class_path"] == f"ebmzoo.networks.{kind}"
 
 
 def test_hyper_parameters_are_plain_data_that_can_be_built_again():
