@@ -11,13 +11,43 @@ from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
-from normflows.flows import AffineConstFlow, AffineCouplingBlock, Invertible1x1Conv, InvertibleAffine
+from normflows.flows import AffineCouplingBlock, Flow, Invertible1x1Conv, InvertibleAffine
 from normflows.nets import MLP, ConvNet2d
 from torch import Tensor, nn
 
 from ebmzoo.networks.layers import check_image, check_input
 
 __all__ = ["FlowPrior", "Glow"]
+
+
+class ActNorm(Flow):
+    """A learned scale and shift of each channel, which the caller initialises: normflows' own does so in any forward.
+
+    Args:
+        channels: number of channels.
+        sides: number of sides of a map; 0 for vectors.
+    """
+
+    def __init__(self, channels: int, sides: int = 2) -> None:
+        super().__init__()
+        shape = (1, channels, *[1] * sides)
+        self.s, self.t = nn.Parameter(torch.zeros(shape)), nn.Parameter(torch.zeros(shape))
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """From noise to data."""
+        return z * self.s.exp() + self.t, self.s.sum() * z[0, 0].numel()
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """From data to noise."""
+        return (x - self.t) * (-self.s).exp(), -self.s.sum() * x[0, 0].numel()
+
+    def initialise(self, x: Tensor) -> None:
+        """Choose scale and shift so that `inverse` gives `x` mean zero and variance one, channel by channel."""
+        others = [dim for dim in range(x.dim()) if dim != 1]
+        variance, mean = torch.var_mean(x, dim=others, correction=0, keepdim=True)
+        # The floor keeps a channel that saw a constant input from getting an enormous gain.
+        self.s.copy_(variance.sqrt().clamp_min(1e-4).log())
+        self.t.copy_(mean)
 
 
 class Glow(nn.Module):
@@ -29,8 +59,10 @@ class Glow(nn.Module):
     channel leaves it with mean zero and variance one. Densities are computed in the parameters' precision, under
     autocast too.
 
-    Where it differs from the original: the noise that is set aside is N(0, I), without a learned mean and scale, and
-    the coupling's hidden layers have biases and no ActNorm. Glow on CIFAR-10 has 3 levels of 32 steps, width 512.
+    Where it differs from the original: a coupling's scale, a sigmoid, multiplies on the way from noise to images, not
+    on the way back, so that samples cannot grow without bound (with the original's, some samples of digits were not
+    finite); the noise that is set aside is N(0, I), without a learned mean and scale; the coupling's hidden layers
+    have biases and no ActNorm. Glow on CIFAR-10 has 3 levels of 32 steps, width 512.
 
     Args:
         image_shape: (C, H, W), both sides multiples of 2^levels.
@@ -122,11 +154,8 @@ class Glow(nn.Module):
         for level in self.levels:
             x = F.pixel_unshuffle(x, 2)
             for layer in _layers(level):
-                if isinstance(layer, AffineConstFlow):
-                    variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0, keepdim=True)
-                    # The floor keeps a channel that saw a constant input from getting an enormous gain.
-                    layer.s.copy_(variance.sqrt().clamp_min(1e-4).log())
-                    layer.t.copy_(mean)
+                if isinstance(layer, ActNorm):
+                    layer.initialise(x)
                 x, _ = layer.inverse(x)
             x = x[:, : x.shape[1] // 2]
         self.initialised.fill_(True)
@@ -163,7 +192,7 @@ class FlowPrior(nn.Module):
             net = MLP([latent_dim - half, width, width, 2 * half], init_zeros=True)
             coupling = AffineCouplingBlock(net, scale_map="sigmoid_inv")
             mixing = InvertibleAffine(latent_dim, use_lu=False)
-            self.steps.append(nn.ModuleList([AffineConstFlow((latent_dim,)), mixing, coupling]))
+            self.steps.append(nn.ModuleList([ActNorm(latent_dim, sides=0), mixing, coupling]))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Map codes `z` (B, latent_dim) to white noise (B, latent_dim) and the log-determinant of that map (B,)."""
@@ -197,7 +226,7 @@ def _glow_step(channels: int, width: int) -> nn.ModuleList:
     net = ConvNet2d((channels - half, width, width, 2 * half), (3, 1, 3), init_zeros=True)
     coupling = AffineCouplingBlock(net, scale_map="sigmoid_inv")
     # Without normflows' LU form: it is built on a function that PyTorch has announced to remove.
-    return nn.ModuleList([AffineConstFlow((channels, 1, 1)), Invertible1x1Conv(channels, use_lu=False), coupling])
+    return nn.ModuleList([ActNorm(channels), Invertible1x1Conv(channels, use_lu=False), coupling])
 
 
 def _layers(steps: Iterable[nn.Module]) -> Iterable[nn.Module]:
