@@ -55,7 +55,7 @@ class ECFlow(FlowBased, Calibrated, EnergyBased, Method):
         image_shape: shape of one example, ``(C, H, W)``.
         flow: makes the flow from image_shape; the paper: Glow.
         energy: makes the energy from image_shape.
-        levels: grey levels of the data, evenly spaced in [−1, 1]; see `Flow`.
+        levels: grey levels of the data, evenly spaced in [−1, 1]: 256 for images of 8 bits, 17 for digits at 8 px.
         sampler: the training chain; the paper: 30 steps for CIFAR-10.
         refine: the test-time chain, from the flow's samples; None is one-step generation. The paper: better with it.
         condition_weight: w above; it acts only when w ≳ 0.1/(s·T).
@@ -70,6 +70,9 @@ class ECFlow(FlowBased, Calibrated, EnergyBased, Method):
         flow_optimizer, energy_optimizer: make the optimisers.
         flow_schedule, energy_schedule: make their learning-rate schedules, stepped every iteration.
         grad_clip: largest norm of a player's gradient.
+
+    Raises:
+        ValueError: fewer than two levels.
 
     Example:
         >>> from functools import partial
@@ -104,6 +107,7 @@ class ECFlow(FlowBased, Calibrated, EnergyBased, Method):
         grad_clip: float | None = None,
     ):
         super().__init__(image_shape, grad_clip)
+        self.check_levels(levels)
         self.flow = build(flow, self.image_shape)
         self.energy_network = build(energy, self.image_shape)
         self.levels, self.flow_steps, self.condition_weight = levels, flow_steps, condition_weight

@@ -36,6 +36,9 @@ class Flow(FlowBased, Method):
         schedule: makes its learning-rate schedule, stepped every iteration.
         grad_clip: largest norm of the gradient.
 
+    Raises:
+        ValueError: fewer than two levels.
+
     Example:
         >>> from functools import partial
         >>> from ebmzoo.networks import Glow
@@ -54,6 +57,7 @@ class Flow(FlowBased, Method):
         grad_clip: float | None = None,
     ):
         super().__init__(image_shape, grad_clip)
+        self.check_levels(levels)
         self.flow = build(flow, self.image_shape)
         self.levels = levels
         self._flow = optimizer, schedule

@@ -212,6 +212,12 @@ class FlowBased:
     image_shape: tuple[int, ...]
     noise: Noise
 
+    @staticmethod
+    def check_levels(levels: int) -> None:
+        """Refuse a number of levels that leaves nothing to tell apart."""
+        if levels < 2:
+            raise ValueError(f"images have at least 2 grey levels, not {levels}")
+
     def dequantise(self, x: Tensor, noise: Noise) -> Tensor:
         """Add noise uniform in ±half a level."""
         return x + (noise.uniform(x.shape, like=x) - 0.5) * self._step

@@ -245,6 +245,8 @@ def test_bits_per_dimension_of_a_flow_that_is_right_about_uniform_levels():
     noisy = method.dequantise(x, as_noise(0))
     assert (noisy - x).abs().max() <= 1 / 16 and (noisy - x).abs().max() > 0.06
     torch.testing.assert_close(method.quantise(noisy), x, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="at least 2 grey levels, not 1"):
+        Flow(SHAPE, GLOW, levels=1)
 
 
 def test_classes_of_the_extensions_are_rebuilt_from_hyper_parameters():
