@@ -7,7 +7,7 @@ from noise to data ``forward`` and the way back ``inverse``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -96,7 +96,7 @@ class Glow(nn.Module):
         """Map images `x` (B, C, H, W) to white noise (B, C·H·W) and the log-determinant of that map (B,)."""
         check_input(x, self.image_shape, self)
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(self.levels[0][0][0].s.dtype)
+            x = x.to(next(self.parameters()).dtype)
             if self.training and not self.initialised:
                 self._initialise(x)
             return self._to_noise(x)
@@ -110,7 +110,7 @@ class Glow(nn.Module):
         """Map white noise (B, C·H·W) to images (B, C, H, W): the inverse of `forward`."""
         check_input(noise, (math.prod(self.image_shape),), self)
         with torch.autocast(noise.device.type, enabled=False):
-            return self._to_images(noise.to(self.levels[0][0][0].s.dtype))
+            return self._to_images(noise.to(next(self.parameters()).dtype))
 
     def _to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         log_det, aside = x.new_zeros(len(x)), []
@@ -139,7 +139,7 @@ class Glow(nn.Module):
         x = noise.new_zeros(len(noise), 0, *shapes[-1][1:])
         for level, part, shape in zip(reversed(self.levels), reversed(parts), reversed(shapes), strict=True):
             x = torch.cat([x, part.unflatten(1, shape)], dim=1)
-            for layer in reversed(list(_layers(level))):
+            for layer in reversed(_layers(level)):
                 x, _ = layer(x)
             x = F.pixel_shuffle(x, 2)
         return x
@@ -198,7 +198,7 @@ class FlowPrior(nn.Module):
         """Map codes `z` (B, latent_dim) to white noise (B, latent_dim) and the log-determinant of that map (B,)."""
         check_input(z, (self.latent_dim,), self)
         with torch.autocast(z.device.type, enabled=False):
-            z = z.to(self.steps[0][0].s.dtype)
+            z = z.to(next(self.parameters()).dtype)
             log_det = z.new_zeros(len(z))
             for layer in _layers(self.steps):
                 z, change = layer.inverse(z)
@@ -214,8 +214,8 @@ class FlowPrior(nn.Module):
         """Map white noise (B, latent_dim) to codes (B, latent_dim): the inverse of `forward`."""
         check_input(noise, (self.latent_dim,), self)
         with torch.autocast(noise.device.type, enabled=False):
-            z = noise.to(self.steps[0][0].s.dtype)
-            for layer in reversed(list(_layers(self.steps))):
+            z = noise.to(next(self.parameters()).dtype)
+            for layer in reversed(_layers(self.steps)):
                 z, _ = layer(z)
         return z
 
@@ -229,9 +229,9 @@ def _glow_step(channels: int, width: int) -> nn.ModuleList:
     return nn.ModuleList([ActNorm(channels), Invertible1x1Conv(channels, use_lu=False), coupling])
 
 
-def _layers(steps: Iterable[nn.Module]) -> Iterable[nn.Module]:
-    """All layers of some steps, in the order from data to noise."""
-    return (layer for step in steps for layer in step)  # type: ignore[attr-defined]
+def _layers(steps: Any) -> list[Any]:
+    """All layers of a list of steps, in the order from data to noise."""
+    return [layer for step in steps for layer in step]
 
 
 def _white(noise: Tensor) -> Tensor:
