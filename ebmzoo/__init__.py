@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         Toy2D,
     )
     from ebmzoo.mcmc import HMC, MALA, Langevin
-    from ebmzoo.methods import EBM, ECVAE, GAN, VAE, VAEBM, WGAN, BiDVL, DenoisingEBM, DualMCMC, Method
+    from ebmzoo.methods import EBM, ECVAE, GAN, VAE, VAEBM, WGAN, BiDVL, DenoisingEBM, DualMCMC, ECFlow, Flow, Method
 
 __version__ = "0.1.0"
 
@@ -64,7 +64,20 @@ _ROOMS = {
         "Toy2D",
     ),
     "mcmc": ("HMC", "MALA", "Langevin"),
-    "methods": ("BiDVL", "DenoisingEBM", "DualMCMC", "EBM", "ECVAE", "GAN", "Method", "VAE", "VAEBM", "WGAN"),
+    "methods": (
+        "BiDVL",
+        "DenoisingEBM",
+        "DualMCMC",
+        "EBM",
+        "ECFlow",
+        "ECVAE",
+        "Flow",
+        "GAN",
+        "Method",
+        "VAE",
+        "VAEBM",
+        "WGAN",
+    ),
 }
 
 __all__ = [
@@ -89,7 +102,9 @@ __all__ = [
     "DenoisingEBM",
     "Digits",
     "DualMCMC",
+    "ECFlow",
     "Evaluate",
+    "Flow",
     "Gaussians25",
     "Glyphs",
     "ImageFolder",

@@ -41,6 +41,18 @@ def hinge(energy_data: Tensor, energy_model: Tensor) -> Tensor:
     return (F.relu(1 + energy_data) + F.relu(1 - energy_model)).mean()
 
 
+def dual_ascent(weight: Tensor, ratio: Tensor, rate: float, margin: float, maximum: float) -> None:
+    """λ ← clip(λ + η·(ratio − margin)/margin, 0, λ_max), in place: the dual step of EC-VAE (Eq. 2).
+
+    Example:
+        >>> weight = torch.tensor(1.0)
+        >>> dual_ascent(weight, torch.tensor(6.0), rate=0.1, margin=3.0, maximum=100.0)
+        >>> round(weight.item(), 2)
+        1.1
+    """
+    weight.add_(rate * (ratio - margin) / margin).clamp_(0.0, maximum)
+
+
 def squared_error(x: Tensor, y: Tensor) -> Tensor:
     """‖x − y‖² of each example."""
     return (x - y).flatten(1).square().sum(1)
@@ -93,7 +105,14 @@ class Elbo(NamedTuple):
         return self.log_likelihood - self.kl
 
 
-def elbo(x: Tensor, encoder: Encoder, decoder: Decoder, log_sigma: Tensor, xi: Tensor) -> Elbo:
+def elbo(
+    x: Tensor,
+    encoder: Encoder,
+    decoder: Decoder,
+    log_sigma: Tensor,
+    xi: Tensor,
+    log_prior: Callable[[Tensor], Tensor] | None = None,
+) -> Elbo:
     """The evidence lower bound of a Gaussian VAE with one draw from the posterior.
 
     Args:
@@ -102,11 +121,18 @@ def elbo(x: Tensor, encoder: Encoder, decoder: Decoder, log_sigma: Tensor, xi: T
         decoder: z ``(B, d)`` to the mean of p(x|z).
         log_sigma: logarithm of the decoder's standard deviation; broadcasts to ``x``.
         xi: ``(B, d)`` standard normal noise of the reparametrisation.
+        log_prior: log p(z); None is N(0, I), whose KL term is exact. With another prior the KL term is an estimate:
+            −log p at the draw, less the posterior's exact entropy.
     """
     mean, log_variance = (value.to(x.dtype) for value in encoder(x))
     z = mean + (0.5 * log_variance).exp() * xi
     reconstruction = decoder(z).to(x.dtype)
-    return Elbo(gaussian_log_prob(x, reconstruction, log_sigma), gaussian_kl(mean, log_variance), reconstruction, z)
+    if log_prior is None:
+        kl = gaussian_kl(mean, log_variance)
+    else:
+        entropy = 0.5 * (log_variance + math.log(2 * math.pi) + 1).sum(1)
+        kl = -log_prior(z).to(x.dtype) - entropy
+    return Elbo(gaussian_log_prob(x, reconstruction, log_sigma), kl, reconstruction, z)
 
 
 def importance_weighted_bound(
@@ -116,6 +142,7 @@ def importance_weighted_bound(
     log_sigma: Tensor,
     draw: Callable[[tuple[int, ...]], Tensor],
     samples: int,
+    log_prior: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """The importance-weighted bound log 1/k Σ p(x, z_k)/q(z_k|x), nats; with one sample it is the ELBO's estimate.
 
@@ -126,17 +153,28 @@ def importance_weighted_bound(
         log_sigma: as in `elbo`.
         draw: gives standard normal noise of a shape.
         samples: k.
+        log_prior: log p(z); None is N(0, I).
     """
     mean, log_variance = (value.to(x.dtype) for value in encoder(x))
     log_weights = []
     for _ in range(samples):
         xi = draw(tuple(mean.shape))
         z = mean + (0.5 * log_variance).exp() * xi
-        log_joint = gaussian_log_prob(x, decoder(z).to(x.dtype), log_sigma) + gaussian_log_prob(
-            z, 0 * z, z.new_zeros(())
-        )
+        log_joint = gaussian_log_joint(x, z, decoder, log_sigma, log_prior)
         log_weights.append(log_joint - gaussian_log_prob(z, mean, 0.5 * log_variance))
     return torch.logsumexp(torch.stack(log_weights), 0) - math.log(samples)
+
+
+def gaussian_log_joint(
+    x: Tensor,
+    z: Tensor,
+    decoder: Decoder,
+    log_sigma: Tensor,
+    log_prior: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """log p(x|z) + log p(z) of a Gaussian VAE, nats; arguments as in `elbo`."""
+    prior = gaussian_log_prob(z, 0 * z, z.new_zeros(())) if log_prior is None else log_prior(z).to(x.dtype)
+    return gaussian_log_prob(x, decoder(z).to(x.dtype), log_sigma) + prior
 
 
 class LatentVariables(Protocol):

@@ -5,7 +5,10 @@ from .bidvl import BiDVL
 from .denoising_ebm import DenoisingEBM
 from .dual_mcmc import DualMCMC
 from .ebm import EBM
+from .ecflow import ECFlow
 from .ecvae import ECVAE
+from .ecvae_posterior import CalibratedPosterior
+from .flow import Flow
 from .gan import GAN
 from .vae import VAE
 from .vaebm import VAEBM
@@ -22,7 +25,10 @@ __all__ = [
     "BoundsLikelihood",
     "DualMCMC",
     "DenoisingEBM",
+    "CalibratedPosterior",
+    "ECFlow",
     "Encodes",
+    "Flow",
     "HasEnergy",
     "Method",
     "Reconstructs",

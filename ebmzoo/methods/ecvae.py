@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,27 +11,30 @@ from torch import Tensor
 from torch.optim import Adam
 
 from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, as_noise
-from ebmzoo.mcmc.chain import Callback, Chain
+from ebmzoo.mcmc.chain import Callback
 from ebmzoo.objectives import Penalty, squared_error
 
 from .base import (
     DecoderFactory,
+    DistanceFactory,
     EncoderFactory,
     EnergyFactory,
     ImageShape,
     Method,
     OptimizerFactory,
+    PriorFactory,
     ScheduleFactory,
     build,
     gathered,
     spec,
 )
-from .mixins import Autoencoding, EnergyBased
+from .ecvae_posterior import CalibratedPosterior
+from .mixins import Autoencoding, Calibrated, EnergyBased
 
 BoundOn = Literal["data", "revised"]
 
 
-class ECVAE(Autoencoding, EnergyBased, Method):
+class ECVAE(Autoencoding, Calibrated, EnergyBased, Method):
     """Energy-Calibrated VAE: an energy revises the decoder's samples by a short chain; the decoder learns to match.
 
     Paper: Luo et al., "Energy-Calibrated VAE with Test Time Free Lunch" (EC-VAE).
@@ -82,6 +85,11 @@ class ECVAE(Autoencoding, EnergyBased, Method):
             (the paper's CoopVAEBM, Table 11).
         data_noise: standard deviation of the noise on the data that the energy sees.
         penalties: what is added to the energy's loss.
+        prior: makes the prior p(z) from latent_dim, trained with the VAE by its log-density of the codes and not by
+            the calibration (end of section 3); None is N(0, I). The paper: a flow for CelebA-HQ 256 and in Table 10.
+        posterior: makes the calibration of q(z|x) (section 4.1, Table 7), see `CalibratedPosterior`.
+        distance: makes what stands for ‖x − decoder(z)‖² in the VAE's loss from image_shape, such as LPIPS (Table 10;
+            as in appendix E the calibration keeps the squared error, and so do the bounds that are reported).
         vae_optimizer, energy_optimizer: make the optimisers; the released code: Adam (0, 0.9), 2e-4 and 1e-4.
         vae_schedule, energy_schedule: make their learning-rate schedules, stepped every iteration.
         grad_clip: largest norm of a player's gradient.
@@ -119,6 +127,9 @@ class ECVAE(Autoencoding, EnergyBased, Method):
         bound_on: BoundOn = "data",
         data_noise: float = 0.0,
         penalties: Sequence[Penalty] = (),
+        prior: PriorFactory | None = None,
+        posterior: Callable[[], CalibratedPosterior] | None = None,
+        distance: DistanceFactory | None = None,
         vae_optimizer: OptimizerFactory = spec(Adam, lr=2e-4, betas=[0.0, 0.9]),
         energy_optimizer: OptimizerFactory = spec(Adam, lr=1e-4, betas=[0.0, 0.9]),
         vae_schedule: ScheduleFactory | None = None,
@@ -131,6 +142,9 @@ class ECVAE(Autoencoding, EnergyBased, Method):
         self.encoder = build(encoder, self.image_shape, latent_dim)
         self.decoder = build(decoder, self.image_shape, latent_dim)
         self.energy_network = build(energy, self.image_shape)
+        self.prior = None if prior is None else build(prior, latent_dim)
+        self.posterior = None if posterior is None else build(posterior)
+        self.distance = None if distance is None else build(distance, self.image_shape)
         self.latent_dim, self.kl_weight, self.condition_weight = latent_dim, kl_weight, condition_weight
         self.sampler, self.refine, self.penalties = sampler, refine, list(penalties)
         self.dual_rate, self.dual_margin, self.dual_max = dual_rate, dual_margin, dual_max
@@ -144,7 +158,7 @@ class ECVAE(Autoencoding, EnergyBased, Method):
 
     def players(self) -> dict[str, Any]:
         return {
-            "vae": ([self.encoder, self.decoder], *self._vae),
+            "vae": ([self.encoder, self.decoder, *([self.prior] if self.prior else [])], *self._vae),
             "energy": ([self.energy_network], *self._energy),
         }
 
@@ -155,17 +169,17 @@ class ECVAE(Autoencoding, EnergyBased, Method):
             self._update_vae(x, calibration=x.new_zeros(()), clock=True)
             return
         # 2, 3: generate and revise.
-        z = self.noise.normal((len(x), self.latent_dim), like=x)
+        z = self.draw_latents(len(x), self.noise, like=x)
         generated = self.decoder(z).to(x.dtype)
-        chain = self._revise(generated.detach(), self.sampler, self.noise)
+        chain = self.revise(generated.detach(), self.sampler, self.noise)
         # 4: the energy.
         data = x + self.data_noise * self.noise.normal(x.shape, like=x) if self.data_noise else x
         self.update_energy(data, chain.state)
         # 5: the VAE, on data and on the pairs of this chain and, where they are kept, of the last ones.
         if self.fresh_chains:
-            z = self.noise.normal(z.shape, like=z)
+            z = self.draw_latents(len(x), self.noise, like=x)
             generated = self.decoder(z).to(x.dtype)
-            chain = self._revise(generated.detach(), self.sampler, self.noise)
+            chain = self.revise(generated.detach(), self.sampler, self.noise)
         revised = chain.state
         distance = squared_error(generated, revised).mean()
         if self.pairs is not None:
@@ -179,40 +193,28 @@ class ECVAE(Autoencoding, EnergyBased, Method):
                 calibration = squared_error(self.decoder(z_pair).to(x.dtype), revised_pair).mean()
             self._update_vae(bounded, calibration, clock=step == self.decoder_steps - 1)
         # 6: the dual variable.
-        self._update_dual(distance.detach(), revised[0].numel())
+        self.update_dual(distance.detach(), revised[0].numel())
         self.report_chain(generated.detach(), revised, chain.grad_norm)
-
-    def _revise(self, generated: Tensor, sampler: Sampler, noise: Noise, **call: Any) -> Chain[Tensor]:
-        """Chains on E(x̃) + T·w·½‖x̃ − x̂‖², from x̂ (Eq. 1)."""
-        call.update(noise=noise, networks=[self.energy_network])
-        weight = 0.5 * sampler.temperature * self.condition_weight
-
-        def potential(x: Tensor, origin: Tensor) -> Tensor:
-            return self.energy(x) + weight * squared_error(x, origin)
-
-        if not weight:
-            return sampler(self.energy, generated, **call)
-        return sampler(potential, generated, given=[generated.clone()], **call)
 
     def _update_vae(self, x: Tensor, calibration: Tensor, *, clock: bool) -> None:
         bound = self.elbo(x)
         precision = (-2 * self.log_sigma).exp()
-        loss = (self.kl_weight * bound.kl - bound.log_likelihood).mean()
+        reconstruction = -bound.log_likelihood
+        if self.distance is not None:
+            reconstruction = 0.5 * precision * self.distance(bound.mean, x)
+        loss = (self.kl_weight * bound.kl + reconstruction).mean()
         loss = loss + self.calibration_weight * 0.5 * precision * calibration
+        if self.posterior is not None:
+            revised = self.posterior.revise(x, bound.z, self.decoder, self.log_sigma, self.prior, self.noise)
+            shift = squared_error(bound.z, revised).mean()
+            loss = loss + self.posterior.weight * 0.5 * shift
         self.update("vae", loss, clock=clock)
+        if self.posterior is not None:
+            ratio = self.in_floors(shift.detach(), self.posterior.sampler, self.latent_dim)
+            self.posterior.ascend(ratio)
+            self.report({"train/lambda_posterior": self.posterior.weight, "train/posterior_in_floors": ratio})
         if clock:
             self.report({"train/loss_vae": loss, "train/kl": bound.kl}, show=["train/loss_vae"])
-
-    def _update_dual(self, distance: Tensor, dimensions: int) -> None:
-        floor = self.sampler.noise_floor(dimensions) or 1.0
-        ratio = self.trainer.strategy.reduce(distance, reduce_op="mean") / floor
-        if self.dual_rate:
-            ascent = self.dual_rate * (ratio - self.dual_margin) / self.dual_margin
-            self.calibration_weight.add_(ascent).clamp_(0.0, self.dual_max)
-        self.report(
-            {"train/lambda": self.calibration_weight, "train/distance_in_floors": ratio},
-            show=["train/lambda"],
-        )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """ELBO, reconstruction error and energy on held-out data."""
@@ -220,13 +222,6 @@ class ECVAE(Autoencoding, EnergyBased, Method):
         self.log("val/elbo", self.elbo(x, self.validation_noise(batch_idx)).bound.mean(), sync_dist=True)
         self.log("val/mse", squared_error(self.reconstruct(x), x).mean() / x[0].numel(), sync_dist=True)
         self.log("val/energy_data", self.energy(x).mean(), sync_dist=True)
-
-    def log_density(self, x: Tensor) -> Tensor:
-        """−E(x)/T up to log Z, ``(B,)`` nats."""
-        return -self.energy(x) / self.sampler.temperature
-
-    def test_sampler(self) -> tuple[Sampler | None, int]:
-        return self.refine, self.refine.steps if self.refine else 0
 
     @torch.no_grad()
     def sample(
@@ -247,13 +242,8 @@ class ECVAE(Autoencoding, EnergyBased, Method):
         """
         source = as_noise(noise, self.device)
         with torch.inference_mode(False):
-            z = source.normal((n, self.latent_dim), like=torch.empty(0, device=self.device))
-            x = self.decode(z).float()
-            sampler = self.refine or self.sampler
-            steps = (self.refine.steps if self.refine else 0) if steps is None else steps
-            if steps:
-                x = self._revise(x, sampler, source, steps=steps, callback=callback).state
-        return x
+            z = self.draw_latents(n, source, torch.empty(0, device=self.device))
+            return self.refined(self.decode(z).float(), steps, source, callback)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -14,10 +14,13 @@ from torch.optim import Optimizer
 
 __all__ = [
     "DecoderFactory",
+    "DistanceFactory",
     "EncoderFactory",
     "EnergyFactory",
+    "FlowFactory",
     "ImageShape",
     "OptimizerFactory",
+    "PriorFactory",
     "ScheduleFactory",
     "build",
     "class_path",
@@ -30,6 +33,9 @@ ImageShape = tuple[int, ...]
 EncoderFactory = Callable[[ImageShape, int], nn.Module]
 DecoderFactory = Callable[[ImageShape, int], nn.Module]
 EnergyFactory = Callable[[ImageShape], nn.Module]
+FlowFactory = Callable[[ImageShape], nn.Module]
+PriorFactory = Callable[[int], nn.Module]
+DistanceFactory = Callable[[ImageShape], nn.Module]
 OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], torch.optim.lr_scheduler.LRScheduler]
 

@@ -1,7 +1,8 @@
-"""What several methods have in common besides the contract: a Gaussian autoencoder, an energy learned by contrast."""
+"""What several methods share besides the contract: a Gaussian autoencoder, a flow, an energy, its calibration."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -9,20 +10,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ebmzoo.mcmc import Noise, as_noise
-from ebmzoo.objectives import Elbo, Penalty, contrastive_gap, elbo, importance_weighted_bound, squared_error
+from ebmzoo.mcmc import Langevin, Noise, Sampler, as_noise
+from ebmzoo.mcmc.chain import Callback, Chain
+from ebmzoo.objectives import (
+    Elbo,
+    Penalty,
+    contrastive_gap,
+    dual_ascent,
+    elbo,
+    importance_weighted_bound,
+    squared_error,
+)
 
-__all__ = ["Autoencoding", "EnergyBased"]
+__all__ = ["Autoencoding", "Calibrated", "EnergyBased", "FlowBased"]
 
 
 class Autoencoding:
     """Mixin of methods with an encoder, a decoder and a Gaussian likelihood p(x|z) = N(x; decoder(z), σ²).
 
-    The class it is mixed into has ``encoder``, ``decoder``, ``latent_dim``, ``log_sigma`` and ``noise``.
+    The class it is mixed into has ``encoder``, ``decoder``, ``latent_dim``, ``log_sigma`` and ``noise``, and
+    ``prior``, a learned p(z) with ``sample`` and ``log_prob``; None is N(0, I).
     """
 
     encoder: nn.Module
     decoder: nn.Module
+    prior: Any
     latent_dim: int
     log_sigma: Tensor
     noise: Noise
@@ -43,13 +55,23 @@ class Autoencoding:
     def elbo(self, x: Tensor, noise: Noise | None = None) -> Elbo:
         """The evidence lower bound and its pieces with one posterior draw, nats."""
         xi = (noise or self.noise).normal((len(x), self.latent_dim), like=x)
-        return elbo(x, self.encoder, self.decoder, self.log_sigma, xi)
+        return elbo(x, self.encoder, self.decoder, self.log_sigma, xi, self._log_prior)
+
+    @torch.no_grad()
+    def draw_latents(self, n: int, noise: Noise, like: Tensor) -> Tensor:
+        """``n`` codes from the prior, ``(n, latent_dim)``, which no gradient reaches."""
+        xi = noise.normal((n, self.latent_dim), like=like)
+        return xi if self.prior is None else self.prior.sample(xi).to(xi.dtype)
+
+    @property
+    def _log_prior(self) -> Any:
+        return None if self.prior is None else self.prior.log_prob
 
     def log_likelihood_bound(self, x: Tensor, samples: int = 1, noise: None | int | Noise = None) -> Tensor:
         """Importance-weighted lower bound of log p(x) with ``samples`` draws, ``(B,)`` nats; one draw is the ELBO's."""
         source = as_noise(noise, x.device)
         draw = partial(source.normal, like=x)
-        return importance_weighted_bound(x, self.encoder, self.decoder, self.log_sigma, draw, samples)
+        return importance_weighted_bound(x, self.encoder, self.decoder, self.log_sigma, draw, samples, self._log_prior)
 
 
 class EnergyBased:
@@ -114,3 +136,113 @@ class EnergyBased:
                     "mcmc/saturation": (end.abs() >= 1).float(),
                 }
             )
+
+
+class Calibrated:
+    """Mixin of EC-VAE's calibration: the energy's chain revises a generator's samples, which is pulled after them.
+
+    The class it is mixed into is also `EnergyBased`, and has the settings and the buffer below.
+    """
+
+    energy: Any
+    energy_network: Any
+    report: Any
+
+    sampler: Langevin
+    refine: Sampler | None
+    condition_weight: float
+    calibration_weight: Tensor
+    dual_rate: float
+    dual_margin: float
+    dual_max: float
+    trainer: Any
+    logs_now: Any
+
+    def revise(self, generated: Tensor, sampler: Sampler, noise: Noise, **call: Any) -> Chain[Tensor]:
+        """Chains on E(x̃) + T·w·½‖x̃ − x̂‖², from x̂ (Eq. 1)."""
+        call.update(noise=noise, networks=[self.energy_network])
+        weight = 0.5 * sampler.temperature * self.condition_weight
+
+        def potential(x: Tensor, origin: Tensor) -> Tensor:
+            return self.energy(x) + weight * squared_error(x, origin)
+
+        if not weight:
+            return sampler(self.energy, generated, **call)
+        return sampler(potential, generated, given=[generated.clone()], **call)
+
+    def update_dual(self, distance: Tensor, dimensions: int) -> None:
+        """λ from d = ‖x̂ − x̃‖², held against the displacement of the chain's noise alone (Eq. 2)."""
+        ratio = self.in_floors(distance, self.sampler, dimensions)
+        if self.dual_rate:
+            dual_ascent(self.calibration_weight, ratio, self.dual_rate, self.dual_margin, self.dual_max)
+        self.report(
+            {"train/lambda": self.calibration_weight, "train/distance_in_floors": ratio},
+            show=["train/lambda"],
+        )
+
+    def in_floors(self, distance: Tensor, sampler: Langevin, dimensions: int) -> Tensor:
+        """A squared distance, averaged over the processes, in noise floors of a chain; itself where T = 0."""
+        return self.trainer.strategy.reduce(distance, reduce_op="mean") / (sampler.noise_floor(dimensions) or 1.0)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """−E(x)/T up to log Z, ``(B,)`` nats."""
+        return -self.energy(x) / self.sampler.temperature
+
+    def test_sampler(self) -> tuple[Sampler | None, int]:
+        """The chain after the generator, and its steps."""
+        return self.refine, self.refine.steps if self.refine else 0
+
+    def refined(self, x: Tensor, steps: int | None, noise: Noise, callback: Callback | None) -> Tensor:
+        """Samples after the test-time chain: ``steps`` of it, or as many as ``refine`` says."""
+        steps = self.test_sampler()[1] if steps is None else steps
+        if not steps:
+            return x
+        return self.revise(x, self.refine or self.sampler, noise, steps=steps, callback=callback).state
+
+
+class FlowBased:
+    """Mixin of methods with a normalising flow of images in [−1, 1] that have ``levels`` grey levels.
+
+    Data are dequantised: uniform noise as wide as the step between two levels makes their density finite; samples are
+    rounded to the nearest level again. The class it is mixed into has what is declared below.
+    """
+
+    flow: Any
+    levels: int
+    image_shape: tuple[int, ...]
+    noise: Noise
+
+    @staticmethod
+    def check_levels(levels: int) -> None:
+        """Refuse a number of levels that leaves nothing to tell apart."""
+        if levels < 2:
+            raise ValueError(f"images have at least 2 grey levels, not {levels}")
+
+    def dequantise(self, x: Tensor, noise: Noise) -> Tensor:
+        """Add noise uniform in ±half a level."""
+        return x + (noise.uniform(x.shape, like=x) - 0.5) * self._step
+
+    def quantise(self, x: Tensor) -> Tensor:
+        """The nearest of the levels, in [−1, 1]."""
+        return ((x.clamp(-1, 1) + 1) / self._step).round() * self._step - 1
+
+    @property
+    def _step(self) -> float:
+        return 2 / (self.levels - 1)
+
+    def generate(self, n: int, noise: Noise, like: Tensor) -> Tensor:
+        """Draws of the flow, ``(n, *image_shape)``, not rounded; gradients reach the flow."""
+        return self.flow.sample(noise.normal((n, math.prod(self.image_shape)), like=like)).to(like.dtype)
+
+    def log_likelihood_bound(self, x: Tensor, samples: int = 1, noise: None | int | Noise = None) -> Tensor:
+        """Lower bound of the log of the density averaged over x's level, ``(B,)`` nats, with ``samples`` draws.
+
+        The discrete log-probability is this plus log(2/(levels − 1)) for each pixel and channel.
+        """
+        source = as_noise(noise, x.device)
+        draws = [self.flow.log_prob(self.dequantise(x, source)).to(x.dtype) for _ in range(samples)]
+        return torch.logsumexp(torch.stack(draws), 0) - math.log(samples)
+
+    def bits_per_dim(self, bound: Tensor) -> Tensor:
+        """A bound of the density (see `log_likelihood_bound`) as bits per dimension of the discrete images."""
+        return -(bound / math.prod(self.image_shape) + math.log(self._step)) / math.log(2)

@@ -73,7 +73,7 @@ class VAE(Autoencoding, Method):
         super().__init__(image_shape, grad_clip)
         self.encoder = build(encoder, self.image_shape, latent_dim)
         self.decoder = build(decoder, self.image_shape, latent_dim)
-        self.latent_dim, self.kl_weight = latent_dim, kl_weight
+        self.prior, self.latent_dim, self.kl_weight = None, latent_dim, kl_weight
         if sigma == "learned":
             self.log_sigma = nn.Parameter(torch.zeros(()))
         else:

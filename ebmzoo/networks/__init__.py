@@ -3,17 +3,20 @@
 from ebmzoo.networks.dcgan import ConvDecoder, ConvEncoder, ConvEnergy
 from ebmzoo.networks.dual_mcmc import DualMCMCEncoder, DualMCMCEnergy
 from ebmzoo.networks.fastgan import FastGANDecoder
+from ebmzoo.networks.flow import FlowPrior, Glow
 from ebmzoo.networks.gaussian_vae import GaussianVAE
 from ebmzoo.networks.hierarchical_vae import HierarchicalVAE
 from ebmzoo.networks.latent_vae import Latents, LatentVAE
 from ebmzoo.networks.layers import ConvMeanPool
 from ebmzoo.networks.mlp import MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.networks.perceptual import LPIPS, RandomFeatures
 from ebmzoo.networks.resnet_encoder import ResNetEncoder
 from ebmzoo.networks.resnet_energy import MultiScaleResNetEnergy, VAEBMEnergy
 from ebmzoo.networks.sngan import SNGANDecoder, SNGANEncoder, SNGANEnergy
 from ebmzoo.networks.unet import MLPDenoiser, ResNetDecoder, UNetDenoiser
 
 __all__ = [
+    "LPIPS",
     "ConvDecoder",
     "ConvEncoder",
     "ConvEnergy",
@@ -21,7 +24,9 @@ __all__ = [
     "DualMCMCEncoder",
     "DualMCMCEnergy",
     "FastGANDecoder",
+    "FlowPrior",
     "GaussianVAE",
+    "Glow",
     "HierarchicalVAE",
     "LatentVAE",
     "Latents",
@@ -31,6 +36,7 @@ __all__ = [
     "MLPEnergy",
     "MultiScaleResNetEnergy",
     "ResNetDecoder",
+    "RandomFeatures",
     "ResNetEncoder",
     "SNGANDecoder",
     "SNGANEncoder",

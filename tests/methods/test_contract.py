@@ -18,16 +18,28 @@ from ebmzoo.methods import (
     WGAN,
     BiDVL,
     BoundsLikelihood,
+    CalibratedPosterior,
     DenoisingEBM,
     DualMCMC,
+    ECFlow,
     Encodes,
+    Flow,
     HasEnergy,
     Reconstructs,
     Samples,
     Scores,
 )
 from ebmzoo.methods.base import build, plain, spec
-from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy
+from ebmzoo.networks import (
+    FlowPrior,
+    GaussianVAE,
+    Glow,
+    MLPDecoder,
+    MLPDenoiser,
+    MLPEncoder,
+    MLPEnergy,
+    RandomFeatures,
+)
 
 from .conftest import quiet_trainer
 
@@ -42,7 +54,9 @@ CAPABILITIES = {
     DenoisingEBM: PROTOCOLS - {BoundsLikelihood},
     DualMCMC: PROTOCOLS - {BoundsLikelihood},
     EBM: {HasEnergy, Samples, Scores},
+    ECFlow: PROTOCOLS - {Encodes, Reconstructs},
     ECVAE: PROTOCOLS,
+    Flow: {BoundsLikelihood, Samples, Scores},
     GAN: {Samples},
     VAE: PROTOCOLS - {HasEnergy},
     VAEBM: PROTOCOLS,
@@ -94,11 +108,31 @@ def denoising_ebm(**settings):
     return DenoisingEBM(SHAPE, denoiser, PARTS["decoder"], latent_dim=4, **steps, **settings)
 
 
+GLOW = spec(Glow, levels=2, steps=1, width=4)
+
+
+def flow():
+    return Flow(SHAPE, GLOW, levels=17)
+
+
+def ecflow(**settings):
+    return ECFlow(SHAPE, GLOW, spec(MLPEnergy, width=16, depth=1), levels=17, sampler=Langevin(3, 0.1), **settings)
+
+
 METHODS = {
     "vae": vae,
     "ecvae": ecvae,
     "ecvae with all its options": lambda: ecvae(
         vae_steps=5, decoder_steps=2, pair_memory=150, fresh_chains=True, data_noise=0.1, grad_clip=1.0
+    ),
+    "ecvae with its extensions": lambda: ecvae(
+        prior=spec(FlowPrior, steps=1, width=8),
+        posterior=spec(CalibratedPosterior, sampler=Langevin(2, 1e-2), dual_rate=0.1),
+        distance=spec(RandomFeatures, width=4),
+    ),
+    "flow": flow,
+    "ecflow with all its options": lambda: ecflow(
+        flow_steps=4, condition_weight=0.0, refine=Langevin(2, 0.1), grad_clip=1.0
     ),
     "bidvl": bidvl,
     "bidvl with all its options": lambda: bidvl(
@@ -231,7 +265,8 @@ def test_checkpoints_hold_tensors_and_primitives_only(make, tmp_path):
     parts = (parts.get("vae") or {}).get("init_args", parts)
     named = {"decoder": "MLPDecoder", "generator": "MLPDecoder", "encoder": "MLPEncoder", "energy": "MLPEnergy"}
     found = {name: parts[name]["class_path"] for name in named if name in parts}
-    assert found and found == {name: f"ebmzoo.networks.mlp.{named[name]}" for name in found}
+    assert found == {name: f"ebmzoo.networks.mlp.{named[name]}" for name in found}
+    assert found or parts["flow"]["class_path"] == "ebmzoo.networks.flow.Glow"
 
 
 def test_hyper_parameters_are_plain_data_that_can_be_built_again():
