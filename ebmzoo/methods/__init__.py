@@ -1,6 +1,6 @@
 """The shelf: one method per file, all through one contract."""
 
-from .base import BoundsLikelihood, Encodes, HasEnergy, Method, Reconstructs, Samples, Scores
+from .base import BoundsLikelihood, Decodes, Encodes, HasEnergy, Method, Reconstructs, Samples, Scores
 from .bidvl import BiDVL
 from .ecvae import ECVAE
 from .vae import VAE
@@ -12,6 +12,7 @@ __all__ = [
     "VAEBM",
     "BiDVL",
     "BoundsLikelihood",
+    "Decodes",
     "Encodes",
     "HasEnergy",
     "Method",

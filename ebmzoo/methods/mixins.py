@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -12,10 +13,30 @@ from torch import Tensor, nn
 from ebmzoo.mcmc import Noise, as_noise
 from ebmzoo.objectives import Elbo, Penalty, contrastive_gap, elbo, importance_weighted_bound
 
-__all__ = ["Autoencoding", "EnergyBased"]
+__all__ = ["Autoencoding", "EnergyBased", "GaussianLatent"]
 
 
-class Autoencoding:
+class GaussianLatent:
+    """Mixin of methods that generate from a latent code z ~ N(0, I) of ``latent_dim`` numbers.
+
+    Attributes:
+        latent_temperature: standard deviation of the codes that `draw_latent` draws: 1 is the model's own; below 1
+            samples are more typical and less varied, as with Glow and NVAE.
+    """
+
+    latent_dim: int
+    latent_temperature: float = 1.0
+
+    def draw_latent(self, n: int, noise: Noise, like: Tensor) -> Tensor:
+        """``(n, latent_dim)`` codes to generate from, with the dtype and device of ``like``."""
+        return noise.normal((n, self.latent_dim), like) * self.latent_temperature
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """log N(z; 0, I), ``(B,)`` nats."""
+        return -0.5 * (z.square().sum(1) + z.shape[1] * math.log(2 * math.pi))
+
+
+class Autoencoding(GaussianLatent):
     """Mixin of methods with an encoder, a decoder and a Gaussian likelihood p(x|z) = N(x; decoder(z), σ²).
 
     The class it is mixed into has ``encoder``, ``decoder``, ``latent_dim``, ``log_sigma`` and ``noise``.
@@ -23,7 +44,6 @@ class Autoencoding:
 
     encoder: nn.Module
     decoder: nn.Module
-    latent_dim: int
     log_sigma: Tensor
     noise: Noise
 
