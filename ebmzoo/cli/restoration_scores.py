@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ebmzoo.checkpoints import read
 from ebmzoo.images import from_uint8, to_uint8
@@ -17,6 +18,8 @@ from ebmzoo.methods import Method
 from ebmzoo.metrics import Protocol, Results, config_hash, fidelity, find_extractor
 from ebmzoo.metrics.protocol import ROUNDING
 from ebmzoo.tasks import Degradation, Restorer
+
+_ROUNDING_ERROR = (2 / 255) ** 2 / 12  # mean square of an error uniform over one step of a byte, in [-1, 1]
 
 
 def write_scores(
@@ -90,8 +93,8 @@ def _against(
     if common["settings"]["x_chain"] is not None:
         stages["_after_z_chain"] = "latent"
     size = _window(reference)
-    settings = {
-        "psnr": {"data_range": 2.0, "mean_over": "images"},
+    settings: dict[str, dict[str, Any]] = {
+        "psnr": {"data_range": 2.0, "mean_over": "images", "least_squared_error": _ROUNDING_ERROR},
         "ssim": {"data_range": 2.0, "window": size, "sigma": 1.5},
     }
     lines = []
@@ -119,13 +122,25 @@ def _against(
 
 
 def psnr(x: Tensor, reference: Tensor) -> float:
-    """Mean over images of the peak signal-to-noise ratio, dB, of images in [-1, 1]; inf where all are equal."""
-    return peak_signal_noise_ratio(x, reference, data_range=2.0, reduction="elementwise_mean", dim=(1, 2, 3)).item()
+    """Mean over images of the peak signal-to-noise ratio, dB, of images in [-1, 1].
+
+    An image's mean squared error counts as no less than that of rounding to bytes: one that is restored to the byte
+    has 58.9 dB, and not infinitely many, which no mean survives.
+
+    Example:
+        >>> x = torch.zeros(2, 1, 4, 4)
+        >>> round(psnr(x, x + 0.2), 3), round(psnr(x, x), 1)
+        (20.0, 58.9)
+    """
+    error = (x.double() - reference.double()).square().mean((1, 2, 3)).clamp_min(_ROUNDING_ERROR)
+    return (10 * torch.log10(4 / error)).mean().item()
 
 
 def ssim(x: Tensor, reference: Tensor, window: int) -> float:
     """Mean over images of the structural similarity with a Gaussian window, of images in [-1, 1]."""
-    return float(structural_similarity_index_measure(x, reference, data_range=2.0, kernel_size=window))
+    found = structural_similarity_index_measure(x, reference, data_range=2.0, kernel_size=window)
+    assert isinstance(found, Tensor)  # not the pair with the full image, which was not asked for
+    return found.item()
 
 
 def _window(images: Tensor) -> int:

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from ebmzoo.tasks import Degradation, Restorer
 
 TASKS = ("colorize", "superres", "inpaint")
-SHOWN = 16  # rows of the picture
+SHOWN = 8  # rows of the picture
+HOLE = (230, 150, 60)  # the colour of hidden pixels in it: a grey could be taken for ink
 
 
 def run(verb: str, arguments: Sequence[str]) -> None:
     """Restore images and write them, a picture, and the figures with their protocol."""
-    options = _parser(verb).parse_args(arguments)
+    options = parser_of(verb).parse_args(arguments)
     out = Path(options.out)
     _check(options, out)
 
@@ -39,7 +40,7 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     _check_empty(out / "restored", names)
     model = load_model(options)
     restorer = _restorer(options, model)
-    make = _degradation(options, tuple(model.image_shape))
+    make = degradation_of(options, tuple(model.image_shape))
     given, reference = _images(options, files, names, make(range(1)), model)
     parts: dict[str, list[Tensor]] = {"lifted": [], "start": [], "latent": [], "image": [], "error": []}
     for rows in _batches(len(given), options.batch_size):
@@ -60,7 +61,8 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     columns = {"degraded": images["lifted"], "restored": images["image"]}
     if reference is not None:
         columns["reference"] = reference
-    shown = [column[:SHOWN] for column in columns.values()]
+    shown = [to_uint8(column[:SHOWN]).expand(-1, 3, -1, -1) for column in columns.values()]
+    shown[0] = _with_holes(shown[0], make(range(len(shown[0]))))
     picture = save_png(strips(shown, padding=2, titles=list(columns)), out / "strip.png")
     words = write_scores(options, model, restorer, make(range(1)), images, reference, out / "results.json")
     print(
@@ -70,7 +72,8 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     print(f"picture: {picture}")
 
 
-def _parser(verb: str) -> argparse.ArgumentParser:
+def parser_of(verb: str) -> argparse.ArgumentParser:
+    """The options of this verb."""
     parser = Parser(verb, "Restore degraded images: colour, super-resolution, inpainting.", "images restored")
     add = parser.add_argument
     add("--task", required=True, choices=TASKS, help="what is to be undone")
@@ -145,7 +148,7 @@ def _restorer(options: argparse.Namespace, model: Method) -> Restorer:
     return replace(restorer, **changed)
 
 
-def _degradation(options: argparse.Namespace, image_shape: tuple[int, ...]) -> Any:
+def degradation_of(options: argparse.Namespace, image_shape: tuple[int, ...]) -> Any:
     """What makes the operator of a batch: of its rows, since scattered masks are drawn for each image."""
     from ebmzoo.mcmc import PerImageNoise
     from ebmzoo.tasks import Colorize, Inpaint, SuperResolve, scattered_mask
@@ -252,6 +255,17 @@ def _read(paths: Sequence[Path], shape: tuple[int, ...]) -> Tensor:
     from ebmzoo.images import from_uint8
 
     return torch.stack([from_uint8(read_image_of(str(path), shape)) for path in paths])
+
+
+def _with_holes(pixels: Tensor, degradation: Degradation) -> Tensor:
+    """Images, uint8 ``(B, 3, H, W)``, with what a mask hides in a colour of its own."""
+    import torch
+
+    from ebmzoo.tasks import Inpaint
+
+    if not isinstance(degradation, Inpaint):
+        return pixels
+    return torch.where(degradation.hidden, pixels.new_tensor(HOLE).view(1, 3, 1, 1), pixels)
 
 
 def _rounded(x: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from ebmzoo.cli.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ebmzoo.methods import Method
 
 ENDINGS = {".png": "one grid", ".npy": "floats", "": "a folder (no ending)"}
 FILM_ENDINGS = {".png": "a strip", ".gif": "an animation", ".apng": "an exact animation", ".npy": "floats"}
@@ -123,7 +122,7 @@ def _set_temperatures(options: argparse.Namespace, model: Any) -> None:
 # -- what is drawn -----------------------------------------------------------------------------------------------------
 
 
-def _in_batches(options: argparse.Namespace, model: Method, draw: Callable[[int, Any], Tensor], dim: int = 0) -> Tensor:
+def _in_batches(options: argparse.Namespace, model: Any, draw: Callable[[int, Any], Tensor], dim: int = 0) -> Tensor:
     """Draw ``n`` rows in batches, each row from its own seed, so that no image depends on the batch."""
     import torch
 
@@ -151,14 +150,14 @@ def _between(options: argparse.Namespace, model: Any) -> Film:
     from ebmzoo.methods import Decodes, Encodes
     from ebmzoo.tasks import interpolate
 
-    kind = type(model).__name__
+    kind, like = type(model).__name__, torch.empty(0, device=model.device)
     if not isinstance(model, Decodes):
         able = methods_with("decode", "draw_latent", "log_prior")
         raise UserError(
             f"--interpolate needs a generator from latent codes with a prior, which {kind} does not have: {able} do"
         )
     _images_only(model, "--interpolate")
-    frames, like = options.interpolate, torch.empty(0, device=model.device)
+    frames = options.interpolate
     if options.between:
         if not isinstance(model, Encodes):
             raise UserError(

@@ -177,7 +177,7 @@ def centre_mask(image_shape: tuple[int, ...], px_of_64: int) -> Tensor:
     if not 0 < px_of_64 < 64:
         raise ValueError(f"a centred square has a side of 1 to 63 px of 64, not {px_of_64}")
     _, height, width = image_shape
-    sides = [2 * max(1, round(side * px_of_64 / 128)) - side % 2 for side in (height, width)]
+    sides = [2 * max(1, int(side * px_of_64 / 128 + 0.5)) - side % 2 for side in (height, width)]
     top, left = (height - sides[0]) // 2, (width - sides[1]) // 2
     return box_mask(image_shape, (left, top, left + sides[1], top + sides[0]))
 

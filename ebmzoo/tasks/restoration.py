@@ -199,10 +199,9 @@ class Restorer:
 def chain_in_x(model: Any) -> Sampler | None:
     """The chain that moves images under a model's energy: its test chain, else that of its training; None if none."""
     # VAEBM's chains move the noise or the latents that images are made of, unless its space says otherwise.
-    if not isinstance(model, HasEnergy) or getattr(model, "space", "x") != "x":
+    if not hasattr(model, "energy") or getattr(model, "space", "x") != "x":
         return None
-    sampler = model.test_sampler()[0] or getattr(model, "sampler", None)
-    return sampler if isinstance(sampler, Sampler) else None
+    return model.test_sampler()[0] or getattr(model, "sampler", None)
 
 
 def largest_squared_gain(decode: Callable[[Tensor], Tensor], z: Tensor, rounds: int = _ROUNDS) -> float:

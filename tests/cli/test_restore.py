@@ -73,6 +73,7 @@ def test_what_it_writes_is_the_restorers(ebmzoo, here, checkpoint, whole):
     rows = figures("out")
     for name, image in (("psnr", found.image), ("psnr_before_chains", found.start), ("psnr_degraded", y)):
         error = (from_uint8(to_uint8(image)) - whole).double().square().mean((1, 2, 3))
+        assert error.min() > 1e-4
         expected = (10 * torch.log10(4 / error)).mean().item()
         assert rows[name, True]["value"] == pytest.approx(expected, abs=0.02)
     protocol = rows["psnr", True]["protocol"]
@@ -82,6 +83,8 @@ def test_what_it_writes_is_the_restorers(ebmzoo, here, checkpoint, whole):
     assert "FID was left out: no --extractor" in said
     strip = Image.open(here / "out/strip.png")
     assert strip.width == pytest.approx(3 * 64, abs=10) and strip.height > 6 * 64
+    colours = {colour for _, colour in strip.getcolors(10**6)}
+    assert {colour for colour in colours if len(set(colour)) > 1} == {(230, 150, 60)}  # holes, and nothing else
 
 
 def test_superres_takes_small_images_and_references_by_name(ebmzoo, here, checkpoint, whole):
