@@ -38,8 +38,9 @@ def write_scores(
         model: what restored.
         restorer: how.
         degradation: of the first image, for the protocol.
-        images: "image", "latent", "start" and "lifted" ``(n, C, H, W)``, and "error" ``(n, 3)``: the largest and the
-            summed distance of A x̂ to y, and the latter after rounding to bytes.
+        images: ``(n, C, H, W)``: "degraded" (A⁺y), "image" (restored), and the predictions "start", "latent" and
+            "prediction", completed with y and, under the same name with " alone", as they are; and "error" ``(n, 3)``:
+            the largest and the summed distance of A x̂ to y, and the latter after rounding to bytes.
         reference: the undamaged images, if they are there.
         path: of ``results.json``.
 
@@ -89,9 +90,13 @@ def _against(
         "n_reference": len(reference),
         "rounding": ROUNDING,
     }
-    stages = {"": "image", "_before_chains": "start", "_degraded": "lifted"}
+    stages = {"": "image", "_degraded": "degraded", "_before_chains": "start"}
     if common["settings"]["x_chain"] is not None:
         stages["_after_z_chain"] = "latent"
+    # Dual-MCMC's figure 5 scores the predictions themselves, visible pixels included.
+    alone = {"_predicted": "prediction alone"}
+    alone |= {f"{ending}_predicted": f"{stage} alone" for ending, stage in stages.items() if f"{stage} alone" in images}
+    stages |= alone
     size = _window(reference)
     settings: dict[str, dict[str, Any]] = {
         "psnr": {"data_range": 2.0, "mean_over": "images", "least_squared_error": _ROUNDING_ERROR},
@@ -105,10 +110,8 @@ def _against(
             x = from_uint8(to_uint8(images[stage]))
             found[ending] = psnr(x, reference) if metric == "psnr" else ssim(x, reference, size)
             results.add(metric + ending, found[ending], protocol)
-        others = ", ".join(
-            f"{ending.strip('_').replace('_', ' ')} {value:.4g}" for ending, value in found.items() if ending
-        )
-        lines.append(f"{metric.upper()} {found['']:.4g} ({others})")
+        words = ", ".join(f"{name.strip('_').replace('_', ' ')} {value:.4g}" for name, value in found.items() if name)
+        lines.append(f"{metric.upper()} {found['']:.4g} ({words})")
     if options.extractor is None:
         return [*lines, "FID was left out: no --extractor"]
     network = find_extractor(options.extractor, options.inception_path)

@@ -42,7 +42,7 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     restorer = _restorer(options, model)
     make = degradation_of(options, tuple(model.image_shape))
     given, reference = _images(options, files, names, make(range(1)), model)
-    parts: dict[str, list[Tensor]] = {"lifted": [], "start": [], "latent": [], "image": [], "error": []}
+    parts: dict[str, list[Tensor]] = {}
     for rows in _batches(len(given), options.batch_size):
         degradation = make(rows)
         y = given[rows.start : rows.stop].to(model.device)
@@ -51,14 +51,18 @@ def run(verb: str, arguments: Sequence[str]) -> None:
         found = restorer(model, degradation, y, noise=noise)
         error = (degradation.degrade(found.image) - y).abs().flatten(1)
         left = (degradation.degrade(_rounded(found.image)) - y).abs().flatten(1)
-        batch = {"lifted": degradation.lift(y), "start": found.start, "latent": found.latent, "image": found.image}
+        batch = {"degraded": degradation.lift(y), "image": found.image}
+        for stage in ("start", "latent", "prediction"):
+            # A prediction by itself, and with what was measured put in its place.
+            batch[f"{stage} alone"] = getattr(found, stage)
+            batch[stage] = degradation.complete(y, getattr(found, stage))
         batch["error"] = torch.stack([error.amax(1), error.sum(1), left.sum(1)], 1)
         for name, value in batch.items():
-            parts[name].append(value.float().cpu())
+            parts.setdefault(name, []).append(value.float().cpu())
     images = {name: torch.cat(values) for name, values in parts.items()}
     for name, image in zip(names, to_uint8(images["image"]), strict=True):
         save_png(image, out / "restored" / f"{name}.png")
-    columns = {"degraded": images["lifted"], "restored": images["image"]}
+    columns = {"degraded": images["degraded"], "restored": images["image"]}
     if reference is not None:
         columns["reference"] = reference
     shown = [to_uint8(column[:SHOWN]).expand(-1, 3, -1, -1) for column in columns.values()]

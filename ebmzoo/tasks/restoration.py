@@ -31,18 +31,20 @@ class ExplainsByChain(Protocol):
 
 
 class Restoration(NamedTuple):
-    """Restored images, all of which are degraded to what was given: A x̂ = y.
+    """Restored images, and the predictions on the way, all ``(B, C, H, W)``.
 
     Attributes:
-        image: ``(B, C, H, W)``, floats, not clamped: clamping would change A x̂.
-        start: the same before any chain.
-        latent: the same after the z chain; ``image`` where no x chain follows.
+        image: the restored images x̂: A x̂ = y. Floats, not clamped: clamping would change A x̂.
+        start: what the generator makes of where the z chain begins, with no regard for y.
+        latent: the same of where the z chain ended.
+        prediction: x_r, of which ``image`` has what y leaves open: the end of the x chain, or ``latent`` without one.
         z: ``(B, latent_dim)``, where the z chain ended.
     """
 
     image: Tensor
     start: Tensor
     latent: Tensor
+    prediction: Tensor
     z: Tensor
 
 
@@ -55,9 +57,9 @@ class Restorer:
 
         U(z) = ‖A⁺y − A⁺A decode(z)‖²/2σ² + E(decode(z))/T − log p(z),
 
-    the second term being the energy as a neural-transport prior. With an ``x_sampler`` a chain in x follows, on
-    E(A⁺y + (I − A⁺A) x): it moves only what the measurement leaves open. Dual-MCMC's inpainting (its appendix A.3) is
-    the same without the second term and with both chains, from what the inference network makes of A⁺y; for a mask the
+    the second term being the energy as a neural-transport prior. With an ``x_sampler``, of temperature T_x, a chain in
+    x follows from decode(z), on E(x) + T_x·‖A⁺y − A⁺A x‖²/2σ². Dual-MCMC's inpainting (its appendix A.3) is the same
+    without the second term and with both chains, from what the inference network makes of A⁺y; for a mask the
     likelihood then counts visible pixels only.
 
     Args:
@@ -152,27 +154,29 @@ class Restorer:
             y = y.clone()  # a tensor made in inference mode could not enter the chain's graph
             target = degradation.lift(y)
             z = model.encode(target)[0] if self.start == "inferred" else model.draw_latent(len(y), source, target)
-            start = degradation.complete(y, model.decode(z))
-            step_size = self.step_size or self._step_size(model, degradation, y)
+            start = model.decode(z)
+            step_size = self.step_size or self._step_size(model, y)
             z_chain = Langevin(self.steps, step_size, self.temperature)
+
+            def misfit(x: Tensor, target: Tensor) -> Tensor:
+                return 0.5 * (target - degradation.seen(x)).square().flatten(1).sum(1) / self.sigma**2
 
             def latent_potential(z: Tensor, target: Tensor) -> Tensor:
                 x = model.decode(z)
-                misfit = (target - degradation.seen(x)).square().flatten(1).sum(1)
-                energy = 0.5 * misfit / self.sigma**2 - model.log_prior(z)
+                energy = misfit(x, target) - model.log_prior(z)
                 return energy if self.energy_temperature is None else energy + model.energy(x) / self.energy_temperature
 
             z = z_chain(latent_potential, z, noise=source, given=[target], networks=networks, callback=callback).state
-            latent = image = degradation.complete(y, model.decode(z))
+            latent = prediction = model.decode(z)
             if self.x_sampler is not None:
+                x_temperature = self.x_sampler.temperature
 
-                def potential(x: Tensor, y: Tensor) -> Tensor:
-                    return model.energy(degradation.complete(y, x))
+                def potential(x: Tensor, target: Tensor) -> Tensor:
+                    return model.energy(x) + x_temperature * misfit(x, target)
 
                 call: dict[str, Any] = {"steps": self.x_steps, "noise": source, "callback": callback}
-                x = self.x_sampler(potential, latent, given=[y], networks=networks, **call).state
-                image = degradation.complete(y, x)
-        return Restoration(image, start, latent, z)
+                prediction = self.x_sampler(potential, latent, given=[target], networks=networks, **call).state
+        return Restoration(degradation.complete(y, prediction), start, latent, prediction, z)
 
     def _check(self, model: Any, degradation: Degradation, y: Tensor) -> None:
         needs: list[tuple[bool, type, str]] = [
@@ -188,8 +192,8 @@ class Restorer:
         if tuple(y.shape[1:]) != shape:
             raise ValueError(f"{degradation.name} takes images {shape} here, not {tuple(y.shape[1:])}")
 
-    def _step_size(self, model: Any, degradation: Degradation, y: Tensor) -> float:
-        # Codes of fixed noise: the step must depend on neither the batch nor the seed. A mask of one image is enough.
+    def _step_size(self, model: Any, y: Tensor) -> float:
+        # Codes of fixed noise: the step must depend on neither the batch nor the seed. A⁺A only takes away from J.
         like = torch.empty(0, device=y.device, dtype=y.dtype)
         probe = model.draw_latent(_PROBES, as_noise(0, y.device), like)
         gain = largest_squared_gain(model.decode, probe)

@@ -71,7 +71,15 @@ def test_what_it_writes_is_the_restorers(ebmzoo, here, checkpoint, whole):
     torch.testing.assert_close(written, from_uint8(to_uint8(found.image))[:, 0], rtol=0, atol=1.01 / 127.5)
     assert torch.equal(written[:, 0], whole[:, 0, 0])  # visible pixels are the very bytes
     rows = figures("out")
-    for name, image in (("psnr", found.image), ("psnr_before_chains", found.start), ("psnr_degraded", y)):
+    stages = {
+        "psnr": found.image,
+        "psnr_degraded": y,
+        "psnr_before_chains": operator.complete(y, found.start),
+        "psnr_before_chains_predicted": found.start,
+        "psnr_after_z_chain": operator.complete(y, found.latent),
+        "psnr_predicted": found.prediction,
+    }
+    for name, image in stages.items():
         error = (from_uint8(to_uint8(image)) - whole).double().square().mean((1, 2, 3))
         assert error.min() > 1e-4
         expected = (10 * torch.log10(4 / error)).mean().item()
@@ -79,7 +87,7 @@ def test_what_it_writes_is_the_restorers(ebmzoo, here, checkpoint, whole):
     protocol = rows["psnr", True]["protocol"]
     assert (protocol["n"], protocol["steps"], protocol["seed"]) == (6, 7, 3)
     assert protocol["settings"]["mask"] == "2,2,6,6" and protocol["settings"]["x_chain"]["steps"] == 3
-    assert {name for name, _ in rows} >= {"ssim", "psnr_after_z_chain", "consistency_l1", "consistency_max"}
+    assert {name for name, _ in rows} >= {"ssim", "ssim_predicted", "consistency_l1", "consistency_max"}
     assert "FID was left out: no --extractor" in said
     strip = Image.open(here / "out/strip.png")
     assert strip.width == pytest.approx(3 * 64, abs=10) and strip.height > 6 * 64

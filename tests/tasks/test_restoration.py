@@ -71,18 +71,28 @@ def test_the_chain_seeks_the_posterior(operator, weight):
     torch.testing.assert_close(warm.z.T.cov(), covariance, rtol=0, atol=0.04)
 
 
-def test_a_chain_in_x_moves_what_was_not_measured_and_nothing_else():
+def test_a_chain_in_x_weighs_the_energy_against_what_was_measured():
     model, operator = Linear(), Inpaint(box_mask((1, 4, 4), (1, 1, 3, 4)))
-    x = as_noise(2).normal((3, 1, 4, 4), DOUBLE)
+    x = as_noise(2).normal((1, 1, 4, 4), DOUBLE)
     y = operator.degrade(x)
+    hidden, mean = operator.hidden[0, 0], model.mean.view(4, 4)
+    # Cold, the chain knows the energy alone; its least value over the hidden pixels is at its mean there.
     chain = Langevin(steps=400, step_size=0.4, temperature=0.0)
-    found = Restorer(steps=3, x_sampler=chain)(model, operator, y, noise=0)
-    hidden = operator.hidden.expand_as(x)
-    # The energy's least value over the hidden pixels, the others given: its mean there.
-    torch.testing.assert_close(found.image[hidden], model.mean.view(1, 1, 4, 4).expand_as(x)[hidden])
-    torch.testing.assert_close(found.image[~hidden], x[~hidden], rtol=0, atol=0)
-    assert (found.latent[hidden] - found.image[hidden]).abs().max() > 0.1
-    assert found.start.shape == found.latent.shape == x.shape
+    cold = Restorer(steps=3, x_sampler=chain)(model, operator, y, noise=0)
+    torch.testing.assert_close(cold.prediction[0, 0], mean)
+    torch.testing.assert_close(cold.image[0, 0], torch.where(hidden, mean, x[0, 0]))
+    # At a temperature it draws from exp(-E/T) N(y; x, sigma^2) over visible pixels, from exp(-E/T) over hidden ones.
+    temperature, sigma = 0.5, 0.6
+    chain = Langevin(steps=60, step_size=0.1, temperature=temperature)
+    many = y.expand(3000, -1, -1, -1)
+    warm = Restorer(steps=3, sigma=sigma, x_sampler=chain)(model, operator, many, noise=0)
+    visible = (~hidden).double()
+    precision = 1 / (model.tau**2 * temperature) + visible / sigma**2
+    expected = (mean / (model.tau**2 * temperature) + visible * x[0, 0] / sigma**2) / precision
+    torch.testing.assert_close(warm.prediction.mean((0, 1)), expected, rtol=0, atol=0.06)
+    torch.testing.assert_close(warm.prediction[:, 0].var(0), 1 / precision, rtol=0.15, atol=0)
+    assert torch.equal(warm.image[:, 0, ~hidden], many[:, 0, ~hidden])
+    assert torch.equal(warm.image[:, 0, hidden], warm.prediction[:, 0, hidden])
 
 
 def test_the_step_follows_the_generators_gain():
@@ -122,9 +132,12 @@ def test_what_was_given_is_kept(name):
     x = digits("test")[0][:15].view(5, 3, 8, 8)
     y = TASKS[name].degrade(x)
     found = Restorer(steps=5, x_sampler=chain)(model, TASKS[name], y, noise=0)
-    for image in (found.image, found.latent, found.start):
-        assert (TASKS[name].degrade(image) - y).abs().max() <= 1e-5
-    assert not torch.equal(found.latent, found.start) and not torch.equal(found.image, found.latent)
+    assert (TASKS[name].degrade(found.image) - y).abs().max() <= 1e-5
+    assert torch.equal(found.image, TASKS[name].complete(y, found.prediction))
+    assert not torch.equal(found.latent, found.start) and not torch.equal(found.prediction, found.latent)
+    with torch.no_grad():
+        torch.testing.assert_close(found.latent, model.decode(found.z))
+        torch.testing.assert_close(found.start, model.decode(model.encode(TASKS[name].lift(y))[0]))
     assert not found.image.requires_grad
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
