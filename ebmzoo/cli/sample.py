@@ -173,7 +173,7 @@ def _between(options: argparse.Namespace, model: Any) -> Film:
             return interpolate(model, a, b, frames)
 
         found, words = _in_batches(options, model, draw, dim=1), f"{options.n} pairs of codes, seed {options.seed}"
-    titles = [f"{k / (frames - 1):.2g}" for k in range(frames)]
+    titles = [f"{k / (frames - 1):.3g}" for k in range(frames)]
     return Film(found, titles, f"{frames} images between {words}, by {options.ckpt_path}, {weights_of(model)} weights")
 
 
@@ -199,7 +199,7 @@ def _along_the_chain(options: argparse.Namespace, model: Any) -> Film:
     found = _in_batches(options, model, draw, dim=1)
     at = torch.linspace(0, steps, min(wanted, steps + 1)).round().int().tolist()
     # A method that runs several chains in turn shows the states of all; only one chain's steps can be named.
-    titles = [str(step) for step in at] if len(at) == len(found) else [str(k) for k in range(len(found))]
+    titles = [f"step {k}" for k in at] if len(at) == len(found) else [f"state {k}" for k in range(len(found))]
     words = f"{options.n} chains of {steps} steps, {len(found)} states each"
     return Film(found, titles, f"{words}, of {options.ckpt_path}, {weights_of(model)} weights, seed {options.seed}")
 
