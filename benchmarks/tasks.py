@@ -45,7 +45,7 @@ def tasks(shape: tuple[int, ...]) -> dict[str, list[str]]:
 
 def score(x: Tensor, reference: Tensor) -> float:
     """PSNR of what would be written, dB."""
-    return psnr(from_uint8(to_uint8(x)), reference)
+    return psnr(from_uint8(to_uint8(x)), reference).mean().item()
 
 
 def filled(words: list[str], x: Tensor, mean_image: Tensor) -> dict[str, float]:

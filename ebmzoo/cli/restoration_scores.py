@@ -17,158 +17,180 @@ from ebmzoo.images import from_uint8, to_uint8
 from ebmzoo.methods import Method
 from ebmzoo.metrics import Protocol, Results, config_hash, fidelity, find_extractor
 from ebmzoo.metrics.protocol import ROUNDING
-from ebmzoo.tasks import Degradation, Restorer
+from ebmzoo.tasks import Degradation, Restoration, Restorer
 
 _ROUNDING_ERROR = (2 / 255) ** 2 / 12  # mean square of an error uniform over one step of a byte, in [-1, 1]
 
 
-def write_scores(
-    options: argparse.Namespace,
-    model: Method,
-    restorer: Restorer,
-    degradation: Degradation,
-    images: Mapping[str, Tensor],
-    reference: Tensor | None,
-    path: Path,
-) -> list[str]:
-    """Measure what was restored, write it, and say it.
+class Scores:
+    """Collects what is measured of restored images, batch by batch; images are kept for the FID alone, as bytes.
 
     Args:
         options: the command's.
-        model: what restored.
-        restorer: how.
-        degradation: of the first image, for the protocol.
-        images: ``(n, C, H, W)``: "degraded" (A⁺y), "image" (restored), and the predictions "start", "latent" and
-            "prediction", completed with y and, under the same name with " alone", as they are; and "error" ``(n, 3)``:
-            the largest and the summed distance of A x̂ to y, and the latter after rounding to bytes.
-        reference: the undamaged images, if they are there.
-        path: of ``results.json``.
+        model: what restores.
+        restorer: how, its step size settled.
 
-    Returns:
-        Lines for the terminal.
+    Raises:
+        FileNotFoundError: the weights of the FID's feature network are missing.
     """
-    results = Results(path, run={"method": type(model).__name__, "checkpoint": str(options.ckpt_path)})
-    n = len(images["image"])
-    settings: dict[str, Any] = {"task": options.task, **_of_operator(options, degradation), **_of_restorer(restorer)}
-    common: dict[str, Any] = {
-        "n": n,
-        "ema": model.ema_active,
-        "sampler": "Langevin in z",
-        "steps": restorer.steps,
-        "step_size": restorer.step_size,
-        "temperature": restorer.temperature,
-        "seed": options.seed,
-        "config_hash": _config_hash(options.ckpt_path),
-        "settings": settings,
-    }
-    error = images["error"].double()
-    floats = Protocol(**common, rounding="none")
-    rounded = Protocol(**common, rounding=ROUNDING)
-    results.add("consistency_max", error[:, 0].max().item(), floats)
-    results.add("consistency_l1", error[:, 1].mean().item(), floats)
-    results.add("consistency_l1", error[:, 2].mean().item(), rounded)
-    lines = [
-        f"consistency |A x - y|: largest {error[:, 0].max():.2g}, summed {error[:, 1].mean():.3g} an image "
-        f"(as PNG {error[:, 2].mean():.3g}), in [-1, 1]"
-    ]
-    if reference is None:
-        lines.append("PSNR, SSIM and FID were left out: no --reference, no --degrade")
-    else:
-        lines += _against(options, images, reference, common, results)
-    return [*lines, f"each number with its protocol: {results.write()}"]
+
+    def __init__(self, options: argparse.Namespace, model: Method, restorer: Restorer):
+        self.options, self.model, self.restorer = options, model, restorer
+        name, weights = options.extractor, options.inception_path
+        self.extractor = None if name is None else find_extractor(name, weights)
+        self._values: dict[str, list[Tensor]] = {}  # one per image
+        self._restored: list[Tensor] = []
+        self._references: list[Tensor] = []
+        self._window = 0
+
+    def update(self, degradation: Degradation, y: Tensor, found: Restoration, reference: Tensor | None) -> None:
+        """Measure a batch.
+
+        Args:
+            degradation: A.
+            y: what was given, ``(B, ...)``.
+            found: what was made of it.
+            reference: the undamaged images, if they are there.
+        """
+        error = (degradation.degrade(found.image) - y).abs().flatten(1)
+        self._add("consistency_max", error.amax(1))
+        self._add("consistency_l1", error.sum(1))
+        self._add("consistency_l1 of bytes", (degradation.degrade(_rounded(found.image)) - y).abs().flatten(1).sum(1))
+        if reference is None:
+            return
+        # Dual-MCMC's figure 5 scores the predictions by themselves, visible pixels included.
+        images = {"": found.image, "_degraded": degradation.lift(y), "_predicted": found.prediction}
+        images["_before_chains"] = degradation.complete(y, found.start)
+        images["_before_chains_predicted"] = found.start
+        if self.restorer.x_sampler is not None:
+            images["_after_z_chain"] = degradation.complete(y, found.latent)
+            images["_after_z_chain_predicted"] = found.latent
+        self._window = window_of(reference)
+        for ending, image in images.items():
+            x = _rounded(image)
+            self._add(f"psnr{ending}", psnr(x, reference))
+            self._add(f"ssim{ending}", ssim(x, reference, self._window))
+        if self.extractor is not None:
+            self._restored.append(to_uint8(found.image).cpu())
+            self._references.append(to_uint8(reference).cpu())
+
+    def _add(self, name: str, values: Tensor) -> None:
+        self._values.setdefault(name, []).append(values.double().cpu())
+
+    def write(self, path: Path) -> list[str]:
+        """Write ``results.json``; return lines for the terminal."""
+        about = {"method": type(self.model).__name__, "checkpoint": str(self.options.ckpt_path)}
+        results = Results(path, run=about)
+        values = {name: torch.cat(parts) for name, parts in self._values.items()}
+        common = self._common(len(values["consistency_max"]))
+        floats, rounded = (Protocol(**common, rounding=rounding) for rounding in ("none", ROUNDING))
+        largest = values["consistency_max"].max().item()
+        summed, of_bytes = (values[f"consistency_l1{of}"].mean().item() for of in ("", " of bytes"))
+        results.add("consistency_max", largest, floats)
+        results.add("consistency_l1", summed, floats)
+        results.add("consistency_l1", of_bytes, rounded)
+        lines = [
+            f"consistency |A x - y| in [-1, 1]: largest {largest:.2g}, summed {summed:.3g} an image "
+            f"({of_bytes:.3g} as PNG)"
+        ]
+        if "psnr" in values:
+            lines += self._against(values, common, results)
+        else:
+            lines.append("PSNR, SSIM and FID were left out: no --reference, no --degrade")
+        return [*lines, f"each number with its protocol: {results.write()}"]
+
+    def _common(self, n: int) -> dict[str, Any]:
+        restorer = self.restorer
+        of_x: dict[str, Any] | None = None
+        if restorer.x_sampler is not None:
+            steps = {} if restorer.x_steps is None else {"steps": restorer.x_steps}
+            of_x = {"class": type(restorer.x_sampler).__name__, **asdict(restorer.x_sampler), **steps}
+        settings = {
+            "task": self.options.task,
+            "scale": self.options.scale,
+            "mask": self.options.mask,
+            "sigma": restorer.sigma,
+            "energy_temperature": restorer.energy_temperature,
+            "start": restorer.start,
+            "x_chain": of_x,
+        }
+        return {
+            "n": n,
+            "ema": self.model.ema_active,
+            "sampler": "Langevin in z",
+            "steps": restorer.steps,
+            "step_size": restorer.step_size,
+            "temperature": restorer.temperature,
+            "seed": self.options.seed,
+            "config_hash": _config_hash(self.options.ckpt_path),
+            "settings": settings,
+        }
+
+    def _against(self, values: Mapping[str, Tensor], common: dict[str, Any], results: Results) -> list[str]:
+        n = len(values["psnr"])
+        reference = "the inputs" if self.options.degrade else str(self.options.reference)
+        named = {**common, "reference": reference, "n_reference": n, "rounding": ROUNDING}
+        extra: dict[str, dict[str, Any]] = {
+            "psnr": {"data_range": 2.0, "mean_over": "images", "least_squared_error": _ROUNDING_ERROR},
+            "ssim": {"data_range": 2.0, "mean_over": "images", "window": self._window, "sigma": 1.5},
+        }
+        lines = []
+        for metric, more in extra.items():
+            protocol = Protocol(**{**named, "settings": {**common["settings"], **more}})
+            means = {name: found.mean().item() for name, found in values.items() if name.startswith(metric)}
+            for name, mean in means.items():
+                results.add(name, mean, protocol)
+            others = {name.removeprefix(f"{metric}_").replace("_", " "): mean for name, mean in means.items()}
+            del others[metric]
+            words = ", ".join(f"{name} {mean:.4g}" for name, mean in others.items())
+            lines.append(f"{metric.upper()} {means[metric]:.4g} ({words})")
+        return [*lines, self._fid(named, n, results)]
+
+    def _fid(self, named: dict[str, Any], n: int, results: Results) -> str:
+        network = self.extractor
+        if network is None:
+            return "FID was left out: no --extractor"
+        if n <= network.num_features:
+            enough = f"{network.num_features:,} features need more than so many images for a covariance"
+            return f"FID was left out: {enough}, there are {n}"
+        images, references = torch.cat(self._restored), torch.cat(self._references)
+        how = self.options.extractor, ["fid"], self.options.inception_path
+        value = fidelity(images, references, *how, device=self.model.device)["fid"]
+        named = {**named, "extractor": network.name, "extractor_sha256": network.sha256, "resize": network.resize}
+        results.add("fid", value, Protocol(**named))
+        return f"FID {value:.4g} ({network.name}, {n:,} images against their references)"
 
 
-def _against(
-    options: argparse.Namespace,
-    images: Mapping[str, Tensor],
-    reference: Tensor,
-    common: dict[str, Any],
-    results: Results,
-) -> list[str]:
-    named = {
-        "reference": "the inputs" if options.degrade else str(options.reference),
-        "n_reference": len(reference),
-        "rounding": ROUNDING,
-    }
-    stages = {"": "image", "_degraded": "degraded", "_before_chains": "start"}
-    if common["settings"]["x_chain"] is not None:
-        stages["_after_z_chain"] = "latent"
-    # Dual-MCMC's figure 5 scores the predictions themselves, visible pixels included.
-    alone = {"_predicted": "prediction alone"}
-    alone |= {f"{ending}_predicted": f"{stage} alone" for ending, stage in stages.items() if f"{stage} alone" in images}
-    stages |= alone
-    size = _window(reference)
-    settings: dict[str, dict[str, Any]] = {
-        "psnr": {"data_range": 2.0, "mean_over": "images", "least_squared_error": _ROUNDING_ERROR},
-        "ssim": {"data_range": 2.0, "window": size, "sigma": 1.5},
-    }
-    lines = []
-    for metric, extra in settings.items():
-        protocol = Protocol(**{**common, **named, "settings": {**common["settings"], **extra}})
-        found = {}
-        for ending, stage in stages.items():
-            x = from_uint8(to_uint8(images[stage]))
-            found[ending] = psnr(x, reference) if metric == "psnr" else ssim(x, reference, size)
-            results.add(metric + ending, found[ending], protocol)
-        words = ", ".join(f"{name.strip('_').replace('_', ' ')} {value:.4g}" for name, value in found.items() if name)
-        lines.append(f"{metric.upper()} {found['']:.4g} ({words})")
-    if options.extractor is None:
-        return [*lines, "FID was left out: no --extractor"]
-    network = find_extractor(options.extractor, options.inception_path)
-    if len(reference) <= network.num_features:
-        enough = f"{network.num_features:,} features need more than so many images for a covariance"
-        return [*lines, f"FID was left out: {enough}, there are {len(reference)}"]
-    value = fidelity(images["image"], reference, options.extractor, ["fid"], options.inception_path)["fid"]
-    about = {"extractor": network.name, "extractor_sha256": network.sha256, "resize": network.resize}
-    results.add("fid", value, Protocol(**{**common, **named, **about}))
-    return [*lines, f"FID {value:.4g} ({network.name}, {len(reference):,} images against their references)"]
+def psnr(x: Tensor, reference: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each image in [-1, 1], ``(B,)`` dB.
 
-
-def psnr(x: Tensor, reference: Tensor) -> float:
-    """Mean over images of the peak signal-to-noise ratio, dB, of images in [-1, 1].
-
-    An image's mean squared error counts as no less than that of rounding to bytes: one that is restored to the byte
-    has 58.9 dB, and not infinitely many, which no mean survives.
+    A mean squared error counts as no less than that of rounding to bytes: an image that is restored to the byte has
+    58.9 dB, and not infinitely many, which no mean survives.
 
     Example:
-        >>> x = torch.zeros(2, 1, 4, 4)
-        >>> round(psnr(x, x + 0.2), 3), round(psnr(x, x), 1)
-        (20.0, 58.9)
+        >>> x = torch.zeros(1, 1, 4, 4)
+        >>> psnr(x, x + 0.2), psnr(x, x)
+        (tensor([20.0000], dtype=torch.float64), tensor([58.9226], dtype=torch.float64))
     """
     error = (x.double() - reference.double()).square().mean((1, 2, 3)).clamp_min(_ROUNDING_ERROR)
-    return (10 * torch.log10(4 / error)).mean().item()
+    return 10 * torch.log10(4 / error)
 
 
-def ssim(x: Tensor, reference: Tensor, window: int) -> float:
-    """Mean over images of the structural similarity with a Gaussian window, of images in [-1, 1]."""
-    found = structural_similarity_index_measure(x, reference, data_range=2.0, kernel_size=window)
-    assert isinstance(found, Tensor)  # not the pair with the full image, which was not asked for
-    return found.item()
+def ssim(x: Tensor, reference: Tensor, window: int) -> Tensor:
+    """Structural similarity of each image in [-1, 1] with a Gaussian window, ``(B,)``."""
+    found = structural_similarity_index_measure(x, reference, data_range=2.0, kernel_size=window, reduction="none")
+    assert isinstance(found, Tensor)  # not the pair with the full images, which were not asked for
+    return found.reshape(len(x))
 
 
-def _window(images: Tensor) -> int:
-    """11 px, as published; the largest odd size within half an image where that is smaller."""
+def window_of(images: Tensor) -> int:
+    """Size of SSIM's window: 11 px, as published; the largest odd size within half an image where that is smaller."""
     half = min(images.shape[2:]) // 2
     return min(11, half - 1 + half % 2)
 
 
-def _of_operator(options: argparse.Namespace, degradation: Degradation) -> dict[str, Any]:
-    if options.task == "superres":
-        return {"scale": degradation.scale}  # type: ignore[attr-defined]
-    return {"mask": options.mask} if options.task == "inpaint" else {}
-
-
-def _of_restorer(restorer: Restorer) -> dict[str, Any]:
-    x_chain = None if restorer.x_sampler is None else {"class": type(restorer.x_sampler).__name__}
-    if restorer.x_sampler is not None and x_chain is not None:
-        x_chain |= asdict(restorer.x_sampler) | ({} if restorer.x_steps is None else {"steps": restorer.x_steps})
-    return {
-        "sigma": restorer.sigma,
-        "energy_temperature": restorer.energy_temperature,
-        "start": restorer.start,
-        "step_size": restorer.step_size or "half of the largest that the likelihood's curvature allows",
-        "x_chain": x_chain,
-    }
+def _rounded(x: Tensor) -> Tensor:
+    return from_uint8(to_uint8(x))
 
 
 def _config_hash(path: str) -> str:

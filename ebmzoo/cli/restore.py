@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ def run(verb: str, arguments: Sequence[str]) -> None:
 
     import torch
 
-    from ebmzoo.cli.restoration_scores import write_scores
+    from ebmzoo.cli.restoration_scores import Scores
     from ebmzoo.images import save_png, strips, to_uint8
     from ebmzoo.mcmc import PerImageNoise
 
@@ -39,41 +39,30 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     names = _names(files)
     _check_empty(out / "restored", names)
     model = load_model(options)
-    restorer = _restorer(options, model)
+    restorer = _restorer(options, model).settled(model)
     make = degradation_of(options, tuple(model.image_shape))
-    given, reference = _images(options, files, names, make(range(1)), model)
-    parts: dict[str, list[Tensor]] = {}
-    for rows in _batches(len(given), options.batch_size):
-        degradation = make(rows)
-        y = given[rows.start : rows.stop].to(model.device)
+    load = _loader(options, files, names, make(range(1)), model)
+    scores = Scores(options, model, restorer)
+    shown: dict[str, list[Tensor]] = {}
+    for start in range(0, len(files), options.batch_size):
+        rows = range(start, min(start + options.batch_size, len(files)))
+        degradation, (y, reference) = make(rows), load(rows)
         y = degradation.degrade(y) if _at_full_size(options) else y
-        noise = PerImageNoise.of_rows(options.seed, rows, model.device)
-        found = restorer(model, degradation, y, noise=noise)
-        error = (degradation.degrade(found.image) - y).abs().flatten(1)
-        left = (degradation.degrade(_rounded(found.image)) - y).abs().flatten(1)
-        batch = {"degraded": degradation.lift(y), "image": found.image}
-        for stage in ("start", "latent", "prediction"):
-            # A prediction by itself, and with what was measured put in its place.
-            batch[f"{stage} alone"] = getattr(found, stage)
-            batch[stage] = degradation.complete(y, getattr(found, stage))
-        batch["error"] = torch.stack([error.amax(1), error.sum(1), left.sum(1)], 1)
-        for name, value in batch.items():
-            parts.setdefault(name, []).append(value.float().cpu())
-    images = {name: torch.cat(values) for name, values in parts.items()}
-    for name, image in zip(names, to_uint8(images["image"]), strict=True):
-        save_png(image, out / "restored" / f"{name}.png")
-    columns = {"degraded": images["degraded"], "restored": images["image"]}
-    if reference is not None:
-        columns["reference"] = reference
-    shown = [to_uint8(column[:SHOWN]).expand(-1, 3, -1, -1) for column in columns.values()]
-    shown[0] = _with_holes(shown[0], make(range(len(shown[0]))))
-    picture = save_png(strips(shown, padding=2, titles=list(columns)), out / "strip.png")
-    words = write_scores(options, model, restorer, make(range(1)), images, reference, out / "results.json")
-    print(
-        f"{out}: {len(names)} images restored by {options.ckpt_path}, {weights_of(model)} weights, seed {options.seed}"
-    )
-    print("\n".join(words))
-    print(f"picture: {picture}")
+        found = restorer(model, degradation, y, noise=PerImageNoise.of_rows(options.seed, rows, model.device))
+        for row, image in zip(rows, to_uint8(found.image), strict=True):
+            save_png(image, out / "restored" / f"{names[row]}.png")
+        scores.update(degradation, y, found, reference)
+        if start < SHOWN:
+            columns = {"degraded": degradation.lift(y), "restored": found.image, "reference": reference}
+            for name, column in columns.items():
+                if column is not None:
+                    shown.setdefault(name, []).append(_pixels(column, degradation if name == "degraded" else None))
+    picture = strips([torch.cat(column)[:SHOWN] for column in shown.values()], padding=2, titles=list(shown))
+    save_png(picture, out / "strip.png")
+    lines = scores.write(out / "results.json")
+    weights = weights_of(model)
+    print(f"{out}: {len(names)} images restored by {options.ckpt_path}, {weights} weights, seed {options.seed}")
+    print("\n".join([*lines, f"picture: {out / 'strip.png'}"]))
 
 
 def parser_of(verb: str) -> argparse.ArgumentParser:
@@ -229,27 +218,41 @@ def _check_empty(folder: Path, names: Sequence[str]) -> None:
         raise UserError(f"{folder} holds {len(others)} other PNGs ({min(others)}.png, ...): give an empty folder")
 
 
-def _images(
+def _loader(
     options: argparse.Namespace,
     files: Sequence[tuple[Path, str]],
     names: Sequence[str],
     degradation: Degradation,
     model: Method,
-) -> tuple[Tensor, Tensor | None]:
-    """The inputs and, where there are any, the references, floats in [-1, 1]."""
+) -> Callable[[range], tuple[Tensor, Tensor | None]]:
+    """What reads inputs and, where there are any, references of some rows, floats in [-1, 1]; all are read once now."""
     full = tuple(model.image_shape)
-    given = _read([path for path, _ in files], full if _at_full_size(options) else degradation.measured_shape(full))
-    if options.degrade:
-        return given, given
-    if options.reference is None:
-        return given, None
+    shape = full if _at_full_size(options) else degradation.measured_shape(full)
+    inputs = [path for path, _ in files]
+    references = _references(options, names) if options.reference else None
+    for path in inputs:
+        _read([path], shape)
+    for path in references or ():
+        _read([path], full)
+
+    def load(rows: range) -> tuple[Tensor, Tensor | None]:
+        given = _read([inputs[row] for row in rows], shape).to(model.device)
+        if references is None:
+            return given, given if options.degrade else None
+        return given, _read([references[row] for row in rows], full).to(model.device)
+
+    return load
+
+
+def _references(options: argparse.Namespace, names: Sequence[str]) -> list[Path]:
+    """The reference of each input: the one that there is, or that of the same name."""
     found = _files(Path(options.reference))
-    if len(files) == len(found) == 1:
-        return given, _read([found[0][0]], full)
+    if len(names) == len(found) == 1:
+        return [found[0][0]]
     by_name = dict(zip(_names(found), (path for path, _ in found), strict=True))
     if missing := [name for name in names if name not in by_name]:
         raise UserError(f"{options.reference} has no reference for {len(missing)} inputs, such as {missing[0]}")
-    return given, _read([by_name[name] for name in names], full)
+    return [by_name[name] for name in names]
 
 
 def _read(paths: Sequence[Path], shape: tuple[int, ...]) -> Tensor:
@@ -261,23 +264,12 @@ def _read(paths: Sequence[Path], shape: tuple[int, ...]) -> Tensor:
     return torch.stack([from_uint8(read_image_of(str(path), shape)) for path in paths])
 
 
-def _with_holes(pixels: Tensor, degradation: Degradation) -> Tensor:
-    """Images, uint8 ``(B, 3, H, W)``, with what a mask hides in a colour of its own."""
-    import torch
-
+def _pixels(images: Tensor, degradation: Degradation | None) -> Tensor:
+    """Images as bytes of three channels, with what the mask of an inpainting hides in a colour of its own."""
+    from ebmzoo.images import to_uint8
     from ebmzoo.tasks import Inpaint
 
-    if not isinstance(degradation, Inpaint):
-        return pixels
-    return torch.where(degradation.hidden, pixels.new_tensor(HOLE).view(1, 3, 1, 1), pixels)
-
-
-def _rounded(x: Tensor) -> Tensor:
-    from ebmzoo.images import from_uint8, to_uint8
-
-    return from_uint8(to_uint8(x))
-
-
-def _batches(n: int, size: int) -> Iterator[range]:
-    for start in range(0, n, size):
-        yield range(start, min(start + size, n))
+    pixels = to_uint8(images).cpu().expand(-1, 3, -1, -1)
+    if isinstance(degradation, Inpaint):
+        return pixels.where(~degradation.hidden.cpu(), pixels.new_tensor(HOLE).view(1, 3, 1, 1))
+    return pixels

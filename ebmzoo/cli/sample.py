@@ -74,6 +74,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
 
 def _check(options: argparse.Namespace, out: Path) -> None:
     film = options.chain or options.interpolate is not None
+    given = dict(vars(options))
     options.n = (8 if film else 64) if options.n is None else options.n
     if options.n <= 0 or options.batch_size <= 0:
         raise UserError(f"--n and --batch_size must be positive, not {options.n} and {options.batch_size}")
@@ -91,10 +92,16 @@ def _check(options: argparse.Namespace, out: Path) -> None:
     for name in ("interpolate", "frames"):
         if (value := getattr(options, name)) is not None and value < 2:
             raise UserError(f"--{name} needs two frames or more, not {value}")
+    unused = ["steps", "chain_temperature"] if options.interpolate is not None else []
+    unused += ["n", "temperature"] if options.between else []
+    for name in unused:
+        if given[name] is not None:
+            what = "--between takes its codes from images" if options.between else "--interpolate runs no chain"
+            raise UserError(f"{what}: leave --{name} out")
     endings = FILM_ENDINGS if film else ENDINGS
     if (film or not out.is_dir()) and out.suffix.lower() not in endings:
-        given = [f"{ending} ({words})" if ending else words for ending, words in endings.items()]
-        raise UserError(f"--out {out}: give {', '.join(given[:-1])} or {given[-1]}")
+        ways = [f"{ending} ({words})" if ending else words for ending, words in endings.items()]
+        raise UserError(f"--out {out}: give {', '.join(ways[:-1])} or {ways[-1]}")
     check_writable(out)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -155,8 +155,7 @@ class Restorer:
             target = degradation.lift(y)
             z = model.encode(target)[0] if self.start == "inferred" else model.draw_latent(len(y), source, target)
             start = model.decode(z)
-            step_size = self.step_size or self._step_size(model, y)
-            z_chain = Langevin(self.steps, step_size, self.temperature)
+            z_chain = Langevin(self.steps, self._step_size(model, target), self.temperature)
 
             def misfit(x: Tensor, target: Tensor) -> Tensor:
                 return 0.5 * (target - degradation.seen(x)).square().flatten(1).sum(1) / self.sigma**2
@@ -192,10 +191,17 @@ class Restorer:
         if tuple(y.shape[1:]) != shape:
             raise ValueError(f"{degradation.name} takes images {shape} here, not {tuple(y.shape[1:])}")
 
-    def _step_size(self, model: Any, y: Tensor) -> float:
+    def settled(self, model: Any) -> Restorer:
+        """The same with the step size that it chooses for a model, so that this is measured once and can be told."""
+        like = torch.empty(0, device=model.device)
+        with torch.inference_mode(False), torch.no_grad(), frozen(model):
+            return replace(self, step_size=self._step_size(model, like))
+
+    def _step_size(self, model: Any, like: Tensor) -> float:
+        if self.step_size is not None:
+            return self.step_size
         # Codes of fixed noise: the step must depend on neither the batch nor the seed. A⁺A only takes away from J.
-        like = torch.empty(0, device=y.device, dtype=y.dtype)
-        probe = model.draw_latent(_PROBES, as_noise(0, y.device), like)
+        probe = model.draw_latent(_PROBES, as_noise(0, like.device), like)
         gain = largest_squared_gain(model.decode, probe)
         return 0.5 * _STABLE * self.sigma**2 / max(gain, 1e-12)
 

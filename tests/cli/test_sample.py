@@ -147,6 +147,11 @@ BAD = {
     "one frame": (["--interpolate", "1"], "--interpolate needs two frames or more, not 1"),
     "frames of nothing": (["--frames", "4"], "--frames belongs to --chain"),
     "between nothing": (["--between", "a.png", "b.png"], "--between belongs to --interpolate FRAMES"),
+    "steps of no chain": (["--interpolate", "4", "--steps", "2"], "--interpolate runs no chain: leave --steps out"),
+    "n of two": (
+        ["--interpolate", "4", "--between", "a", "b", "--n", "2"],
+        "takes its codes from images: leave --n out",
+    ),
     "no image": (["--interpolate", "4", "--between", "a.png", "b.png"], "there is no image a.png"),
     "no picture": (["--interpolate", "4", "--between", "vae.yaml", "vae.yaml"], "vae.yaml cannot be read as an image"),
     "film's ending": (["--interpolate", "4", "--out", "folder"], "give .png (a strip), .gif (an animation), .apng"),
