@@ -18,17 +18,17 @@ import torch
 from torch import Tensor
 
 from ebmzoo import data
-from ebmzoo.checkpoints import read
+from ebmzoo.checkpoints import load, read
 from ebmzoo.cli.main import main as ebmzoo
 from ebmzoo.cli.restoration_scores import psnr
 from ebmzoo.cli.restore import degradation_of, parser_of
 from ebmzoo.images import from_uint8, save_images, to_uint8
 from ebmzoo.report.runs import Experiment, run
 from ebmzoo.report.tables import spread, values
+from ebmzoo.tasks import Restorer
 
 ROOT = Path("runs/bench")
 N = 297  # test images at most
-WITHOUT = ["--no_energy"]
 FIGURE_5 = {
     "before": "psnr_before_chains_predicted",
     "after z": "psnr_after_z_chain_predicted",
@@ -84,6 +84,7 @@ def measure(checkpoint: Path, out: Path) -> dict[str, dict[str, float]]:
     mean_image = torch.stack([train[i] for i in range(min(1500, len(train)))]).mean(0)
     if not (out / "inputs").is_dir():
         save_images(x, out / "inputs")
+    has_energy = Restorer.of(load(checkpoint)).energy_temperature is not None
     found = {}
     for name, words in tasks(tuple(x.shape[1:])).items():
         with_energy = restored(checkpoint, out / "inputs", words, out / name)
@@ -93,7 +94,9 @@ def measure(checkpoint: Path, out: Path) -> dict[str, dict[str, float]]:
             row["after the z chain"] = with_energy["psnr_after_z_chain"]
             # What Dual-MCMC's figure 5 shows: the predictions themselves, visible pixels included.
             row |= {f"predicted, {words}": with_energy[name] for words, name in FIGURE_5.items()}
-        row["energy off"] = restored(checkpoint, out / "inputs", [*words, *WITHOUT], out / f"{name} energy off")["psnr"]
+        if has_energy:
+            off = restored(checkpoint, out / "inputs", [*words, "--no_energy"], out / f"{name} energy off")
+            row["energy off"] = off["psnr"]
         found[name] = row | {"ssim": with_energy["ssim"], "|Ax-y|": with_energy["consistency_max"]}
     return found
 
@@ -103,7 +106,9 @@ def table(seeds: list[dict[str, dict[str, float]]]) -> str:
     names = list(dict.fromkeys(name for found in seeds for row in found.values() for name in row))
     lines = ["| task | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for task in seeds[0]:
-        cells = [spread([found[task][name] for found in seeds]) if name in seeds[0][task] else "" for name in names]
+        cells = [
+            spread([found[task][name] for found in seeds], digits=4) if name in seeds[0][task] else "" for name in names
+        ]
         lines.append(f"| {task} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

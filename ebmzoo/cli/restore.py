@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TASKS = ("colorize", "superres", "inpaint")
 SHOWN = 8  # rows of the picture
-HOLE = (230, 150, 60)  # the colour of hidden pixels in it: a grey could be taken for ink
+HOLE = ((230, 150, 60), (110, 60, 10))  # hidden pixels in it, as a chessboard: one colour could be the image's own
 
 
 def run(verb: str, arguments: Sequence[str]) -> None:
@@ -265,11 +265,15 @@ def _read(paths: Sequence[Path], shape: tuple[int, ...]) -> Tensor:
 
 
 def _pixels(images: Tensor, degradation: Degradation | None) -> Tensor:
-    """Images as bytes of three channels, with what the mask of an inpainting hides in a colour of its own."""
+    """Images as bytes of three channels, with a chessboard where the mask of an inpainting hides them."""
+    import torch
+
     from ebmzoo.images import to_uint8
     from ebmzoo.tasks import Inpaint
 
     pixels = to_uint8(images).cpu().expand(-1, 3, -1, -1)
     if isinstance(degradation, Inpaint):
-        return pixels.where(~degradation.hidden.cpu(), pixels.new_tensor(HOLE).view(1, 3, 1, 1))
+        rows, columns = (torch.arange(side) for side in pixels.shape[2:])
+        board = pixels.new_tensor(HOLE)[(rows[:, None] + columns) % 2].permute(2, 0, 1)
+        return pixels.where(~degradation.hidden.cpu(), board)
     return pixels
