@@ -122,7 +122,8 @@ class Restorer:
             settings |= {"steps": own.steps, "step_size": own.step_size, "temperature": own.temperature}
             return cls(**settings, sigma=model.precision**-0.5)
         if isinstance(model, HasEnergy):
-            settings["energy_temperature"] = getattr(getattr(model, "sampler", None), "temperature", 1.0)
+            # The training chain's; one at temperature 0 has taught the energy no density.
+            settings["energy_temperature"] = getattr(getattr(model, "sampler", None), "temperature", 1.0) or None
         return cls(**settings)
 
     def __call__(
