@@ -124,7 +124,7 @@ def _restorer(options: argparse.Namespace, model: Method) -> Restorer:
     if len(model.image_shape) != 3:
         raise UserError(f"restore is for images: this {kind} was trained on points {tuple(model.image_shape)}")
     if not isinstance(model, Decodes):
-        able = methods_with("decode", "draw_latent", "log_prior")
+        able = methods_with("decode", "draw_latents", "log_prior")
         raise UserError(
             f"{options.task} needs a generator from latent codes with a prior, which {kind} does not have: {able} do"
         )

@@ -112,7 +112,7 @@ def _set_temperatures(options: argparse.Namespace, model: Any) -> None:
         # VAEBM's hierarchy has NVAE's way with it.
         name = next((name for name in ("latent_temperature", "start_temperature") if hasattr(model, name)), None)
         if name is None:
-            able = methods_with("draw_latent")
+            able = methods_with("draw_latents")
             raise UserError(f"--temperature is of the latent codes, which {kind} does not have: {able} do")
         setattr(model, name, options.temperature)
     if options.chain_temperature is not None:
@@ -159,7 +159,7 @@ def _between(options: argparse.Namespace, model: Any) -> Film:
 
     kind, like = type(model).__name__, torch.empty(0, device=model.device)
     if not isinstance(model, Decodes):
-        able = methods_with("decode", "draw_latent", "log_prior")
+        able = methods_with("decode", "draw_latents", "log_prior")
         raise UserError(
             f"--interpolate needs a generator from latent codes with a prior, which {kind} does not have: {able} do"
         )
@@ -176,7 +176,7 @@ def _between(options: argparse.Namespace, model: Any) -> Film:
     else:
 
         def draw(n: int, noise: Any) -> Tensor:
-            a, b = (model.draw_latent(n, noise, like) for _ in range(2))
+            a, b = (model.draw_latents(n, noise, like) for _ in range(2))
             return interpolate(model, a, b, frames)
 
         found, words = _in_batches(options, model, draw, dim=1), f"{options.n} pairs of codes, seed {options.seed}"

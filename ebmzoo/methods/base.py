@@ -96,7 +96,7 @@ class Decodes(Protocol):
     def decode(self, z: Tensor) -> Tensor:
         """``(B, *image_shape)``, of ``(B, latent_dim)``."""
 
-    def draw_latent(self, n: int, noise: Noise, like: Tensor) -> Tensor:
+    def draw_latents(self, n: int, noise: Noise, like: Tensor) -> Tensor:
         """``(n, latent_dim)``, with the dtype and device of ``like``."""
 
     def log_prior(self, z: Tensor) -> Tensor:

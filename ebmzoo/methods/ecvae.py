@@ -251,7 +251,7 @@ class ECVAE(Autoencoding, EnergyBased, Method):
         """
         source = as_noise(noise, self.device)
         with torch.inference_mode(False):
-            z = self.draw_latent(n, source, like=torch.empty(0, device=self.device))
+            z = self.draw_latents(n, source, like=torch.empty(0, device=self.device))
             x = self.decode(z).float()
             sampler = self.refine or self.sampler
             steps = (self.refine.steps if self.refine else 0) if steps is None else steps

@@ -20,14 +20,14 @@ class GaussianLatent:
     """Mixin of methods that generate from a latent code z ~ N(0, I) of ``latent_dim`` numbers.
 
     Attributes:
-        latent_temperature: standard deviation of the codes that `draw_latent` draws: 1 is the model's own; below 1
+        latent_temperature: standard deviation of the codes that `draw_latents` draws: 1 is the model's own; below 1
             samples are more typical and less varied, as with Glow and NVAE.
     """
 
     latent_dim: int
     latent_temperature: float = 1.0
 
-    def draw_latent(self, n: int, noise: Noise, like: Tensor) -> Tensor:
+    def draw_latents(self, n: int, noise: Noise, like: Tensor) -> Tensor:
         """``(n, latent_dim)`` codes to generate from, with the dtype and device of ``like``."""
         return noise.normal((n, self.latent_dim), like) * self.latent_temperature
 

@@ -55,7 +55,7 @@ class StageOne:
         """Mean of p(x|z), ``(B, *image_shape)``, of ``(B, latent_dim)``."""
         return self.vae.decode(z)
 
-    def draw_latent(self, n: int, noise: Noise, like: Tensor) -> Tensor:
+    def draw_latents(self, n: int, noise: Noise, like: Tensor) -> Tensor:
         """``(n, latent_dim)`` latents from the prior, all groups together, with the dtype and device of ``like``."""
         z = self.vae.generate(*(noise.normal((n, *shape), like) for shape in self.vae.noise_shapes)).z
         return torch.cat([group.flatten(1) for group in z], 1)

@@ -154,7 +154,7 @@ class Restorer:
         with torch.inference_mode(False), torch.no_grad(), frozen(*networks):
             y = y.clone()  # a tensor made in inference mode could not enter the chain's graph
             target = degradation.lift(y)
-            z = model.encode(target)[0] if self.start == "inferred" else model.draw_latent(len(y), source, target)
+            z = model.encode(target)[0] if self.start == "inferred" else model.draw_latents(len(y), source, target)
             start = model.decode(z)
             z_chain = Langevin(self.steps, self._step_size(model, target), self.temperature)
 
@@ -202,7 +202,7 @@ class Restorer:
         if self.step_size is not None:
             return self.step_size
         # Codes of fixed noise: the step must depend on neither the batch nor the seed. A⁺A only takes away from J.
-        probe = model.draw_latent(_PROBES, as_noise(0, like.device), like)
+        probe = model.draw_latents(_PROBES, as_noise(0, like.device), like)
         gain = largest_squared_gain(model.decode, probe)
         return 0.5 * _STABLE * self.sigma**2 / max(gain, 1e-12)
 

@@ -155,9 +155,9 @@ BAD = {
     "no image": (["--interpolate", "4", "--between", "a.png", "b.png"], "there is no image a.png"),
     "no picture": (["--interpolate", "4", "--between", "vae.yaml", "vae.yaml"], "vae.yaml cannot be read as an image"),
     "film's ending": (["--interpolate", "4", "--out", "folder"], "give .png (a strip), .gif (an animation), .apng"),
-    "no chain": (["--chain"], "there is no chain to show: VAE samples in one step; ECVAE, VAEBM have one"),
+    "no chain": (["--chain"], "there is no chain to show: VAE samples in one step; "),
     "cold": (["--temperature", "-1"], "--temperature must not be negative, not -1.0"),
-    "cold chain": (["--chain_temperature", "1"], "--chain_temperature is for methods with a chain: ECVAE, VAEBM;"),
+    "cold chain": (["--chain_temperature", "1"], "--chain_temperature is for methods with a chain: "),
     "device": (["--device", "quantum"], "--device quantum: there is none here"),
 }
 

@@ -179,7 +179,7 @@ def test_vaebms_latents_have_one_prior(vae):
     white = [noise.normal((3, *shape)) for shape in shapes]
     with torch.no_grad():
         whole = model.vae.generate(*white)
-        z = model.draw_latent(3, PerImageNoise.of_rows(0, rows), torch.empty(0))
+        z = model.draw_latents(3, PerImageNoise.of_rows(0, rows), torch.empty(0))
         torch.testing.assert_close(model.decode(z), whole.mean)
         normals = [torch.distributions.Normal(mean, log_sigma.exp()) for mean, log_sigma in whole.prior]
         pairs = zip(whole.z, normals, strict=True)
