@@ -23,6 +23,7 @@ from ebmzoo.metrics import (
     metric_settings,
     mode_coverage,
     nearest_neighbours,
+    stacked_report,
 )
 from ebmzoo.metrics.protocol import ROUNDING
 
@@ -148,7 +149,9 @@ class Evaluation:
             resize=network.resize,
             settings={"sure": 0.9},
         )
-        for name, value in classifier_report(samples).items():
+        # Stacked digits have one in each channel, three to an image.
+        report = stacked_report if hasattr(self.data.reference("train"), "modes") else classifier_report
+        for name, value in report(samples).items():
             self.results.add(name, value, protocol)
         return None
 

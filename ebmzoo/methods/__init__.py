@@ -2,17 +2,25 @@
 
 from .base import BoundsLikelihood, Decodes, Encodes, HasEnergy, Method, Reconstructs, Samples, Scores
 from .bidvl import BiDVL
+from .dual_mcmc import DualMCMC
+from .ebm import EBM
 from .ecvae import ECVAE
+from .gan import GAN
 from .vae import VAE
 from .vaebm import VAEBM
+from .wgan import WGAN
 
 __all__ = [
+    "EBM",
     "ECVAE",
+    "GAN",
     "VAE",
     "VAEBM",
+    "WGAN",
     "BiDVL",
     "BoundsLikelihood",
     "Decodes",
+    "DualMCMC",
     "Encodes",
     "HasEnergy",
     "Method",

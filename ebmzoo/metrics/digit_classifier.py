@@ -23,8 +23,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ebmzoo.images import from_uint8
+from ebmzoo.metrics.modes import share_divergence
 
-__all__ = ["WEIGHTS", "DigitClassifier", "accuracy", "load_digit_classifier", "sha256_of", "report", "train"]
+__all__ = [
+    "WEIGHTS",
+    "DigitClassifier",
+    "accuracy",
+    "load_digit_classifier",
+    "sha256_of",
+    "report",
+    "stacked_report",
+    "train",
+]
 
 SIDE = 8
 CLASSES = 10
@@ -166,6 +176,46 @@ def report(samples: Tensor, sure: float = 0.9, batch_size: int = 1000) -> dict[s
         "sure_share": (top > sure).float().mean().item(),
         **{f"class_share_{k}": share for k, share in enumerate(shares)},
         "class_share_min": min(shares),
+    }
+
+
+@torch.no_grad()
+def stacked_report(samples: Tensor, sure: float = 0.9, batch_size: int = 1000) -> dict[str, float]:
+    """Which of the 1,000 modes of stacked digits the samples cover, a digit in each of their three channels.
+
+    Args:
+        samples: images ``(n, 3, H, W)``, uint8 or floats in [-1, 1].
+        sure: a mode counts as covered by a sample of whose every channel the classifier is surer than that.
+        batch_size: images at once.
+
+    Returns:
+        "stacked_modes", how many modes the likeliest classes name; "stacked_modes_sure", how many of them some sample
+        covers surely; "stacked_sure_share", the share of sure samples; and "stacked_kl", the KL divergence in nats of
+        all samples' modes from the uniform distribution (of n uniform draws about 999/2n).
+
+    Raises:
+        ValueError: if there are no samples, or they do not have three channels.
+
+    Example:
+        >>> import torch
+        >>> round(stacked_report(torch.zeros(4, 3, 8, 8))["stacked_kl"], 3)  # all in one mode: log 1000
+        6.908
+    """
+    if samples.ndim != 4 or samples.shape[1] != 3 or len(samples) == 0:
+        raise ValueError(f"stacked digits are images of three channels, at least one, not {tuple(samples.shape)}")
+    network = load_digit_classifier().to(samples.device).double()
+    modes, surely = [], []
+    for part in samples.split(batch_size):
+        top, label = network(part.flatten(0, 1)[:, None]).softmax(1).view(-1, 3, CLASSES).max(2)
+        modes.append((label * label.new_tensor([100, 10, 1])).sum(1))
+        surely.append((top > sure).all(1))
+    mode, is_sure = torch.cat(modes), torch.cat(surely)
+    counts = torch.bincount(mode, minlength=CLASSES**3)
+    return {
+        "stacked_modes": float((counts > 0).sum()),
+        "stacked_modes_sure": float(len(mode[is_sure].unique())),
+        "stacked_sure_share": is_sure.double().mean().item(),
+        "stacked_kl": share_divergence(counts),
     }
 
 

@@ -1,10 +1,12 @@
 import hashlib
+import math
 
 import pytest
 import torch
 from torch.nn import functional
 
 from ebmzoo.data.digits import digits
+from ebmzoo.data.stacked import StackedDigits
 from ebmzoo.images import to_uint8
 from ebmzoo.metrics.digit_classifier import (
     WEIGHTS,
@@ -14,8 +16,10 @@ from ebmzoo.metrics.digit_classifier import (
     main,
     report,
     sha256_of,
+    stacked_report,
     train,
 )
+from ebmzoo.metrics.modes import share_divergence
 
 SHIPPED = "5b62ea79bfee81c3edf7bf882a725605433beabc08a5121941989311545a0fa5"
 
@@ -112,3 +116,18 @@ def test_dropout_acts_in_training_only():
     network.train()
     torch.manual_seed(0)
     assert not torch.equal(network(x[:5]), network(x[:5]))
+
+
+def test_stacked_modes_of_real_stacks_and_of_one_blurred_channel():
+    stacks = StackedDigits(n_train=3000).load("train")
+    x = stacks.batch(torch.arange(3000))
+    found = stacked_report(x)
+    truth = torch.bincount(stacks.modes, minlength=1000)
+    assert found["stacked_modes"] == pytest.approx(int((truth > 0).sum()), abs=10)  # a few scans are misread
+    assert found["stacked_modes_sure"] <= found["stacked_modes"] and found["stacked_sure_share"] > 0.95
+    assert found["stacked_kl"] == pytest.approx(share_divergence(truth), abs=0.02)
+    x[:, 1] = x[:1, 1]  # one digit in the middle: at most 100 modes
+    assert stacked_report(x)["stacked_modes"] <= 100
+    assert stacked_report(x)["stacked_kl"] > math.log(10)
+    with pytest.raises(ValueError, match="three channels"):
+        stacked_report(x[:, :1])
