@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-__all__ = ["from_uint8", "grid", "save_images", "save_png", "strips", "to_uint8"]
+__all__ = ["from_uint8", "grid", "save_animation", "save_images", "save_png", "strips", "to_uint8"]
 
 _READABLE = 64  # px: images smaller than this are enlarged in a grid
 _WIDEST = 2048  # px: a grid is not enlarged beyond this
 _BACKGROUND = 255
+_TITLE = 11  # px: the letters above the columns of strips
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -121,19 +122,20 @@ def grid(x: Tensor, columns: int | None = None, padding: int = 1, scale: int | N
     return picture
 
 
-def strips(frames: Sequence[Tensor], padding: int = 1, scale: int | None = None) -> Tensor:
+def strips(frames: Sequence[Tensor], padding: int = 1, scale: int | None = None, titles: Sequence[str] = ()) -> Tensor:
     """Lay the frames of several examples out: one row per example, one column per frame.
 
     Args:
         frames: batches ``(B, C, H, W)`` of one shape, such as the states of B chains at several steps.
         padding: as in `grid`.
         scale: as in `grid`.
+        titles: words above each column, cut off where the column ends; none leaves the line out.
 
     Returns:
         uint8 ``(3, height, width)``, on the CPU.
 
     Raises:
-        ValueError: if there is no frame, or their shapes differ.
+        ValueError: if there is no frame, their shapes differ, or there is not one title for each.
 
     Example:
         >>> import torch
@@ -145,7 +147,51 @@ def strips(frames: Sequence[Tensor], padding: int = 1, scale: int | None = None)
         raise ValueError(f"strips take one or more frames of one shape, not {sorted(shapes)}")
     bytes_ = [frame if frame.dtype == torch.uint8 else to_uint8(frame) for frame in frames]
     by_example = torch.stack([frame.cpu() for frame in bytes_], dim=1).flatten(0, 1)
-    return grid(by_example, columns=len(frames), padding=padding, scale=scale)
+    picture = grid(by_example, columns=len(frames), padding=padding, scale=scale)
+    return torch.cat([_titles(titles, len(frames), picture.shape[2]), picture], dim=1) if titles else picture
+
+
+def _titles(titles: Sequence[str], columns: int, width: int) -> Tensor:
+    """A line of words above so many columns, uint8 ``(3, height, width)``."""
+    if len(titles) != columns:
+        raise ValueError(f"{len(titles)} titles for {columns} columns")
+    line = Image.new("L", (width, _TITLE + 6), _BACKGROUND)
+    for column, words in enumerate(titles):
+        # Each on a piece of its own, so that no word runs into its neighbour's column.
+        piece = Image.new("L", (width // columns - 2, line.height), _BACKGROUND)
+        ImageDraw.Draw(piece).text((1, 2), words, fill=0, font=ImageFont.load_default(_TITLE))
+        line.paste(piece, (column * width // columns + 1, 0))
+    return torch.from_numpy(np.array(line)).expand(3, -1, -1)
+
+
+def save_animation(pictures: Sequence[Tensor], path: str | Path, seconds: float = 4.0) -> Path:
+    """Write pictures as one animated file that repeats: ``.gif`` (256 colours) or ``.apng`` (exact).
+
+    Args:
+        pictures: uint8 ``(3, H, W)`` of one size, in their order; the last one stays for a second.
+        path: the file; its folder is made where it is missing.
+        seconds: how long the others take together.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: for another ending, or if the file cannot be written.
+    """
+    path = Path(path)
+    kinds = {".gif": "GIF", ".apng": "PNG"}
+    if path.suffix.lower() not in kinds or not pictures:
+        raise ValueError(f"cannot write {len(pictures)} pictures to {path}: an animation ends in {' or '.join(kinds)}")
+    first, *rest = [Image.fromarray(picture.cpu().permute(1, 2, 0).contiguous().numpy()) for picture in pictures]
+    each = max(20, round(1000 * seconds / max(1, len(rest))))  # ms; browsers slow down what is faster
+    times = [each] * len(rest) + [1000]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = kinds[path.suffix.lower()]
+        first.save(path, format=kind, save_all=True, append_images=rest, duration=times, loop=0)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
 
 
 def save_png(picture: Tensor | np.ndarray, path: str | Path) -> Path:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ebmzoo.images import from_uint8, grid, save_images, save_png, strips, to_uint8
+from ebmzoo.images import from_uint8, grid, save_animation, save_images, save_png, strips, to_uint8
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -104,6 +104,37 @@ def test_strips_have_a_row_per_example_and_a_column_per_frame():
         strips([])
     with pytest.raises(ValueError, match="one shape"):
         strips([torch.zeros(1, 1, 2, 2), torch.zeros(2, 1, 2, 2)])
+
+
+def test_titles_stand_above_their_columns_and_change_nothing_below():
+    frames = [torch.full((2, 1, 8, 8), value) for value in (-1.0, 0.0, 1.0)]
+    bare, titled = strips(frames, padding=2), strips(frames, padding=2, titles=["a", "", "a word too long for it"])
+    line = titled[:, : titled.shape[1] - bare.shape[1]]
+    assert torch.equal(titled[:, line.shape[1] :], bare)
+    inked = (line[0] < 255).any(0)  # columns of pixels with letters
+    third = line.shape[2] // 3
+    assert inked[:third].any() and not inked[third : 2 * third].any() and inked[2 * third :].any()
+    assert not inked[2 * third - 2 : 2 * third].any()  # nothing runs into a neighbour
+    with pytest.raises(ValueError, match="2 titles for 3 columns"):
+        strips(frames, titles=["a", "b"])
+
+
+def test_animations_show_every_picture_and_repeat(tmp_path):
+    pictures = [torch.full((3, 5, 7), value, dtype=torch.uint8) for value in (0, 51, 250)]
+    for name in ("film.gif", "deep/film.apng"):
+        path = save_animation(pictures, tmp_path / name, seconds=1.0)
+        with Image.open(path) as film:
+            assert (film.n_frames, film.size, film.info["loop"]) == (3, (7, 5), 0)
+            for number, picture in enumerate(pictures):
+                film.seek(number)
+                assert film.info["duration"] == (1000 if number == 2 else 500)
+                shown = np.asarray(film.convert("RGB"))
+                np.testing.assert_array_equal(shown, picture.permute(1, 2, 0).numpy())
+    with pytest.raises(ValueError, match=r"film.avi: an animation ends in .gif or .apng"):
+        save_animation(pictures, tmp_path / "film.avi")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="cannot write"):
+        save_animation(pictures, tmp_path / "file" / "film.gif")
 
 
 def test_png_holds_the_exact_bytes(tmp_path):

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ebmzoo.callbacks.looking import looking_at, run_folder
 from ebmzoo.images import grid, save_png, strips
-from ebmzoo.mcmc import GeneratorNoise
+from ebmzoo.mcmc import GeneratorNoise, Noise
 from ebmzoo.methods.base import Reconstructs, Samples
 
-__all__ = ["Pictures", "scatter"]
+__all__ = ["Pictures", "chain_frames", "chain_steps", "scatter"]
 
 _PAIRS_IN_A_ROW = 8
 
@@ -113,32 +113,43 @@ class Pictures(Callback):
         if reconstructs and data is not None and self.n > 1:
             x = data(max(1, self.n // 2)).to(pl_module.device)
             pictures["reconstructions"] = _above(x, pl_module.reconstruct(x))
-        if self.chain and (steps := _chain_steps(pl_module)):
-            shown = self._chain_frames(pl_module, steps)
+        if self.chain and (steps := chain_steps(pl_module)):
+            shown = chain_frames(pl_module, self.n_chain, steps, self.frames, self._noise(pl_module))
             if len(shown) > 1:
                 pictures["chain"] = strips(shown)
         return pictures
 
-    def _chain_frames(self, pl_module: Any, steps: int) -> list[Tensor]:
-        """States of a few chains, the first and the last among them, as far as they are images."""
-        wanted = set(torch.linspace(0, steps, min(self.frames, steps + 1)).round().int().tolist())
-        shown: list[Tensor] = []
-        seen = 0
-
-        def watch(step: int, state: Tensor | tuple[Tensor, ...], energy: Tensor) -> None:
-            nonlocal seen
-            leaves = state if isinstance(state, tuple) else (state,)
-            image = next((leaf for leaf in leaves if tuple(leaf.shape[1:]) == tuple(pl_module.image_shape)), None)
-            if image is not None and seen in wanted:
-                shown.append(image.detach().clone())  # the kernel goes on writing into it
-            seen += 1
-
-        noise = self._noise(pl_module)
-        last = pl_module.sample(self.n_chain, steps=steps, noise=noise, callback=watch)
-        return [*shown, last] if shown else []
-
     def _noise(self, pl_module: LightningModule) -> GeneratorNoise:
         return GeneratorNoise(torch.Generator(pl_module.device).manual_seed(self.seed))
+
+
+def chain_frames(model: Any, n: int, steps: int, frames: int, noise: Noise) -> list[Tensor]:
+    """States of ``n`` chains of `sample`, equally spaced, the first and the last among them, as far as they are images.
+
+    Args:
+        model: a method that `Samples` by a chain.
+        n: number of chains.
+        steps: length of the chains.
+        frames: number of states, at most; 2 or more.
+        noise: where the chains' noise comes from.
+
+    Returns:
+        Batches ``(n, C, H, W)``; none where the chain's states are no images.
+    """
+    wanted = set(torch.linspace(0, steps, min(frames, steps + 1)).round().int().tolist())
+    shown: list[Tensor] = []
+    seen = 0
+
+    def watch(step: int, state: Tensor | tuple[Tensor, ...], energy: Tensor) -> None:
+        nonlocal seen
+        leaves = state if isinstance(state, tuple) else (state,)
+        image = next((leaf for leaf in leaves if tuple(leaf.shape[1:]) == tuple(model.image_shape)), None)
+        if image is not None and seen in wanted:
+            shown.append(image.detach().clone())  # the kernel goes on writing into it
+        seen += 1
+
+    last = model.sample(n, steps=steps, noise=noise, callback=watch)
+    return [*shown, last] if shown else []
 
 
 def scatter(points: Tensor, data: Tensor | None = None) -> Tensor:
@@ -205,10 +216,10 @@ def _above(x: Tensor, reconstruction: Tensor) -> Tensor:
     return grid(torch.cat(rows), columns=_PAIRS_IN_A_ROW)
 
 
-def _chain_steps(pl_module: Any) -> int:
-    """Length of the chain to show: the one that samples are made by, else the one that training runs."""
-    steps = pl_module.test_sampler()[1] if hasattr(pl_module, "test_sampler") else 0
-    return int(steps or getattr(getattr(pl_module, "sampler", None), "steps", 0))
+def chain_steps(model: Any) -> int:
+    """Length of the chain to show: the one that samples are made by, else the one that training runs; 0 if none."""
+    steps = model.test_sampler()[1] if hasattr(model, "test_sampler") else 0
+    return int(steps or getattr(getattr(model, "sampler", None), "steps", 0))
 
 
 def _log(trainer: Trainer, name: str, picture: Tensor, step: int) -> None:

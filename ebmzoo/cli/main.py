@@ -20,7 +20,8 @@ VERBS = {
         "score, energy and reconstruction of every example: predictions.npz",
         "ebmzoo.cli.lightning_cli",
     ),
-    "sample": ("draw from a checkpoint: a grid, a folder of images, or an array", "ebmzoo.cli.sample"),
+    "sample": ("draw from a checkpoint: images, their chains, or what lies between them", "ebmzoo.cli.sample"),
+    "restore": ("colour, enlarge or complete images with a checkpoint", "ebmzoo.cli.restore"),
 }
 
 FAILED, BAD_INPUT = 1, 2

@@ -159,6 +159,38 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def read_pixels(source: str | IO[bytes], name: str, channels: int = 3) -> Tensor:
+    """Read one image at its own size.
+
+    A photograph is turned as its EXIF orientation says; transparency is laid on white; 16-bit grey is scaled
+    to 8; colour becomes grey by luma (ITU-R 601), grey becomes colour by repetition.
+
+    Args:
+        source: path or open file.
+        name: what an error calls it.
+        channels: 3 or 1.
+
+    Returns:
+        uint8 ``(channels, H, W)``.
+
+    Raises:
+        ValueError: one line that names the file: broken, cut short, or too large.
+    """
+    image = _open(source, name)
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):
+            grey = np.asarray(image, dtype=np.float64)
+            image = Image.fromarray(np.rint(grey / 257).astype(np.uint8))
+        if image.has_transparency_data:
+            coloured = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
+        image = image.convert("RGB" if channels == 3 else "L")
+    except _BROKEN as error:
+        raise ValueError(f"{name} cannot be read as an image: {_reason(error)}") from error
+    return functional.pil_to_tensor(image)
+
+
 def decode(
     source: str | IO[bytes],
     name: str,
@@ -166,10 +198,7 @@ def decode(
     channels: int = 3,
     box: tuple[int, int, int, int] | None = None,
 ) -> Tensor:
-    """Read one image, cut it square and resize it.
-
-    A photograph is turned as its EXIF orientation says; transparency is laid on white; 16-bit grey is scaled
-    to 8; colour becomes grey by luma (ITU-R 601), grey becomes colour by repetition.
+    """Read one image as `read_pixels` does, cut it square and resize it.
 
     Args:
         source: path or open file.
@@ -184,28 +213,32 @@ def decode(
     Raises:
         ValueError: one line that names the file: broken, cut short, too large, or smaller than the box.
     """
-    image = _open(source, name)
-    try:
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):
-            grey = np.asarray(image, dtype=np.float64)
-            image = Image.fromarray(np.rint(grey / 257).astype(np.uint8))
-        if image.has_transparency_data:
-            coloured = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
-        image = image.convert("RGB" if channels == 3 else "L")
-    except _BROKEN as error:
-        raise ValueError(f"{name} cannot be read as an image: {_reason(error)}") from error
+    pixels = read_pixels(source, name, channels)
     if box is not None:
-        if box[2] > image.width or box[3] > image.height:
-            raise ValueError(f"{name} has {image.width} x {image.height} pixels: crop {box} does not fit")
-        image = image.crop(box)
-    return square(functional.pil_to_tensor(image), size)
+        left, top, right, bottom = box
+        height, width = pixels.shape[1:]
+        if right > width or bottom > height:
+            raise ValueError(f"{name} has {width} x {height} pixels: crop {box} does not fit")
+        pixels = pixels[:, top:bottom, left:right]
+    return square(pixels, size)
 
 
 def read_image(path: str, **how: Any) -> Tensor:
     """`decode` a file, which errors name."""
     return decode(path, path, **how)
+
+
+def read_image_of(path: str, shape: tuple[int, ...]) -> Tensor:
+    """Read a file that must hold an image of ``shape`` (C, H, W): uint8; nothing is cut or resized.
+
+    Raises:
+        ValueError: one line that names the file: broken, or of another size.
+    """
+    pixels = read_pixels(path, path, channels=shape[0])
+    if pixels.shape[1:] != shape[1:]:
+        have, want = (f"{size[2]} x {size[1]}" for size in (pixels.shape, shape))
+        raise ValueError(f"{path} has {have} px, {want} are needed: cut and scale it first")
+    return pixels
 
 
 def image_files(root: Path, endings: tuple[str, ...] = ENDINGS) -> list[str]:

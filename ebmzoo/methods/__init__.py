@@ -1,6 +1,6 @@
 """The shelf: one method per file, all through one contract."""
 
-from .base import BoundsLikelihood, Encodes, HasEnergy, Method, Reconstructs, Samples, Scores
+from .base import BoundsLikelihood, Decodes, Encodes, HasEnergy, Method, Reconstructs, Samples, Scores
 from .bidvl import BiDVL
 from .denoising_ebm import DenoisingEBM
 from .dual_mcmc import DualMCMC
@@ -23,6 +23,7 @@ __all__ = [
     "WGAN",
     "BiDVL",
     "BoundsLikelihood",
+    "Decodes",
     "DualMCMC",
     "DenoisingEBM",
     "CalibratedPosterior",

@@ -39,6 +39,7 @@ from .random_state import gathered, random_state, restore_random_state
 __all__ = [
     "BoundsLikelihood",
     "DecoderFactory",
+    "Decodes",
     "DistanceFactory",
     "EncoderFactory",
     "Encodes",
@@ -90,6 +91,22 @@ class Scores(Protocol):
 
     def score(self, x: Tensor) -> Tensor:
         """``(B,)``."""
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """Generates from a latent code z with a prior that can be drawn from and evaluated."""
+
+    latent_dim: int
+
+    def decode(self, z: Tensor) -> Tensor:
+        """``(B, *image_shape)``, of ``(B, latent_dim)``."""
+
+    def draw_latents(self, n: int, noise: Noise, like: Tensor) -> Tensor:
+        """``(n, latent_dim)``, with the dtype and device of ``like``."""
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """``(B,)`` nats."""
 
 
 @runtime_checkable

@@ -24,13 +24,13 @@ from .base import (
     build,
     spec,
 )
-from .mixins import EnergyBased
+from .mixins import EnergyBased, GaussianLatent
 
 Latent = Literal["likelihood", "mse", "none"]
 Upper = Literal["likelihood", "hinge"]
 
 
-class BiDVL(EnergyBased, Method):
+class BiDVL(EnergyBased, GaussianLatent, Method):
     """Bi-level doubly variational learning: an energy learned without MCMC, from a generator's samples.
 
     Paper: Kan et al., "Bi-level Doubly Variational Learning for Energy-based Latent Variable Models",
@@ -229,4 +229,4 @@ class BiDVL(EnergyBased, Method):
         if steps:
             raise ValueError("BiDVL samples in one step: it has no chain, so --steps cannot be given")
         like = torch.empty(0, device=self.device)
-        return self.decode(as_noise(noise, self.device).normal((n, self.latent_dim), like=like))
+        return self.decode(self.draw_latents(n, as_noise(noise, self.device), like))

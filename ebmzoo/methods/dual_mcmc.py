@@ -25,7 +25,7 @@ from .base import (
     gathered,
     spec,
 )
-from .mixins import EnergyBased
+from .mixins import EnergyBased, GaussianLatent
 
 Start = Literal["inference", "noise"]
 
@@ -40,7 +40,7 @@ class Revised(NamedTuple):
     latent: Chain[Tensor]
 
 
-class DualMCMC(EnergyBased, Method):
+class DualMCMC(EnergyBased, GaussianLatent, Method):
     """Dual-MCMC teaching: an energy revises what a generator makes, the generator what an inference network infers.
 
     Paper: Cui and Han, "Learning Energy-based Model via Dual-MCMC Teaching", NeurIPS 2023.
@@ -307,7 +307,7 @@ class DualMCMC(EnergyBased, Method):
         """
         source, sampler = as_noise(noise, self.device), self.refine or self.sampler
         with torch.inference_mode(False):
-            x = self.decode(source.normal((n, self.latent_dim), like=torch.empty(0, device=self.device))).float()
+            x = self.decode(self.draw_latents(n, source, like=torch.empty(0, device=self.device))).float()
             if (sampler.steps if steps is None else steps) == 0:
                 return x
             call: dict[str, Any] = {"steps": steps, "noise": source, "callback": callback}

@@ -22,10 +22,30 @@ from ebmzoo.objectives import (
     squared_error,
 )
 
-__all__ = ["Autoencoding", "Calibrated", "EnergyBased", "FlowBased"]
+__all__ = ["Autoencoding", "Calibrated", "EnergyBased", "FlowBased", "GaussianLatent"]
 
 
-class Autoencoding:
+class GaussianLatent:
+    """Mixin of methods that generate from a latent code z ~ N(0, I) of ``latent_dim`` numbers.
+
+    Attributes:
+        latent_temperature: standard deviation of the codes that `draw_latents` draws: 1 is the model's own; below 1
+            samples are more typical and less varied, as with Glow and NVAE.
+    """
+
+    latent_dim: int
+    latent_temperature: float = 1.0
+
+    def draw_latents(self, n: int, noise: Noise, like: Tensor) -> Tensor:
+        """``(n, latent_dim)`` codes to generate from, with the dtype and device of ``like``."""
+        return noise.normal((n, self.latent_dim), like) * self.latent_temperature
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """log N(z; 0, I), ``(B,)`` nats."""
+        return -0.5 * (z.square().sum(1) + z.shape[1] * math.log(2 * math.pi))
+
+
+class Autoencoding(GaussianLatent):
     """Mixin of methods with an encoder, a decoder and a Gaussian likelihood p(x|z) = N(x; decoder(z), σ²).
 
     The class it is mixed into has ``encoder``, ``decoder``, ``latent_dim``, ``log_sigma`` and ``noise``, and
@@ -35,7 +55,6 @@ class Autoencoding:
     encoder: nn.Module
     decoder: nn.Module
     prior: Any
-    latent_dim: int
     log_sigma: Tensor
     noise: Noise
 
@@ -60,8 +79,12 @@ class Autoencoding:
     @torch.no_grad()
     def draw_latents(self, n: int, noise: Noise, like: Tensor) -> Tensor:
         """``n`` codes from the prior, ``(n, latent_dim)``, which no gradient reaches."""
-        xi = noise.normal((n, self.latent_dim), like=like)
+        xi = super().draw_latents(n, noise, like)
         return xi if self.prior is None else self.prior.sample(xi).to(xi.dtype)
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """log p(z), ``(B,)`` nats."""
+        return super().log_prior(z) if self.prior is None else self.prior.log_prob(z)
 
     @property
     def _log_prior(self) -> Any:

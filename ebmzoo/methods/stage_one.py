@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ebmzoo.mcmc import Noise, as_noise
-from ebmzoo.objectives import balanced_kl, latent_bound, latent_log_weight
+from ebmzoo.objectives import balanced_kl, gaussian_log_prob, latent_bound, latent_log_weight
 
 __all__ = ["StageOne", "TakesVAE", "VAEFactory", "load_vae"]
 
@@ -78,6 +78,18 @@ class StageOne(TakesVAE):
     def decode(self, z: Tensor) -> Tensor:
         """Mean of p(x|z), ``(B, *image_shape)``, of ``(B, latent_dim)``."""
         return self.vae.decode(z)
+
+    def draw_latents(self, n: int, noise: Noise, like: Tensor) -> Tensor:
+        """``(n, latent_dim)`` latents from the prior, all groups together, with the dtype and device of ``like``."""
+        z = self.vae.generate(*(noise.normal((n, *shape), like) for shape in self.vae.noise_shapes)).z
+        return torch.cat([group.flatten(1) for group in z], 1)
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """log p(z) of all groups together, ``(B,)`` nats."""
+        sizes = [math.prod(shape) for shape in self.vae.noise_shapes]
+        groups = [g.unflatten(1, shape) for g, shape in zip(z.split(sizes, 1), self.vae.noise_shapes, strict=True)]
+        pairs = zip(groups, self.vae.evaluate(*groups).prior, strict=True)
+        return sum((gaussian_log_prob(group, *prior) for group, prior in pairs), start=z.new_zeros(len(z)))
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Decoded posterior means, ``(B, *image_shape)``."""

@@ -118,4 +118,4 @@ class VAE(Autoencoding, Method):
         if steps:
             raise ValueError("a VAE samples in one step: it has no chain, so --steps cannot be given")
         like = torch.empty(0, device=self.device)
-        return self.decode(as_noise(noise, self.device).normal((n, self.latent_dim), like=like))
+        return self.decode(self.draw_latents(n, as_noise(noise, self.device), like))

@@ -30,6 +30,18 @@ def test_an_image_does_not_depend_on_its_batch():
         PerImageNoise([1, 2, 3]).normal((2, 1))
 
 
+def test_numbered_rows_are_unlike_each_other():
+    rows = PerImageNoise.of_rows(0, range(2000)).normal((2000, 16), torch.empty(0, dtype=torch.float64))
+    other = PerImageNoise.of_rows(1, range(2000)).normal((2000, 16), torch.empty(0, dtype=torch.float64))
+    assert len(torch.cat([rows, other]).unique(dim=0)) == 4000
+    # White noise in all directions: within a row, from row to row, and from seed to seed.
+    for a, b in ((rows[:-1], rows[1:]), (rows[:-3], rows[3:]), (rows, other), (rows[:, :-1], rows[:, 1:])):
+        assert abs((a * b).mean()) < 4 / (a.numel() ** 0.5)
+    assert abs(rows.mean()) < 4 / rows.numel() ** 0.5 and abs(rows.var() - 1) < 4 * (2 / rows.numel()) ** 0.5
+    # The first number of each row too, where seeds that follow each other would show first.
+    assert abs(rows[:, 0].mean()) < 4 / 2000**0.5 and abs((rows[:-1, 0] * rows[1:, 0]).mean()) < 4 / 2000**0.5
+
+
 def test_seeds_repeat_and_the_global_generator_is_left_alone():
     torch.manual_seed(0)
     state = torch.get_rng_state()

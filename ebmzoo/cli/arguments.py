@@ -1,0 +1,84 @@
+"""What the verbs that use a checkpoint without a Trainer have in common: their words, the model, where they write."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from ebmzoo.cli.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from ebmzoo.methods import Method
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser with the options of all these verbs, whose errors are one line.
+
+    Args:
+        verb: its name.
+        description: what it does, for its help.
+        at_once: what ``--batch_size`` counts, for its help.
+    """
+
+    def __init__(self, verb: str, description: str, at_once: str):
+        super().__init__(prog=f"ebmzoo {verb}", description=description, allow_abbrev=False)
+        self.add_argument("--ckpt_path", required=True, help="checkpoint of a training run")
+        self.add_argument("--seed", type=int, default=0, help="seed of all random numbers (0); each image has its own")
+        self.add_argument("--batch_size", type=int, default=256, help=f"{at_once} at a time (256)")
+        self.add_argument("--no_ema", action="store_true", help="raw weights, not averaged ones")
+        self.add_argument("--device", help="cpu, cuda, cuda:1, ... (the GPU if there is one)")
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, with the nearest option where one is unknown."""
+        word, _, rest = message.partition(": ")
+        if word == "unrecognized arguments":
+            known = [name.lstrip("-") for action in self._actions for name in action.option_strings]
+            option = rest.split()[0]
+            message = f"no option {option}: {nearest(option.lstrip('-').partition('=')[0], known)}"
+        raise UserError(message)
+
+
+def load_model(options: argparse.Namespace) -> Method:
+    """The model of ``--ckpt_path`` on ``--device``, with averaged weights unless ``--no_ema``."""
+    import torch
+
+    from ebmzoo.checkpoints import load
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device}: there is none here") from error
+    return load(options.ckpt_path, ema=not options.no_ema, map_location=device)
+
+
+def weights_of(model: Method) -> str:
+    """Which weights a model has, in words."""
+    return "averaged (EMA)" if model.ema_active else "raw"
+
+
+def check_writable(out: Path) -> None:
+    """Refuse before the work what could not be written after it."""
+    place = out
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK) or (place != out and not place.is_dir()):
+        raise UserError(f"cannot write {out}: {place} is {'not writable' if place.is_dir() else 'a file'}")
+
+
+def methods_with(*names: str) -> str:
+    """Names of the methods on the shelf that have, or are given, all of these, for an error line."""
+    from ebmzoo import methods
+
+    found = [
+        name
+        for name in methods.__all__
+        if isinstance(kind := getattr(methods, name), type)
+        and issubclass(kind, methods.Method)
+        and kind is not methods.Method
+        and all(hasattr(kind, one) or one in signature(kind).parameters for one in names)
+    ]
+    return ", ".join(sorted(found))
