@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from .runs import Experiment, run
@@ -34,12 +35,16 @@ def bench(
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("groups", nargs="*", help=f"some of {', '.join(groups)}; all by default")
+    parser.add_argument("--seeds", nargs="+", type=int, help="instead of each experiment's own")
     options = parser.parse_args()
     if unknown := [name for name in options.groups if name not in groups]:
         parser.error(f"no group {unknown[0]!r}: choose from {', '.join(groups)}")
     for group in options.groups or groups:
         alone = group in two_threads
-        done = run(groups[group], ROOT, jobs=1 if alone else 2, threads=2 if alone else 1)
+        experiments = groups[group]
+        if options.seeds:
+            experiments = [replace(experiment, seeds=options.seeds) for experiment in experiments]
+        done = run(experiments, ROOT, jobs=1 if alone else 2, threads=2 if alone else 1)
         print(f"\n{group}\n\n{markdown(done, metrics.get(group, metrics.get('', [])))}\n", flush=True)
         for line in (remark(*one) for one in done) if remark else ():
             if line:
