@@ -20,6 +20,7 @@ VERBS = {
         "score, energy and reconstruction of every example: predictions.npz",
         "ebmzoo.cli.lightning_cli",
     ),
+    "speed": ("time chains here against other ways to write them: speed.json", "ebmzoo.cli.speed"),
     "sample": ("draw from a checkpoint: a grid, a folder of images, or an array", "ebmzoo.cli.sample"),
 }
 
