@@ -28,10 +28,10 @@ def as_written(net: nn.Module) -> nn.Module:
         True
     """
     net = copy.deepcopy(net)
-    part: Any
-    for part in net.modules():
-        if isinstance(part, ConvMeanPool):
-            part.forward = partial(_convolve_and_pool, part)
+    for module in net.modules():
+        part: Any = module
+        if isinstance(module, ConvMeanPool):
+            part.forward = partial(_convolve_and_pool, module)
         if hasattr(part, "channels_last"):
             part.channels_last = False
     return net
