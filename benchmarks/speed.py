@@ -36,7 +36,7 @@ def iteration(net: nn.Module, data: Tensor, start: Tensor, sampler: Langevin, pl
             loss = energies[0].mean() - energies[1].mean()
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     return run
 
