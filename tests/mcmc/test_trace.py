@@ -382,9 +382,9 @@ def test_captured_programs_read_and_write_buffers_that_stay():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mlp", "vaebm"])
-def test_a_compiled_chain_is_the_eager_one_to_1e_5_of_the_gradient(name):
-    net, x = made(name)
+@pytest.mark.timeout(900)
+def test_a_compiled_chain_is_the_eager_one_to_1e_5_of_the_gradient():
+    net, x = made("mlp")
     sampler = Langevin(1, 2.0, 0.0)  # the step is the gradient
     eager = replace(sampler, backend="eager")(net, x)
     compiled = replace(sampler, backend="compile")(net, x)
