@@ -24,7 +24,7 @@ OURS = {
     "callbacks": {"metrics", "methods.base", "images", "mcmc"},
     "checkpoints": {"methods.base", "mcmc", "objectives"},
     "tasks": {"mcmc", "methods.base", "images"},
-    "report": {"images"},
+    "report": {"images", "mcmc", "networks"},
 }
 # What all methods share: the base and what it is made of.
 SHELF = {"methods.base", "methods.factories", "methods.mixins", "methods.random_state", "methods.stage_one"}

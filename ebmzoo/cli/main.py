@@ -22,6 +22,7 @@ VERBS = {
     ),
     "sample": ("draw from a checkpoint: images, their chains, or what lies between them", "ebmzoo.cli.sample"),
     "restore": ("colour, enlarge or complete images with a checkpoint", "ebmzoo.cli.restore"),
+    "speed": ("time chains here against other ways to write them: speed.json", "ebmzoo.cli.speed"),
 }
 
 FAILED, BAD_INPUT = 1, 2

@@ -162,4 +162,5 @@ class MLPEnergy(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` (B, *image_shape) to one energy per example (B,)."""
         check_input(x, self.image_shape, self)
-        return self.net(self.input_scale * x.flatten(1)).squeeze(1)
+        x = x.flatten(1)
+        return self.net(x if self.input_scale == 1 else self.input_scale * x).squeeze(1)

@@ -10,7 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from ebmzoo.networks.layers import ConvMeanPool, WeightNorm, check_image, check_input, pick, weight_norm
+from ebmzoo.networks.layers import (
+    ConvMeanPool,
+    WeightNorm,
+    channels_last,
+    check_image,
+    check_input,
+    narrow,
+    pick,
+    weight_norm,
+)
 
 __all__ = ["MultiScaleResNetEnergy", "VAEBMEnergy"]
 
@@ -82,6 +91,7 @@ class MultiScaleResNetEnergy(nn.Module):
     ) -> None:
         super().__init__()
         self.image_shape = check_image(image_shape, 2 ** (scales + len(multipliers) - 2), self)
+        self.channels_last = narrow(width)
         widths = [width * multiplier for multiplier in multipliers]
         self.towers = nn.ModuleList(self._tower(widths, blocks) for _ in range(scales))
         self.head = nn.Sequential(nn.Linear(scales * widths[-1], head), nn.LeakyReLU(0.2), nn.Linear(head, 1))
@@ -111,6 +121,7 @@ class MultiScaleResNetEnergy(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` (B, C, H, W) in [-1, 1] to one energy per image (B,)."""
         check_input(x, self.image_shape, self)
+        x = channels_last(x, self.channels_last)
         pooled = (F.avg_pool2d(x, 2**scale) for scale in range(len(self.towers)))
         features = [tower(image).mean(dim=(2, 3)) for tower, image in zip(self.towers, pooled, strict=True)]
         return self.head(torch.cat(features, dim=1)).squeeze(1)
@@ -189,6 +200,7 @@ class VAEBMEnergy(nn.Module):
         default, stages = pick(COLUMNS, column, "column")
         width = width or default
         self.image_shape = check_image(image_shape, 2 ** len(stages), self)
+        self.channels_last = narrow(width)
         self.stem = conv(self.image_shape[0], width)
         self.blocks = nn.Sequential()
         before = width
@@ -205,6 +217,7 @@ class VAEBMEnergy(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` (B, C, H, W) in [-1, 1] to one energy per image (B,)."""
         check_input(x, self.image_shape, self)
+        x = channels_last(x, self.channels_last)
         return self.linear(self.blocks(swish(self.stem(x))).sum(dim=(2, 3))).squeeze(1)
 
     @torch.no_grad()

@@ -379,3 +379,15 @@ def test_captured_programs_read_and_write_buffers_that_stay():
     torch.testing.assert_close(first[0], 2 * x * w)  # the next replay did not overwrite it
     torch.testing.assert_close(second[1], 3 * x + 2 * w)
     assert len(set(calls)) == 1 and calls[0][0] != x.data_ptr() and calls[0][1] != w.data_ptr()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_compiled_chain_is_the_eager_one_to_1e_5_of_the_gradient():
+    net, x = made("mlp")
+    sampler = Langevin(1, 2.0, 0.0)  # the step is the gradient
+    eager = replace(sampler, backend="eager")(net, x)
+    compiled = replace(sampler, backend="compile")(net, x)
+    gradient = (x - eager.state).abs().max()
+    assert ((compiled.state - eager.state).abs().max() / gradient) < 1e-5
+    torch.testing.assert_close(compiled.energy, eager.energy, rtol=1e-5, atol=1e-5)
