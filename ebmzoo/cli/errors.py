@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from types import TracebackType
 
-TOP_KEYS = ("seed_everything", "trainer", "model", "data", "run_dir", "ckpt_path", "no_ema")
+TOP_KEYS = ("seed_everything", "trainer", "model", "data", "run_dir", "ckpt_path", "no_ema", "resume", "trust")
 HINT = "EBMZOO_TRACEBACK=1 shows where"
 
 # jsonargparse explains itself in a tree; these lines of it are its scaffolding.
@@ -30,6 +30,10 @@ _NO_OPTION = re.compile(r"Option '([^']+)' is not accepted")
 
 class UserError(ValueError):
     """Bad input, said in one line."""
+
+
+class Stopped(RuntimeError):
+    """A run that ended early for a reason of its own, said in one line."""
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import lightning as L
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -125,6 +126,8 @@ class Method(L.LightningModule):
     Attributes:
         noise: the source of every random number of training.
         ema_active: whether averaged weights are swapped in now (set by the EMA callback and by `ebmzoo.load`).
+        watch_every: iterations between looks that a callback takes of its own; 0 for none.
+        watched: the values of the last look by name, this process's own, and of its chains and gradients.
     """
 
     def __init__(self, image_shape: ImageShape, grad_clip: float | None = None):
@@ -135,6 +138,8 @@ class Method(L.LightningModule):
         self.grad_clip = grad_clip
         self.noise: Noise = GlobalNoise()
         self.ema_active = False
+        self.watch_every = 0
+        self.watched: dict[str, Tensor] = {}
         self._rng_to_restore: list[dict[str, Any]] | None = None
 
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
@@ -225,10 +230,13 @@ class Method(L.LightningModule):
     # -- logging ----------------------------------------------------------------------------------------------------
 
     def logs_now(self) -> bool:
-        """Whether a logger or the progress bar looks at this iteration: compute what is only logged if so."""
+        """Whether a logger, the progress bar or a watching callback looks at this iteration.
+
+        Compute what is only logged if so.
+        """
         trainer: Any = self.trainer  # sets this attribute from outside its class
-        every = trainer.log_every_n_steps
-        return every > 0 and (self.trainer.fit_loop.epoch_loop.total_batch_idx + 1) % every == 0
+        iteration = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        return any(every > 0 and iteration % every == 0 for every in (trainer.log_every_n_steps, self.watch_every))
 
     def report(self, values: Mapping[str, Tensor | float], *, show: Iterable[str] = ()) -> None:
         """Log ``values`` if this iteration is looked at; names in ``show`` also stand in the progress bar."""
@@ -236,7 +244,8 @@ class Method(L.LightningModule):
             return
         shown = set(show)
         for name, value in values.items():
-            scalar = value.detach().float().mean() if isinstance(value, Tensor) else float(value)
+            scalar = value.detach().float().mean() if isinstance(value, Tensor) else torch.tensor(float(value))
+            self.watched[name] = scalar
             self.log(name, scalar, prog_bar=name in shown)
 
     # -- data -------------------------------------------------------------------------------------------------------
@@ -274,7 +283,13 @@ class Method(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Give every process its own random numbers: one seed for all would make all draw the same."""
-        if self.world_size > 1 and self._rng_to_restore is None:
+        precision = str(self.trainer.precision)
+        if precision.endswith("-true") and precision not in ("32-true", "64-true"):
+            raise ValueError(
+                f"precision {precision} keeps the weights in half precision, whose steps are coarser than a chain's "
+                f"and an optimiser's: most updates are rounded away. Use bf16-mixed, which keeps weights in fp32"
+            )
+        if self.world_size > 1 and (self._rng_to_restore is None or len(self._rng_to_restore) != self.world_size):
             torch.manual_seed(torch.initial_seed() + self.global_rank)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -292,3 +307,12 @@ class Method(L.LightningModule):
             states, self._rng_to_restore = self._rng_to_restore, None
             if len(states) == self.world_size:
                 restore_random_state(states[self.global_rank])
+            else:
+                rank_zero_warn(
+                    f"the checkpoint was written by {len(states)} process(es), now there are {self.world_size}: kept "
+                    f"chains are dealt out anew, and random numbers begin anew"
+                )
+
+    def forget_random_state(self) -> None:
+        """Go on from a checkpoint with other random numbers than those it was written with."""
+        self._rng_to_restore = None
