@@ -183,7 +183,7 @@ class Guard(Callback):
         newest = self._folder / "guard_newest.ckpt"
         if trainer.is_global_zero and newest.exists():
             os.replace(newest, self._healthy)
-        trainer.save_checkpoint(newest)
+        trainer.save_checkpoint(newest, weights_only=False)
 
     def _raise(self, trainer: Trainer, reason: str) -> None:
         step, halvings = trainer.global_step, self._halvings + 1

@@ -52,7 +52,7 @@ class SaveOnTermination(Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ModelCheckpoint):
                 callback.last_model_path = str(self.path)  # or the resumed run would count versions beside it
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)
         raise SIGTERMException(f"terminated at step {trainer.global_step}: saved {self.path}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

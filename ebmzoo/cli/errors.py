@@ -129,8 +129,9 @@ def _leaf(text: str, after: Sequence[str], keys: Sequence[str], owner: str) -> s
             options = " and ".join(f"--{key}" for key in missing)
             return f"no {' and no '.join(missing)} given: use --config FILE (see configs/), or {options}"
         return f"{owner.rpartition('.')[2] or 'it'} needs {match[1]}"
-    if "'NoneType' object has no attribute 'keys'" in text:
-        return "init_args is empty: give settings under it, or remove the line"
+    if match := re.search(r"'(\w+)' object has no attribute 'keys'", text):
+        wrong = "is empty" if match[1] == "NoneType" else f"is a {match[1]}"
+        return f"init_args {wrong}: give settings under it, or remove the line"
     if match := re.match(r"unrecognized arguments: (\S+)", text):
         return _no_argument(match[1])
     return text.split(" Got value: Namespace")[0]
