@@ -20,7 +20,7 @@ class Limits:
         gradient: the norm of a player's gradient.
         saturation: share of a chain's values at the edge of the data's range, for images.
         stillness: root mean square movement of a chain in a value of the data; a grey level is 8e-3.
-        patience: looks in a row that a saturated or a frozen chain is watched before the alarm.
+        patience: looks in a row that a saturated or frozen chain, or an energy without a gap, is watched before.
     """
 
     growth: float = 100.0
@@ -58,7 +58,7 @@ class Vitals:
         for name, value in values.items():
             if not math.isfinite(value):
                 return f"{name} is {value}"
-        return self._grown(values) or self._chain(values)
+        return self._grown(values) or self._flat(values) or self._chain(values)
 
     def _grown(self, values: Mapping[str, float]) -> str | None:
         limits = self.limits
@@ -78,6 +78,13 @@ class Vitals:
             if len(past) >= 5 and scale > limits.growth * usual and scale > most / 1000:
                 return f"{name} is {scale:.3g}, and was {usual:.3g} at most before"
             past.append(scale)
+        return None
+
+    def _flat(self, values: Mapping[str, float]) -> str | None:
+        gap, energy = values.get("train/energy_gap"), values.get("train/energy_data")
+        flat = gap is not None and energy is not None and abs(gap) <= 1e-6 * abs(energy)
+        if self._lasts("flat", flat):
+            return f"the energy is flat: train/energy_gap is {gap:.3g} where train/energy_data is {energy:.3g}"
         return None
 
     def _chain(self, values: Mapping[str, float]) -> str | None:
