@@ -51,7 +51,9 @@ class Ended(NamedTuple):
     seconds: float
 
 
-def in_fork(work: Callable[[], int], seconds: float, memory: int | None = None, kill_after: float | None = None) -> Ended:
+def in_fork(
+    work: Callable[[], int], seconds: float, memory: int | None = None, kill_after: float | None = None
+) -> Ended:
     """Run ``work`` in a fork of this process, in a session of its own.
 
     Args:

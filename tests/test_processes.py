@@ -1,4 +1,4 @@
-"""Two processes: equal to one with the joined batch, each with its own noise, resumed bit for bit, re-split and said."""
+"""Two processes: equal to one with the joined batch, each with its own noise, resumed bit for bit, re-split."""
 
 import random
 import warnings
@@ -108,7 +108,9 @@ def test_resume_at_random_iterations_on_one_process(tmp_path, name, count):
 
 def whole_and_resumed(rank, folder, name, count):
     whole = train(rank, 2, folder, name, 12)["state"]
-    again = [train(rank, 2, folder, name, 12, f"{folder}/step={s}.ckpt")["state"] for s in random_iterations(name, count)]
+    again = [
+        train(rank, 2, folder, name, 12, f"{folder}/step={s}.ckpt")["state"] for s in random_iterations(name, count)
+    ]
     return {"whole": whole, "again": again}
 
 
@@ -134,7 +136,9 @@ def test_another_number_of_processes_deals_the_kept_chains_out_anew_and_says_so(
     told = train(0, 1, tmp_path, name, 8, str(tmp_path / "step=7.ckpt"))["said"]
     assert not any("dealt out anew" in line for line in told)
     ranks = two_processes(train, 2, str(tmp_path), name, 8, str(tmp_path / "step=7.ckpt"))
-    assert any("written by 1 process(es), now there are 2: kept chains are dealt out anew" in w for w in ranks[0]["said"])
+    assert any(
+        "written by 1 process(es), now there are 2: kept chains are dealt out anew" in w for w in ranks[0]["said"]
+    )
     assert not torch.equal(ranks[0]["state"]["rng"], ranks[1]["state"]["rng"])
 
 

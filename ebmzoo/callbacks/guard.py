@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass, replace
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from ebmzoo.callbacks.looking import run_folder
@@ -198,7 +198,7 @@ class Guard(Callback):
             results = Results(self._folder.parent / "results.json")
             results.note(guard=self.history)
             results.write()
-        rank_zero_warn(f"guard: step {step}: {reason}: {entry['action']}")
+            print(f"guard: step {step}: {reason}: {entry['action']}", file=sys.stderr, flush=True)
         raise Diverged(step, reason, self.history, healthy)
 
 

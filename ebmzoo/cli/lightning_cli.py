@@ -18,7 +18,6 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 # Importing a room gives its classes their short names.
 from ebmzoo import callbacks, data, mcmc, methods, networks, optim  # noqa: F401
@@ -30,7 +29,7 @@ from ebmzoo.cli.errors import Stopped, UserError, instantiating
 from ebmzoo.cli.given import check_config, import_trusted, options
 from ebmzoo.cli.metrics_file import MetricsFile
 from ebmzoo.cli.predictions import Predictions
-from ebmzoo.cli.runs import CHECKPOINTS, Run, RunRecord, folder_of, run_name
+from ebmzoo.cli.runs import CHECKPOINTS, Run, RunRecord, folder_of, run_name, say
 from ebmzoo.data.base import DataModule
 from ebmzoo.methods.base import Method
 from ebmzoo.storage import WholeFiles
@@ -221,7 +220,7 @@ class EbmzooCLI(LightningCLI):
         run = Run(Path(config.run_dir)) if config.run_dir is not None else Run.newest(self._group(config))
         found, passed_over = newest_good(run.folder / CHECKPOINTS) if run else (None, [])
         for line in [*(f"passed over: {words}" for words in passed_over), f"resuming: {found or 'nothing yet'}"]:
-            rank_zero_info(line)
+            say(line)
         return None if found is None else str(found)
 
     # -- what is done
@@ -288,7 +287,7 @@ class EbmzooCLI(LightningCLI):
             if isinstance(error, SIGTERMException):
                 # Lightning leaves it without a code, which would tell a shell that all went well.
                 error.code = 128 + signal.SIGTERM
-                rank_zero_info(f"{error}; the same command with --resume auto goes on" if str(error) else "terminated")
+                say(f"{error}; the same command with --resume auto goes on" if str(error) else "terminated")
             wandb_run.finish(self.trainer, exit_code=1)
             self.run.discard_if_unused()
             raise
@@ -319,6 +318,8 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*(does not have many workers|isinstance.treespec, LeafSpec)")
     # A resumed run may have a folder of its own, and methods log by training iterations, not within epochs.
     warnings.filterwarnings("ignore", message="The dirpath has changed|.*smaller than the logging interval")
+    # Its remedy is for automatic checkpoints of a state before the step; ours are exact after it.
+    warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     if not any(isinstance(one, _Chatter) for one in logger.filters):
         logger.addFilter(_Chatter())

@@ -142,6 +142,7 @@ class RunRecord(Callback):
 
     def __init__(self, folder: Path, config: Mapping[str, Any]):
         self.folder, self.config = folder, dict(config)
+        self._saved = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write config.yaml when training begins."""
@@ -158,6 +159,21 @@ class RunRecord(Callback):
         about["config"] = self.config
         if (run_id := wandb_run.id_of(trainer)) is not None:
             about["wandb_id"] = run_id
+        self._saved = True
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Put metrics.csv on the disk once there is a checkpoint: a run that is killed goes on from both."""
+        if self._saved:
+            self._saved = False
+            for logger in trainer.loggers:
+                if isinstance(logger, MetricsFile):
+                    logger.save()
+
+
+def say(line: str) -> None:
+    """Print a line, once for all processes."""
+    if _first_process():
+        print(line, flush=True)
 
 
 def _first_process() -> bool:

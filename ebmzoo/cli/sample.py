@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ebmzoo.cli.errors import UserError, nearest
+from ebmzoo.cli.given import import_trusted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 ENDINGS = (".png", ".npy", "")
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A parser of plain options whose complaints are one line."""
+
     def error(self, message: str) -> NoReturn:
         word, _, rest = message.partition(": ")
         if word == "unrecognized arguments":
@@ -29,6 +32,8 @@ class _Parser(argparse.ArgumentParser):
 def run(verb: str, arguments: Sequence[str]) -> None:
     """Draw samples and write them."""
     options = _parser(verb).parse_args(arguments)
+    for module in options.trust:
+        import_trusted(module)
     if options.n <= 0 or options.batch_size <= 0:
         raise UserError(f"--n and --batch_size must be positive, not {options.n} and {options.batch_size}")
     if options.steps is not None and options.steps < 0:
@@ -61,7 +66,7 @@ def run(verb: str, arguments: Sequence[str]) -> None:
 
 
 def _parser(verb: str) -> argparse.ArgumentParser:
-    parser = _Parser(prog=f"ebmzoo {verb}", description="Draw samples from a checkpoint.", allow_abbrev=False)
+    parser = Parser(prog=f"ebmzoo {verb}", description="Draw samples from a checkpoint.", allow_abbrev=False)
     parser.add_argument("--ckpt_path", required=True, help="checkpoint of a training run")
     parser.add_argument("--n", type=int, default=64, help="number of samples (64)")
     parser.add_argument(
@@ -73,6 +78,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers (0)")
     parser.add_argument("--batch_size", type=int, default=256, help="samples drawn at a time (256)")
     parser.add_argument("--no_ema", action="store_true", help="raw weights, not averaged ones")
+    parser.add_argument("--trust", action="append", default=[], help="a module whose classes the checkpoint may name")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (the GPU if there is one)")
     return parser
 
