@@ -140,6 +140,7 @@ class Method(L.LightningModule):
         self.ema_active = False
         self.watch_every = 0
         self.watched: dict[str, Tensor] = {}
+        self._grad_norm: Tensor | None = None
         self._rng_to_restore: list[dict[str, Any]] | None = None
 
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
@@ -197,25 +198,22 @@ class Method(L.LightningModule):
         else:
             # The same path as above without Lightning's step counter, which would count every player.
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
+        if self._grad_norm is not None:
+            # Not within the hook: Lightning forgets what an epoch's first step logged when another hook logs as well.
+            self.report({f"train/grad_norm_{player}": self._grad_norm})
+            self._grad_norm = None
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip and log: gradients are unscaled here under every precision."""
+        """Clip and measure: gradients are unscaled here under every precision."""
         raw = getattr(optimizer, "optimizer", optimizer)
         parameters = [p for group in raw.param_groups for p in group["params"] if p.grad is not None]
         if self.grad_clip is not None:
-            norm = nn.utils.clip_grad_norm_(parameters, self.grad_clip)
+            self._grad_norm = nn.utils.clip_grad_norm_(parameters, self.grad_clip)
         elif self.logs_now():
-            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        else:
-            return
-        self.report({f"train/grad_norm_{self._player_of(raw)}": norm})
+            self._grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
     def _optimizer(self, player: str) -> LightningOptimizer:
         return self._all_optimizers()[list(self.players()).index(player)]
-
-    def _player_of(self, raw: Optimizer) -> str:
-        index = [optimizer.optimizer for optimizer in self._all_optimizers()].index(raw)
-        return list(self.players())[index]
 
     def _all_optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()

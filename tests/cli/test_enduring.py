@@ -1,5 +1,6 @@
 """Runs that are stopped, killed, preempted or diverge, and files that come from elsewhere."""
 
+import csv
 import json
 import os
 import signal
@@ -57,6 +58,9 @@ def test_a_terminated_run_saves_itself_and_goes_on_as_if_nothing_had_been(ebmzoo
     assert answer.code == 0 and f"resuming: {last.relative_to(here)}" in answer.out + answer.err
     assert_same(last, here / "whole" / "checkpoints" / "last.ckpt")
     assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]
+    with (here / "cut" / "metrics.csv").open(newline="") as file:
+        gaps = {row["step"] for row in csv.DictReader(file) if row["train/energy_gap"]}
+    assert gaps == {str(step) for step in range(8)}  # the first steps of epochs and of the resumed run included
     assert (here / "cut" / "metrics.csv").read_text() == (here / "whole" / "metrics.csv").read_text()
 
 
