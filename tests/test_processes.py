@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from ebmzoo.callbacks import EMA
 from ebmzoo.data import Digits
 from ebmzoo.mcmc import GeneratorNoise, JointNoise, ReplayBuffer
-from ebmzoo.methods.base import spec
+from ebmzoo.methods.base import HasEnergy, spec
 from ebmzoo.metrics import StreamingFID
 
 from .methods.test_contract import METHODS, assert_identical, state
@@ -61,6 +61,24 @@ def test_two_processes_equal_one_with_the_joined_batch(name):
         assert two.keys() == one.keys()
         for key, value in one.items():
             torch.testing.assert_close(two[key], value, rtol=1e-9, atol=1e-9, msg=lambda m, key=key: f"{key}: {m}")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_in_mixed_precision_with_weights_and_energies_in_fp32(name):
+    torch.manual_seed(0)
+    method = METHODS[name]()
+    start = {key: value.clone() for key, value in method.named_parameters()}
+    trainer(max_steps=8, precision="bf16-mixed").fit(method, Digits(batch_size=100))
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in method.state_dict().values()
+               if value.is_floating_point())  # fmt: skip
+    assert any(not torch.equal(value, start[key]) for key, value in method.named_parameters())
+    for value in vars(method).values():
+        if isinstance(value, ReplayBuffer):
+            assert {leaf.dtype for leaf in value.leaves} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        if isinstance(method, HasEnergy):
+            assert method.energy(torch.zeros(2, *SHAPE)).dtype == torch.float32
+        assert method.sample(2, noise=0).isfinite().all()
 
 
 def own_noise(rank):

@@ -25,6 +25,8 @@ _NO_CLASS = re.compile(
     r"Expected a dot import path string: (\S+)|module '\S+' has no attribute '(\w+)'"
     r"|No module named '([\w.]+)'"
 )
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|[Uu]nable to allocate|std::bad_alloc")
+_ASKED = re.compile(r"(tried to allocate|Tried to allocate|[Uu]nable to allocate) [\d.,]+ \w+")
 _NO_OPTION = re.compile(r"Option '([^']+)' is not accepted")
 
 
@@ -43,7 +45,9 @@ def instantiating() -> Iterator[None]:
         yield
     except (UserError, ArgumentError):
         raise
-    except (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError) as error:
+    except (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError, MemoryError) as error:
+        if _out_of_memory(error):
+            raise
         said = condense(str(error)) or type(error).__name__
         hint = "" if isinstance(error, ValueError | OSError) else f" ({HINT})"
         raise UserError(f"{said}{hint}") from error
@@ -56,6 +60,12 @@ def line_of(error: BaseException) -> str | None:
     ValueError that some ``raise`` statement made with intent: one that an operation inside our code ran into
     is ours.
     """
+    if _out_of_memory(error):
+        asked = _ASKED.search(str(error))
+        return (
+            f"out of memory{f' ({asked[0]})' if asked else ''}: lower --data.batch_size or a network's width, let a "
+            f"buffer keep less, or try --trainer.precision bf16-mixed; `ebmzoo doctor` says what a config needs"
+        )
     if isinstance(error, ArgumentError):
         return condense(error.message)
     if isinstance(error, UserError):
@@ -66,6 +76,13 @@ def line_of(error: BaseException) -> str | None:
     if intended and _raised_on_purpose(error.__traceback__):
         return _one_line(str(error))
     return None
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    # torch has a class of its own for GPUs alone.
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | ArgumentError) and bool(_NO_MEMORY.search(str(error)))
+    )
 
 
 def condense(message: str) -> str:

@@ -39,7 +39,7 @@ _CHATTER = ("💡", "GPU available", "TPU available", "`weights_only`")
 
 def run(verb: str, arguments: Sequence[str]) -> None:
     """Parse the arguments of a verb and do it."""
-    _quieten()
+    quieten()
     EbmzooCLI(verb, arguments)
 
 
@@ -154,7 +154,7 @@ class EbmzooCLI(LightningCLI):
         self.plain_config = {k: v for k, v in yaml.safe_load(dumped).items() if k not in leave}
         self.run = self._make_run(config)
         wandb_id = (self.checkpoint or {}).get("ebmzoo", {}).get("wandb_id") if self.verb == "fit" else None
-        for logger in _as_list(config.trainer.logger):
+        for logger in as_list(config.trainer.logger):
             if wandb_run.is_wandb(logger):
                 wandb_run.place(logger.init_args, self.run.folder, wandb_id)
 
@@ -177,13 +177,13 @@ class EbmzooCLI(LightningCLI):
         trainer = self.config_init[self.verb].trainer
         kwargs["default_root_dir"] = folder
         kwargs.update(_for_processes(trainer))
-        if not any(isinstance(plugin, CheckpointIO) for plugin in _as_list(trainer.plugins)):
-            kwargs["plugins"] = [*_as_list(trainer.plugins), WholeFiles()]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in as_list(trainer.plugins)):
+            kwargs["plugins"] = [*as_list(trainer.plugins), WholeFiles()]
         if trainer.logger is not False:
             # metrics.csv is a training run's, whatever other loggers there are: evaluation has results.json.
             file = [MetricsFile(folder)] if self.verb == "fit" else []
-            kwargs["logger"] = [*_as_list(trainer.logger), *file]
-        given: list[Callback] = _as_list(trainer.callbacks)
+            kwargs["logger"] = [*as_list(trainer.logger), *file]
+        given: list[Callback] = as_list(trainer.callbacks)
         added: list[Callback] = [RunRecord(folder, self.plain_config)]
         if self.verb == "predict":
             added.append(Predictions(folder))
@@ -219,6 +219,8 @@ class EbmzooCLI(LightningCLI):
             raise UserError("--resume auto looks for the checkpoint itself: give it or --ckpt_path, not both")
         run = Run(Path(config.run_dir)) if config.run_dir is not None else Run.newest(self._group(config))
         found, passed_over = newest_good(run.folder / CHECKPOINTS) if run else (None, [])
+        for half_written in (run.folder / CHECKPOINTS).glob(".*.part") if run else []:
+            half_written.unlink(missing_ok=True)
         for line in [*(f"passed over: {words}" for words in passed_over), f"resuming: {found or 'nothing yet'}"]:
             say(line)
         return None if found is None else str(found)
@@ -312,7 +314,7 @@ def _for_processes(trainer: Any) -> dict[str, Any]:
     return found
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Keep advertisements and other people's deprecations off the terminal."""
     warnings.filterwarnings("ignore", message=r"(?s).*(JSONARGPARSE_DEPRECATION_WARNINGS|was deprecated in v4)")
     warnings.filterwarnings("ignore", message=".*(does not have many workers|isinstance.treespec, LeafSpec)")
@@ -330,7 +332,8 @@ class _Chatter(logging.Filter):
         return not record.getMessage().startswith(_CHATTER)
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """A setting that may be one thing, a list of them, or none."""
     if value is None or isinstance(value, bool):
         return []
     return list(value) if isinstance(value, list | tuple) else [value]

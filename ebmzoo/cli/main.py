@@ -20,6 +20,7 @@ VERBS = {
         "score, energy and reconstruction of every example: predictions.npz",
         "ebmzoo.cli.lightning_cli",
     ),
+    "doctor": ("what a config needs: memory, evaluations, data, weights, devices", "ebmzoo.cli.doctor"),
     "export": ("the weights of a checkpoint as one safetensors file", "ebmzoo.cli.export"),
     "sample": ("draw from a checkpoint: a grid, a folder of images, or an array", "ebmzoo.cli.sample"),
 }
