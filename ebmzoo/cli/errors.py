@@ -79,10 +79,8 @@ def line_of(error: BaseException) -> str | None:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    # torch has a class of its own for GPUs alone.
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError | ArgumentError) and bool(_NO_MEMORY.search(str(error)))
-    )
+    # torch has a class of its own for GPUs alone, and a parser may have wrapped it.
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def condense(message: str) -> str:
