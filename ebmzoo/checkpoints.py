@@ -61,18 +61,22 @@ def read(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str
         raise ValueError(f"{path} is a folder: give the checkpoint file{_found(path)}")
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path} (looked from {Path.cwd()}){_found(path.parent)}")
-    if path.suffix == ".safetensors":
-        weights, about = read_export(path, map_location)
-        stored = {"hyper_parameters": about.pop("hyper_parameters", None), "state_dict": weights, "ebmzoo": about}
-        checkpoint: Any = {**stored, "ema": weights} if about.get("averaged") else stored
-    else:
-        checkpoint = read_archive(path, map_location)
+    checkpoint: Any = (
+        _exported(path, map_location) if path.suffix == ".safetensors" else read_archive(path, map_location)
+    )
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ValueError(f"{path} is not a checkpoint of a training run: it has no state_dict")
     about = checkpoint.get("ebmzoo")
     if not isinstance(about, dict) or not isinstance(about.get("class_path"), str):
         raise ValueError(f"{path} is not a checkpoint of this package: it names no method")
     return checkpoint
+
+
+def _exported(path: Path, map_location: str | torch.device) -> dict[str, Any]:
+    """A model of `export` as a checkpoint that has weights alone."""
+    weights, about = read_export(path, map_location)
+    stored = {"hyper_parameters": about.pop("hyper_parameters", None), "state_dict": weights, "ebmzoo": about}
+    return {**stored, "ema": weights} if about.get("averaged") else stored
 
 
 def load(path: str | Path, ema: bool = True, map_location: str | torch.device = "cpu", **replaced: Any) -> Method:

@@ -139,6 +139,7 @@ class Guard(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Note the first batch that is not finite, without waiting for the device."""
+        assert self._bad_batch is not None
         x = pl_module.data(batch)
         step = torch.full_like(self._bad_batch, trainer.global_step)
         bad = torch.where(x.isfinite().all(), torch.inf, step)
@@ -164,8 +165,8 @@ class Guard(Callback):
         parameters = [p for p in pl_module.parameters() if p.requires_grad or p.grad is not None]
         broken = torch.stack([~p.detach().isfinite().all() for p in parameters]).any().float()
         device = pl_module.device
-        values = torch.stack([*(watched[name].to(device) for name in names), broken.to(device)])
-        values = trainer.strategy.reduce(values, reduce_op="mean").tolist()
+        own = torch.stack([*(watched[name].to(device) for name in names), broken.to(device)])
+        values = torch.as_tensor(trainer.strategy.reduce(own, reduce_op="mean")).tolist()
         bad_batch = -float(trainer.strategy.reduce(-self._bad_batch, reduce_op="max"))
         if math.isfinite(bad_batch):
             return f"the batch of data of step {int(bad_batch)} holds values that are not finite"

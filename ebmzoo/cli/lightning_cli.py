@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import tempfile
 import warnings
@@ -18,6 +19,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.multiprocessing import ProcessRaisedException
 
 # Importing a room gives its classes their short names.
 from ebmzoo import callbacks, data, mcmc, methods, networks, optim  # noqa: F401
@@ -235,6 +237,10 @@ class EbmzooCLI(LightningCLI):
                 try:
                     self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=ckpt_path, weights_only=True)
                     return
+                except ProcessRaisedException as error:  # of a forked process, as text
+                    if said := re.search(r"Diverged: (.*)", str(error)):
+                        raise Stopped(f"{said[1]}; {self._kept()}") from error
+                    raise
                 except Diverged as trouble:
                     if not trouble.again:
                         raise Stopped(f"{trouble}; {self._kept()}") from trouble
