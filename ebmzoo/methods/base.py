@@ -170,11 +170,13 @@ class Method(L.LightningModule):
     def configure_optimizers(self) -> tuple[list[Optimizer], list[Any]]:
         """One optimiser per player, in the players' order; schedules step once per training iteration."""
         optimizers, schedules = [], []
-        for networks, make_optimizer, make_schedule in self.players().values():
-            optimizer = build(make_optimizer, parameters_of(networks))
-            optimizers.append(optimizer)
-            if make_schedule is not None:
-                schedules.append(build(make_schedule, optimizer))
+        for player, (networks, make_optimizer, make_schedule) in self.players().items():
+            try:
+                optimizers.append(build(make_optimizer, parameters_of(networks)))
+                if make_schedule is not None:
+                    schedules.append(build(make_schedule, optimizers[-1]))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"the optimiser or schedule of {player} cannot be made: {error}") from error
         return optimizers, schedules
 
     def update(self, player: str, loss: Tensor, *, clock: bool = False) -> None:
