@@ -196,7 +196,10 @@ class Method(L.LightningModule):
                 # Schedules count training iterations, also those in which their player still waits (a warm start).
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
                 for schedule in self._schedules():
-                    schedule.step()
+                    try:
+                        schedule.step()
+                    except ArithmeticError as error:
+                        raise ValueError(f"{type(schedule).__name__} cannot take a step: {error}") from error
         else:
             # The same path as above without Lightning's step counter, which would count every player.
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
