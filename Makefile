@@ -6,10 +6,10 @@ STAMP := .venv/.installed
 
 # One thread per process: the networks of demo and tests are so small that threads wait for each other more than they
 # work, two workers have two cores, and sums stay in one order.
-demo test test-all: export OMP_NUM_THREADS = 1
-demo test test-all: export MKL_NUM_THREADS = 1
+demo test test-all soak: export OMP_NUM_THREADS = 1
+demo test test-all soak: export MKL_NUM_THREADS = 1
 
-.PHONY: help venv demo test test-all bench lint format clean
+.PHONY: help venv demo test test-all bench soak lint format clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,9 @@ test-all: lint  ## the same with the tests that take minutes
 
 bench: $(STAMP)  ## the figures of docs/results.md: an hour and more
 	$(BIN)/python benchmarks/foundation.py
+
+soak: $(STAMP)  ## what a training has to endure: kills, damaged files, faults, 500 odd configs; an hour
+	$(BIN)/python -m benchmarks.soak
 
 format: $(STAMP)  ## mend what can be mended by machine
 	$(BIN)/ruff check --fix .

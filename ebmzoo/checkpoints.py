@@ -1,71 +1,58 @@
-"""Reading checkpoints safely, and making a model again from a checkpoint alone.
+"""Reading checkpoints safely, and making a model again from a file alone.
 
-A checkpoint is a file that may come from anybody. It is read as tensors and plain data
-(``weights_only=True``), never
-from a URL, and the classes that it names must be trusted: those of this package and of ``torch.optim``, and
-    networks,
-optimisers and the like from modules that the program has imported already.
+A checkpoint is a file that may come from anybody. It is read as tensors and plain data (``weights_only=True``), never
+from a URL, its checksums are held against its content first, and the classes that it names must be trusted (see
+`ebmzoo.trust`).
 """
 
 from __future__ import annotations
 
 import inspect
-import re
-import sys
 from argparse import ArgumentError
-from collections.abc import Iterator, Mapping
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser, set_parsing_settings
-from lightning import Callback, LightningDataModule
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.profilers import Profiler
-from lightning.pytorch.strategies import Strategy
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch import Tensor
 
+import ebmzoo
 from ebmzoo.mcmc import Sampler
 from ebmzoo.methods.base import Method
 from ebmzoo.objectives import Penalty
+from ebmzoo.storage import read_archive, read_export, write_export
+from ebmzoo.trust import URL, check_trusted, trusted
+
+__all__ = [
+    "check_fits",
+    "check_trusted",
+    "export",
+    "load",
+    "method_class",
+    "newest_good",
+    "read",
+    "restore",
+    "stored_config",
+    "trusted",
+]
 
 # jsonargparse takes a dataclass for a closed set of fields; these are bases of families chosen by class_path.
 set_parsing_settings(subclasses_enabled=[Sampler, Penalty])
 
-_OWN = ("ebmzoo.", "torch.optim.")
-_KINDS = (
-    nn.Module,
-    Optimizer,
-    LRScheduler,
-    Sampler,
-    Penalty,
-    LightningDataModule,
-    Callback,
-    Logger,
-    Profiler,
-    Strategy,
-)
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-
 
 def read(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a checkpoint file as tensors and plain data: no code of the file is run.
+    """Read a checkpoint, or a model of `export`, as tensors and plain data: no code of the file is run.
 
     Args:
-        path: a local file.
+        path: a local file; one that ends in ``.safetensors`` is a model of `export`.
         map_location: the device of the tensors.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a URL, a folder, a broken file, or not a checkpoint of this package.
     """
-    if _URL.match(str(path)):
+    if URL.match(str(path)):
         raise ValueError(
             f"{path} is a URL: checkpoints are read from local files only; download it, then give the file"
         )
@@ -74,18 +61,9 @@ def read(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str
         raise ValueError(f"{path} is a folder: give the checkpoint file{_found(path)}")
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path} (looked from {Path.cwd()}){_found(path.parent)}")
-    try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except UnpicklingError as error:
-        if "weights_only" in str(error) and (name := re.search(r"GLOBAL (\S+)", str(error))):
-            raise ValueError(
-                f"{path} holds more than tensors and plain data ({name[1]}): refused, nothing of it was run"
-            ) from error
-        raise ValueError(f"{path} is not a checkpoint, or a broken one: it cannot be read as tensors") from error
-    except PermissionError as error:
-        raise ValueError(f"{path} cannot be read: permission denied") from error
-    except Exception as error:  # a damaged file can fail anywhere in the reader
-        raise ValueError(f"{path} is not a checkpoint, or a broken one: it cannot be read as tensors") from error
+    checkpoint: Any = (
+        _exported(path, map_location) if path.suffix == ".safetensors" else read_archive(path, map_location)
+    )
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ValueError(f"{path} is not a checkpoint of a training run: it has no state_dict")
     about = checkpoint.get("ebmzoo")
@@ -94,11 +72,18 @@ def read(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str
     return checkpoint
 
 
+def _exported(path: Path, map_location: str | torch.device) -> dict[str, Any]:
+    """A model of `export` as a checkpoint that has weights alone."""
+    weights, about = read_export(path, map_location)
+    stored = {"hyper_parameters": about.pop("hyper_parameters", None), "state_dict": weights, "ebmzoo": about}
+    return {**stored, "ema": weights} if about.get("averaged") else stored
+
+
 def load(path: str | Path, ema: bool = True, map_location: str | torch.device = "cpu", **replaced: Any) -> Method:
     """Make the model of a checkpoint again in evaluation mode, with its averaged (EMA) weights if there are.
 
     Args:
-        path: a checkpoint of `ebmzoo fit` or of a plain Lightning Trainer.
+        path: a checkpoint of `ebmzoo fit` or of a plain Lightning Trainer, or a model of `export`.
         ema: take the averaged weights; False takes the raw ones.
         map_location: the device.
         replaced: constructor arguments used instead of the stored ones; needed for networks that were given
@@ -130,6 +115,62 @@ def load(path: str | Path, ema: bool = True, map_location: str | torch.device = 
     return model.to(map_location).eval()
 
 
+def export(
+    checkpoint: Mapping[str, Any], out: str | Path, path: str | Path = "the checkpoint", ema: bool = True
+) -> bool:
+    """Write the weights of a checkpoint, and what makes the model of them again, as one safetensors file.
+
+    Args:
+        checkpoint: as `read` gave it.
+        out: the file, ``….safetensors``; `load` makes the model again from it alone.
+        path: the checkpoint's name in messages.
+        ema: write the averaged weights where there are any; False writes the raw ones.
+
+    Returns:
+        Whether the weights are averaged ones.
+
+    Raises:
+        ValueError: an ending other than ``.safetensors``, or networks that were given as functions.
+        OSError: the file cannot be written.
+    """
+    if Path(out).suffix != ".safetensors":
+        raise ValueError(f"{out}: give a name that ends in .safetensors")
+    stored = dict(checkpoint.get("hyper_parameters") or {})
+    _refuse_callables(stored, path)
+    averaged = checkpoint.get("ema") if ema else None
+    about = {
+        **{key: value for key, value in checkpoint["ebmzoo"].items() if key in ("class_path", "config")},
+        "version": ebmzoo.__version__,
+        "hyper_parameters": stored,
+        "averaged": bool(averaged),
+        "global_step": checkpoint.get("global_step"),
+    }
+    write_export({**checkpoint["state_dict"], **(averaged or {})}, about, out)
+    return bool(averaged)
+
+
+def newest_good(folder: str | Path) -> tuple[Path | None, list[str]]:
+    """The checkpoint of a folder that was written last and is whole and finite, and a line for each newer one.
+
+    Example:
+        >>> newest_good("no/such/folder")
+        (None, [])
+    """
+    written = sorted(Path(folder).glob("*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    passed_over = []
+    for path in written:
+        try:
+            checkpoint = read(path)
+        except ValueError as error:
+            passed_over.append(str(error))
+            continue
+        weights = [value for value in checkpoint["state_dict"].values() if value.is_floating_point()]
+        if all(bool(value.isfinite().all()) for value in weights):
+            return path, passed_over
+        passed_over.append(f"{path} has weights that are not finite")
+    return None, passed_over
+
+
 def restore(
     model: Method, checkpoint: Mapping[str, Any], path: str | Path = "the checkpoint", ema: bool = True
 ) -> bool:
@@ -143,6 +184,8 @@ def restore(
             then.
     """
     check_fits(model, checkpoint, path)
+    if checkpoint["ebmzoo"].get("averaged") and not ema:
+        raise ValueError(f"{path} holds averaged weights alone: export it with --no_ema to have the raw ones")
     averaged = checkpoint.get("ema") if ema else None
     model.load_state_dict({**checkpoint["state_dict"], **(averaged or {})})
     model.ema_active = bool(averaged)
@@ -199,46 +242,6 @@ def stored_config(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, 
     return config
 
 
-def trusted(class_path: str, path: str | Path) -> type:
-    """Import a class that a file names, if it may be named.
-
-    Raises:
-        ValueError: a class outside what the module docstring lists, or none at all.
-    """
-    module, _, name = class_path.rpartition(".")
-    if f"{module}.".startswith(_OWN):
-        try:
-            import_module(module)
-        except ImportError as error:
-            raise ValueError(f"{path} names {class_path}, which this version does not have") from error
-    if module not in sys.modules:
-        raise ValueError(
-            f"{path} names {class_path}, which is not trusted: import {module or 'it'} first if you trust it"
-        )
-    kind = getattr(sys.modules[module], name, None)
-    if not isinstance(kind, type):
-        raise ValueError(f"{path} names {class_path}, which is not a class that can be made again")
-    if not f"{kind.__module__}.".startswith(_OWN) and not issubclass(kind, _KINDS):
-        raise ValueError(f"{path} names {class_path}, which is not trusted: it is no network, optimiser or the like")
-    return kind
-
-
-def check_trusted(values: Any, path: str | Path) -> None:
-    """Check every class that plain data (hyper-parameters, a stored config) names.
-
-    Parsers import whatever a string names where a class is expected, so strings that could be import paths
-    count too.
-    """
-    for key, value in _strings(values):
-        if _URL.match(value):
-            raise ValueError(f"{path} names the URL {value}: refused")
-        if key == "class_path":
-            if "." in value:
-                trusted(value, path)
-        elif _DOTTED.fullmatch(value) and _importable(value.partition(".")[0]):
-            trusted(value, path)
-
-
 def _rebuild(kind: type[Method], stored: Mapping[str, Any], replaced: dict[str, Any], path: str | Path) -> Method:
     known = inspect.signature(kind).parameters
     if unknown := sorted(replaced.keys() - known.keys()):
@@ -266,21 +269,6 @@ def _refuse_callables(stored: Mapping[str, Any], path: str | Path) -> None:
             f"{path} was trained with {', '.join(free)} given as functions, which a checkpoint cannot hold: "
             f"networks must be passed again, in Python: ebmzoo.load(path, {given})"
         )
-
-
-def _strings(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(values, str):
-        yield key, values
-    elif isinstance(values, Mapping):
-        for name, value in values.items():
-            yield from _strings(value, str(name))
-    elif isinstance(values, list | tuple):
-        for value in values:
-            yield from _strings(value)
-
-
-def _importable(top: str) -> bool:
-    return top in sys.modules or find_spec(top) is not None
 
 
 def _has_callable(value: Any) -> bool:

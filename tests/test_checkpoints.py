@@ -1,8 +1,10 @@
 """Reading files of strangers, and making a model again from a checkpoint alone."""
 
+import errno
 import functools
 import os
 import pickle
+import random
 import types
 import zipfile
 
@@ -16,6 +18,7 @@ from ebmzoo.checkpoints import check_trusted, load, read, restore, stored_config
 from ebmzoo.data import Digits
 from ebmzoo.mcmc import HMC, Langevin
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.storage import WholeFiles, write_whole
 
 SHAPE = (1, 8, 8)
 SMALL = {
@@ -176,6 +179,97 @@ def test_files_that_are_no_checkpoints(tmp_path, content):
     with pytest.raises(ValueError, match=r"x\.ckpt is not a checkpoint, or a broken one") as caught:
         read(path)
     assert "\n" not in str(caught.value)
+
+
+def refused_or_identical(path, good):
+    """A damaged file loads identical tensors, or ends in one line that names it."""
+    try:
+        content = read(path)
+    except ValueError as error:
+        assert str(path) in str(error) and len(str(error).splitlines()) == 1
+        return False
+    assert str(content) == str(good)
+    assert all(torch.equal(content["state_dict"][name], value) for name, value in good["state_dict"].items())
+    return True
+
+
+def test_flipped_bytes_are_found_or_do_no_harm(plain, tmp_path):
+    good, whole = read(plain[1]), plain[1].read_bytes()
+    rng, path = random.Random(0), tmp_path / "flipped.ckpt"
+    loaded = 0
+    for place in [*range(8), *(rng.randrange(len(whole)) for _ in range(60)), *range(len(whole) - 30, len(whole))]:
+        data = bytearray(whole)
+        data[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        loaded += refused_or_identical(path, good)
+    assert loaded < 30
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.9999])
+def test_files_cut_short(plain, tmp_path, share):
+    path = tmp_path / "cut.ckpt"
+    path.write_bytes(plain[1].read_bytes()[: int(share * plain[1].stat().st_size)])
+    assert not refused_or_identical(path, {})
+
+
+def rezipped(path, to, change=lambda name, data: data, **how):
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(to, "w", **how) as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+    return to
+
+
+def test_archives_made_to_fill_the_memory(plain, tmp_path):
+    bomb = rezipped(
+        plain[1],
+        tmp_path / "bomb.ckpt",
+        lambda name, data: bytes(2**26) if name.endswith("/data/0") else data,
+        compression=zipfile.ZIP_DEFLATED,
+    )
+    assert bomb.stat().st_size < 2**22
+    with pytest.raises(ValueError, match="it is compressed, which torch.save never does"):
+        read(bomb)
+    # Lies about its size in the directory alone.
+    data = bytearray(plain[1].read_bytes())
+    entry = data.rindex(b"PK\x01\x02")
+    data[entry + 24 : entry + 28] = (2**31).to_bytes(4, "little")
+    (tmp_path / "lie.ckpt").write_bytes(data)
+    with pytest.raises(ValueError, match="it says that it holds more than it is large"):
+        read(tmp_path / "lie.ckpt")
+    # One number that calls itself a tensor of a million.
+    wide = changed(plain[1], tmp_path / "wide.ckpt", extra=torch.zeros(1).expand(10**6))
+    with pytest.raises(ValueError, match="a tensor of it is larger than the file"):
+        read(wide)
+
+
+def test_a_full_disk_leaves_the_checkpoint_that_was_there(plain, tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(plain[1].read_bytes())
+
+    def full(content, file):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(
+        OSError, match=r"no room for .*last.ckpt: the disk was full after .*the one that was there is un"
+    ):
+        write_whole({"state_dict": {}}, path)
+    assert path.read_bytes() == plain[1].read_bytes()
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+    with pytest.raises(OSError, match="no room for .*new.ckpt: the disk was full after 4 bytes$"):
+        write_whole({}, tmp_path / "new.ckpt")
+
+
+def test_a_trainer_with_whole_files_writes_aside(tmp_path, monkeypatch):
+    replaced = []
+    monkeypatch.setattr(os, "replace", lambda a, b, move=os.replace: (replaced.append((a.parent, b)), move(a, b)))
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = L.Trainer(max_steps=1, accelerator="cpu", enable_model_summary=False, plugins=[WholeFiles()], **quiet)
+    trainer.fit(ecvae(), Digits(batch_size=16))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    assert replaced == [(tmp_path, tmp_path / "a.ckpt")]
+    assert read(tmp_path / "a.ckpt")["global_step"] == 1
 
 
 def test_missing_files_folders_and_urls(tmp_path):

@@ -22,7 +22,9 @@ OURS = {
     "data": {"images"},
     "metrics": {"images", "mcmc", "networks", "data"},
     "callbacks": {"metrics", "methods.base", "images", "mcmc"},
-    "checkpoints": {"methods.base", "mcmc", "objectives"},
+    "checkpoints": {"methods.base", "mcmc", "objectives", "storage", "trust"},
+    "storage": set(),
+    "trust": {"mcmc", "objectives"},
     "tasks": {"mcmc", "methods.base", "images"},
     "report": {"images", "mcmc", "networks"},
 }

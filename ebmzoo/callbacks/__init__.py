@@ -1,8 +1,10 @@
-"""When things are measured or done: averages of weights, evaluation, pictures, progress."""
+"""When things are measured or done: averages of weights, evaluation, pictures, progress, watching over a run."""
 
 from ebmzoo.callbacks.ema import EMA, averaged_weights
 from ebmzoo.callbacks.evaluate import Evaluate
+from ebmzoo.callbacks.guard import Diverged, Guard
 from ebmzoo.callbacks.pictures import Pictures
+from ebmzoo.callbacks.preemption import SaveOnTermination
 from ebmzoo.callbacks.progress import Progress
 
-__all__ = ["EMA", "Evaluate", "Pictures", "Progress", "averaged_weights"]
+__all__ = ["EMA", "Diverged", "Evaluate", "Guard", "Pictures", "Progress", "SaveOnTermination", "averaged_weights"]

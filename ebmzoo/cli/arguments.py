@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ebmzoo.cli.errors import UserError, nearest
+from ebmzoo.cli.given import import_trusted
 
 if TYPE_CHECKING:
     from ebmzoo.methods import Method
@@ -20,16 +21,19 @@ class Parser(argparse.ArgumentParser):
     Args:
         verb: its name.
         description: what it does, for its help.
-        at_once: what ``--batch_size`` counts, for its help.
+        at_once: what ``--batch_size`` counts, for its help; None for a verb that computes nothing.
     """
 
-    def __init__(self, verb: str, description: str, at_once: str):
+    def __init__(self, verb: str, description: str, at_once: str | None = None):
         super().__init__(prog=f"ebmzoo {verb}", description=description, allow_abbrev=False)
-        self.add_argument("--ckpt_path", required=True, help="checkpoint of a training run")
-        self.add_argument("--seed", type=int, default=0, help="seed of all random numbers (0); each image has its own")
-        self.add_argument("--batch_size", type=int, default=256, help=f"{at_once} at a time (256)")
-        self.add_argument("--no_ema", action="store_true", help="raw weights, not averaged ones")
-        self.add_argument("--device", help="cpu, cuda, cuda:1, ... (the GPU if there is one)")
+        add = self.add_argument
+        add("--ckpt_path", required=True, help="checkpoint of a training run")
+        add("--no_ema", action="store_true", help="raw weights, not averaged ones")
+        add("--trust", action="append", default=[], help="a module whose classes the checkpoint may name")
+        if at_once is not None:
+            add("--seed", type=int, default=0, help="seed of all random numbers (0); each image has its own")
+            add("--batch_size", type=int, default=256, help=f"{at_once} at a time (256)")
+            add("--device", help="cpu, cuda, cuda:1, ... (the GPU if there is one)")
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, with the nearest option where one is unknown."""
@@ -41,8 +45,15 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
+def trust(options: argparse.Namespace) -> None:
+    """Import the modules of ``--trust``: whose classes a checkpoint may name."""
+    for module in options.trust:
+        import_trusted(module)
+
+
 def load_model(options: argparse.Namespace) -> Method:
     """The model of ``--ckpt_path`` on ``--device``, with averaged weights unless ``--no_ema``."""
+    trust(options)
     import torch
 
     from ebmzoo.checkpoints import load

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from types import TracebackType
 
-TOP_KEYS = ("seed_everything", "trainer", "model", "data", "run_dir", "ckpt_path", "no_ema")
+TOP_KEYS = ("seed_everything", "trainer", "model", "data", "run_dir", "ckpt_path", "no_ema", "resume", "trust")
 HINT = "EBMZOO_TRACEBACK=1 shows where"
 
 # jsonargparse explains itself in a tree; these lines of it are its scaffolding.
@@ -25,11 +25,17 @@ _NO_CLASS = re.compile(
     r"Expected a dot import path string: (\S+)|module '\S+' has no attribute '(\w+)'"
     r"|No module named '([\w.]+)'"
 )
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|[Uu]nable to allocate|std::bad_alloc")
+_ASKED = re.compile(r"(tried to allocate|Tried to allocate|[Uu]nable to allocate) [\d.,]+ \w+")
 _NO_OPTION = re.compile(r"Option '([^']+)' is not accepted")
 
 
 class UserError(ValueError):
     """Bad input, said in one line."""
+
+
+class Stopped(RuntimeError):
+    """A run that ended early for a reason of its own, said in one line."""
 
 
 @contextmanager
@@ -39,7 +45,9 @@ def instantiating() -> Iterator[None]:
         yield
     except (UserError, ArgumentError):
         raise
-    except (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError) as error:
+    except (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError, MemoryError) as error:
+        if _out_of_memory(error):
+            raise
         said = condense(str(error)) or type(error).__name__
         hint = "" if isinstance(error, ValueError | OSError) else f" ({HINT})"
         raise UserError(f"{said}{hint}") from error
@@ -52,6 +60,12 @@ def line_of(error: BaseException) -> str | None:
     ValueError that some ``raise`` statement made with intent: one that an operation inside our code ran into
     is ours.
     """
+    if _out_of_memory(error):
+        asked = _ASKED.search(str(error))
+        return (
+            f"out of memory{f' ({asked[0]})' if asked else ''}: lower --data.batch_size or a network's width, let a "
+            f"buffer keep less, or try --trainer.precision bf16-mixed; `ebmzoo doctor` says what a config needs"
+        )
     if isinstance(error, ArgumentError):
         return condense(error.message)
     if isinstance(error, UserError):
@@ -62,6 +76,11 @@ def line_of(error: BaseException) -> str | None:
     if intended and _raised_on_purpose(error.__traceback__):
         return _one_line(str(error))
     return None
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    # torch has a class of its own for GPUs alone, and a parser may have wrapped it.
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def condense(message: str) -> str:
@@ -125,8 +144,9 @@ def _leaf(text: str, after: Sequence[str], keys: Sequence[str], owner: str) -> s
             options = " and ".join(f"--{key}" for key in missing)
             return f"no {' and no '.join(missing)} given: use --config FILE (see configs/), or {options}"
         return f"{owner.rpartition('.')[2] or 'it'} needs {match[1]}"
-    if "'NoneType' object has no attribute 'keys'" in text:
-        return "init_args is empty: give settings under it, or remove the line"
+    if match := re.search(r"'(\w+)' object has no attribute 'keys'", text):
+        wrong = "is empty" if match[1] == "NoneType" else f"is a {match[1]}"
+        return f"init_args {wrong}: give settings under it, or remove the line"
     if match := re.match(r"unrecognized arguments: (\S+)", text):
         return _no_argument(match[1])
     return text.split(" Got value: Namespace")[0]

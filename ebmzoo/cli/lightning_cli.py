@@ -3,37 +3,45 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 import yaml
-from lightning import Callback, Trainer
+from lightning import Callback, Trainer, seed_everything
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.multiprocessing import ProcessRaisedException
 
 # Importing a room gives its classes their short names.
 from ebmzoo import callbacks, data, mcmc, methods, networks, optim  # noqa: F401
-from ebmzoo.checkpoints import check_fits, read, restore, stored_config
-from ebmzoo.cli.errors import TOP_KEYS, UserError, instantiating, nearest
+from ebmzoo.callbacks.guard import Diverged, Guard
+from ebmzoo.callbacks.preemption import SaveOnTermination
+from ebmzoo.checkpoints import check_fits, newest_good, read, restore, stored_config
+from ebmzoo.cli import wandb_run
+from ebmzoo.cli.errors import Stopped, UserError, instantiating
+from ebmzoo.cli.given import check_config, import_trusted, options
 from ebmzoo.cli.metrics_file import MetricsFile
 from ebmzoo.cli.predictions import Predictions
-from ebmzoo.cli.runs import CHECKPOINTS, Run, RunRecord, folder_of, run_name
+from ebmzoo.cli.runs import CHECKPOINTS, Run, RunRecord, folder_of, run_name, say
 from ebmzoo.data.base import DataModule
 from ebmzoo.methods.base import Method
+from ebmzoo.storage import WholeFiles
 
 _CHATTER = ("💡", "GPU available", "TPU available", "`weights_only`")
 
 
 def run(verb: str, arguments: Sequence[str]) -> None:
     """Parse the arguments of a verb and do it."""
-    _quieten()
+    quieten()
     EbmzooCLI(verb, arguments)
 
 
@@ -47,11 +55,13 @@ class EbmzooCLI(LightningCLI):
 
     def __init__(self, verb: str, arguments: Sequence[str]):
         self.verb = verb
-        self.configs = _options(arguments, "--config", "-c")
+        self.configs = options(arguments, "--config", "-c")
         self.checkpoint: dict[str, Any] | None = None
         self.run: Run | None = None
         for config in self.configs:
-            _check_config(config)
+            check_config(config)
+        for module in options(arguments, "--trust"):
+            import_trusted(module)
         quiet_parsers = {name: {"exit_on_error": False} for name in self.subcommands()}
         super().__init__(
             model_class=Method,
@@ -89,17 +99,29 @@ class EbmzooCLI(LightningCLI):
             type=str | None,
             help="The run's folder; by default runs/<config's name>/version_N, or the checkpoint's own run.",
         )
+        parser.add_argument(
+            "--trust",
+            action="append",
+            help="A module whose classes the checkpoint may name; it is imported. May be repeated.",
+        )
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        if subcommand != "fit":
+        if subcommand == "fit":
+            parser.add_argument(
+                "--resume",
+                type=Literal["auto"] | None,
+                help="auto: go on from the newest whole checkpoint of --run_dir, or of the newest "
+                "runs/<name>/version_N; begin if there is none.",
+            )
+        else:
             parser.add_argument("--no_ema", action="store_true", help="Take raw weights, not averaged ones.")
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; with a checkpoint and no config, the checkpoint's own config lies under the words."""
         verb, *words = args
-        stored = _options(words, "--ckpt_path")
+        stored = options(words, "--ckpt_path")
         if not stored or self.configs or {"-h", "--help"} & set(words):
             self.config = parser.parse_args(args)
             return
@@ -123,15 +145,20 @@ class EbmzooCLI(LightningCLI):
             raise UserError(f"{self.verb} what? give --ckpt_path FILE (runs/.../{CHECKPOINTS}/last.ckpt)")
         if config.trainer.default_root_dir is not None:
             raise UserError("trainer.default_root_dir is the run's folder here: set --run_dir instead")
+        if self.verb == "fit" and str(path).endswith(".safetensors"):
+            raise UserError(f"{path} has weights alone, no optimiser's state: training goes on from a checkpoint")
+        if self.verb == "fit" and config.resume:
+            path = config.ckpt_path = self._newest(config)
         if path is not None and self.checkpoint is None:
             self.checkpoint = read(path)
         dumped = self._parser(self.verb).dump(config, skip_none=False)
-        leave = {"config", "ckpt_path", "run_dir", "no_ema"}
+        leave = {"config", "ckpt_path", "run_dir", "no_ema", "resume", "trust"}
         self.plain_config = {k: v for k, v in yaml.safe_load(dumped).items() if k not in leave}
         self.run = self._make_run(config)
-        for logger in _as_list(config.trainer.logger):
-            if _is_wandb(logger):
-                _place_wandb(logger.init_args, self.run.folder)
+        wandb_id = (self.checkpoint or {}).get("ebmzoo", {}).get("wandb_id") if self.verb == "fit" else None
+        for logger in as_list(config.trainer.logger):
+            if wandb_run.is_wandb(logger):
+                wandb_run.place(logger.init_args, self.run.folder, wandb_id)
 
     def instantiate_classes(self) -> None:
         """Make data, method and trainer; leave no folder behind if they cannot be made."""
@@ -151,11 +178,14 @@ class EbmzooCLI(LightningCLI):
         folder = self.run.folder
         trainer = self.config_init[self.verb].trainer
         kwargs["default_root_dir"] = folder
+        kwargs.update(_for_processes(trainer))
+        if not any(isinstance(plugin, CheckpointIO) for plugin in as_list(trainer.plugins)):
+            kwargs["plugins"] = [*as_list(trainer.plugins), WholeFiles()]
         if trainer.logger is not False:
             # metrics.csv is a training run's, whatever other loggers there are: evaluation has results.json.
             file = [MetricsFile(folder)] if self.verb == "fit" else []
-            kwargs["logger"] = [*_as_list(trainer.logger), *file]
-        given: list[Callback] = _as_list(trainer.callbacks)
+            kwargs["logger"] = [*as_list(trainer.logger), *file]
+        given: list[Callback] = as_list(trainer.callbacks)
         added: list[Callback] = [RunRecord(folder, self.plain_config)]
         if self.verb == "predict":
             added.append(Predictions(folder))
@@ -163,6 +193,8 @@ class EbmzooCLI(LightningCLI):
             added.append(callbacks.Progress())
         if trainer.enable_checkpointing is not False and not _has(given, ModelCheckpoint):
             added.append(ModelCheckpoint(save_last=True, save_top_k=0))
+        if trainer.enable_checkpointing is not False and self.verb == "fit":
+            added.append(SaveOnTermination(folder.resolve() / CHECKPOINTS / "last.ckpt"))
         for callback in [*given, *added]:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str((folder / CHECKPOINTS).resolve())
@@ -170,13 +202,30 @@ class EbmzooCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _make_run(self, config: Any) -> Run:
+        resume = self.verb == "fit" and config.resume
         if config.run_dir is not None:
-            return Run.at(config.run_dir, resumed=config.ckpt_path, empty=self.verb == "fit")
+            return Run.at(config.run_dir, resumed=config.ckpt_path, empty=self.verb == "fit" and not resume)
         if self.verb != "fit":
             # What is found out about a run belongs to it.
             return Run.at(folder_of(config.ckpt_path))
+        newest = Run.newest(self._group(config)) if resume else None
+        return newest or Run.new(self._group(config))
+
+    def _group(self, config: Any) -> str:
         names = (config[part].class_path.rpartition(".")[2] for part in ("model", "data"))
-        return Run.new(run_name(self.configs, config.ckpt_path, *names))
+        return run_name(self.configs, config.ckpt_path, *names)
+
+    def _newest(self, config: Any) -> str | None:
+        """The checkpoint that ``--resume auto`` goes on from."""
+        if config.ckpt_path is not None:
+            raise UserError("--resume auto looks for the checkpoint itself: give it or --ckpt_path, not both")
+        run = Run(Path(config.run_dir)) if config.run_dir is not None else Run.newest(self._group(config))
+        found, passed_over = newest_good(run.folder / CHECKPOINTS) if run else (None, [])
+        for half_written in (run.folder / CHECKPOINTS).glob(".*.part") if run else []:
+            half_written.unlink(missing_ok=True)
+        for line in [*(f"passed over: {words}" for words in passed_over), f"resuming: {found or 'nothing yet'}"]:
+            say(line)
+        return None if found is None else str(found)
 
     # -- what is done
     # -----------------------------------------------------------------------------------------------
@@ -184,7 +233,35 @@ class EbmzooCLI(LightningCLI):
     def fit(self, model: Method, datamodule: DataModule, ckpt_path: str | None = None) -> None:
         """Train, from the start or from a checkpoint."""
         with self._running():
-            self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+            while True:
+                try:
+                    self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=ckpt_path, weights_only=True)
+                    return
+                except ProcessRaisedException as error:  # of a forked process, as text
+                    if said := re.search(r"Diverged: (.*)", str(error)):
+                        raise Stopped(f"{said[1]}; {self._kept()}") from error
+                    raise
+                except Diverged as trouble:
+                    if not trouble.again:
+                        raise Stopped(f"{trouble}; {self._kept()}") from trouble
+                    ckpt_path = str(trouble.checkpoint) if trouble.checkpoint else self.config[self.verb].ckpt_path
+                    self._begin_again(trouble)
+
+    def _begin_again(self, trouble: Diverged) -> None:
+        """A fresh trainer, model and data after a rollback; the guard makes the steps smaller."""
+        assert self.run is not None
+        seed_everything(trouble.history[-1]["seed"], verbose=False)
+        last = self.run.folder / CHECKPOINTS / "last.ckpt"
+        if self.trainer.is_global_zero and last.exists():
+            last.replace(last.with_name("diverged.ckpt.bad"))  # no resume is to pick it
+        self.instantiate_classes()
+        for guard in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(guard, Guard):
+                guard.go_on(trouble.history)
+
+    def _kept(self) -> str:
+        assert self.run is not None
+        return f"what it was like is in {self.run.folder} (metrics.csv, results.json)"
 
     def validate(self, model: Method, datamodule: DataModule, ckpt_path: str) -> None:
         """The validation figures of a checkpoint."""
@@ -218,20 +295,39 @@ class EbmzooCLI(LightningCLI):
             if isinstance(error, SIGTERMException):
                 # Lightning leaves it without a code, which would tell a shell that all went well.
                 error.code = 128 + signal.SIGTERM
-            _finish_wandb(self.trainer, exit_code=1)
+                say(f"{error}; the same command with --resume auto goes on" if str(error) else "terminated")
+            wandb_run.finish(self.trainer, exit_code=1)
             self.run.discard_if_unused()
             raise
-        _finish_wandb(self.trainer, exit_code=0)
+        wandb_run.finish(self.trainer, exit_code=0)
         if self.trainer.is_global_zero:
             print(f"run folder: {self.run.folder}")
 
 
-def _quieten() -> None:
+def _for_processes(trainer: Any) -> dict[str, Any]:
+    """What training with several processes needs, where the config leaves it to us."""
+    found: dict[str, Any] = {}
+    several = str(trainer.devices) != "1" or trainer.num_nodes > 1
+    if (
+        trainer.strategy in ("auto", "ddp")
+        and several
+        and (torch.cuda.is_available() or str(trainer.devices).isdigit())
+    ):
+        # Players are updated one after the other: in each backward pass the parameters of the others are unused.
+        found["strategy"] = "ddp_find_unused_parameters_true"
+    if several and torch.cuda.is_available() and trainer.accelerator != "cpu":
+        found["sync_batchnorm"] = True  # there is none for CPUs
+    return found
+
+
+def quieten() -> None:
     """Keep advertisements and other people's deprecations off the terminal."""
     warnings.filterwarnings("ignore", message=r"(?s).*(JSONARGPARSE_DEPRECATION_WARNINGS|was deprecated in v4)")
     warnings.filterwarnings("ignore", message=".*(does not have many workers|isinstance.treespec, LeafSpec)")
     # A resumed run may have a folder of its own, and methods log by training iterations, not within epochs.
     warnings.filterwarnings("ignore", message="The dirpath has changed|.*smaller than the logging interval")
+    # Its remedy is for automatic checkpoints of a state before the step; ours are exact after it.
+    warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     if not any(isinstance(one, _Chatter) for one in logger.filters):
         logger.addFilter(_Chatter())
@@ -242,33 +338,8 @@ class _Chatter(logging.Filter):
         return not record.getMessage().startswith(_CHATTER)
 
 
-def _options(words: Sequence[str], *names: str) -> list[str]:
-    """The values given to an option, in order."""
-    found = [value for name, value in zip(words, words[1:], strict=False) if name in names]
-    joined = [word.partition("=")[2] for word in words if word.partition("=")[0] in names and "=" in word]
-    return found + joined
-
-
-def _check_config(path: str) -> None:
-    """Refuse what is no config before the parser, whose words would not name the file."""
-    if not Path(path).is_file():
-        raise UserError(f"no config at {path} (looked from {Path.cwd()})")
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where}: not yaml: {getattr(error, 'problem', None) or error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a config: it has no keys (trainer, model, data)")
-    for key in content:
-        if key not in TOP_KEYS:
-            raise UserError(f"{path} has the unknown key {key!r}: {nearest(str(key), TOP_KEYS)}")
-
-
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """A setting that may be one thing, a list of them, or none."""
     if value is None or isinstance(value, bool):
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
@@ -276,29 +347,3 @@ def _as_list(value: Any) -> list[Any]:
 
 def _has(given: Sequence[Callback], kind: type) -> bool:
     return any(isinstance(callback, kind) for callback in given)
-
-
-def _is_wandb(logger: Any) -> bool:
-    return str(getattr(logger, "class_path", "")).endswith(".WandbLogger")
-
-
-def _place_wandb(init_args: Any, folder: Path) -> None:
-    """Put the W&B run's files into the run's folder and name it after it, where the config does not."""
-    if init_args.save_dir in (None, "."):
-        # Absolute: W&B's own process may have been started in another folder.
-        init_args.save_dir = str(folder.resolve())
-    if init_args.name is None:
-        init_args.name = f"{folder.parent.name}/{folder.name}"
-    if init_args.project in (None, "lightning_logs"):
-        init_args.project = "ebmzoo"
-
-
-def _finish_wandb(trainer: Trainer, exit_code: int) -> None:
-    """End the W&B run of this command, so that the next one in this process begins its own."""
-    if "wandb" not in sys.modules or not trainer.is_global_zero:
-        return
-    from lightning.pytorch.loggers import WandbLogger
-
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger) and sys.modules["wandb"].run is not None:
-            logger.experiment.finish(exit_code=exit_code)

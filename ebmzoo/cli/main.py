@@ -20,6 +20,8 @@ VERBS = {
         "score, energy and reconstruction of every example: predictions.npz",
         "ebmzoo.cli.lightning_cli",
     ),
+    "doctor": ("what a config needs: memory, evaluations, data, weights, devices", "ebmzoo.cli.doctor"),
+    "export": ("the weights of a checkpoint as one safetensors file", "ebmzoo.cli.export"),
     "sample": ("draw from a checkpoint: images, their chains, or what lies between them", "ebmzoo.cli.sample"),
     "restore": ("colour, enlarge or complete images with a checkpoint", "ebmzoo.cli.restore"),
     "speed": ("time chains here against other ways to write them: speed.json", "ebmzoo.cli.speed"),
@@ -51,12 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"no verb {verb!r}: {meant}")
     # The error room costs nothing to import; the verbs cost seconds, and their imports can fail by bad input
     # as well.
-    from ebmzoo.cli.errors import line_of
+    from ebmzoo.cli.errors import Stopped, line_of
 
     try:
         import_module(VERBS[verb][1]).run(verb, rest)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else FAILED
+    except Stopped as end:
+        print(f"ebmzoo: stopped: {end}", file=sys.stderr)
+        return FAILED
     except Exception as error:
         line = line_of(error)
         if line is None:

@@ -12,6 +12,7 @@ import yaml
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from ebmzoo.cli import wandb_run
 from ebmzoo.cli.metrics_file import MetricsFile
 
 ROOT = Path("runs")
@@ -88,6 +89,13 @@ class Run:
                 raise _unwritable(group, error) from error
 
     @classmethod
+    def newest(cls, name: str) -> Run | None:
+        """The last ``runs/<name>/version_N``, if there is one."""
+        found = [path for path in (ROOT / name).glob("version_*") if path.name.removeprefix("version_").isdigit()]
+        newest = max(found, key=lambda path: int(path.name.removeprefix("version_")), default=None)
+        return None if newest is None else cls(newest)
+
+    @classmethod
     def at(cls, folder: str | Path, resumed: str | Path | None = None, empty: bool = False) -> Run:
         """Use a folder that the user named; a training run's must be empty, or the one that it goes on from.
 
@@ -134,6 +142,7 @@ class RunRecord(Callback):
 
     def __init__(self, folder: Path, config: Mapping[str, Any]):
         self.folder, self.config = folder, dict(config)
+        self._saved = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write config.yaml when training begins."""
@@ -145,8 +154,26 @@ class RunRecord(Callback):
                 logger.log_hyperparams({"config": self.config})
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put the config into the checkpoint, which is then enough for every verb."""
-        checkpoint.setdefault("ebmzoo", {})["config"] = self.config
+        """Put the config into the checkpoint, which is then enough for every verb, and the W&B run's id."""
+        about = checkpoint.setdefault("ebmzoo", {})
+        about["config"] = self.config
+        if (run_id := wandb_run.id_of(trainer)) is not None:
+            about["wandb_id"] = run_id
+        self._saved = True
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Put metrics.csv on the disk once there is a checkpoint: a run that is killed goes on from both."""
+        if self._saved:
+            self._saved = False
+            for logger in trainer.loggers:
+                if isinstance(logger, MetricsFile):
+                    logger.save()
+
+
+def say(line: str) -> None:
+    """Print a line, once for all processes."""
+    if _first_process():
+        print(line, flush=True)
 
 
 def _first_process() -> bool:

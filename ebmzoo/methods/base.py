@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import lightning as L
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -148,6 +149,8 @@ class Method(L.LightningModule):
     Attributes:
         noise: the source of every random number of training.
         ema_active: whether averaged weights are swapped in now (set by the EMA callback and by `ebmzoo.load`).
+        watch_every: iterations between looks that a callback takes of its own; 0 for none.
+        watched: the values of the last look by name, this process's own, and of its chains and gradients.
     """
 
     def __init__(self, image_shape: ImageShape, grad_clip: float | None = None):
@@ -158,6 +161,9 @@ class Method(L.LightningModule):
         self.grad_clip = grad_clip
         self.noise: Noise = GlobalNoise()
         self.ema_active = False
+        self.watch_every = 0
+        self.watched: dict[str, Tensor] = {}
+        self._grad_norm: Tensor | None = None
         self._rng_to_restore: list[dict[str, Any]] | None = None
 
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
@@ -187,11 +193,13 @@ class Method(L.LightningModule):
     def configure_optimizers(self) -> tuple[list[Optimizer], list[Any]]:
         """One optimiser per player, in the players' order; schedules step once per training iteration."""
         optimizers, schedules = [], []
-        for networks, make_optimizer, make_schedule in self.players().values():
-            optimizer = build(make_optimizer, parameters_of(networks))
-            optimizers.append(optimizer)
-            if make_schedule is not None:
-                schedules.append(build(make_schedule, optimizer))
+        for player, (networks, make_optimizer, make_schedule) in self.players().items():
+            try:
+                optimizers.append(build(make_optimizer, parameters_of(networks)))
+                if make_schedule is not None:
+                    schedules.append(build(make_schedule, optimizers[-1]))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"the optimiser or schedule of {player} cannot be made: {error}") from error
         return optimizers, schedules
 
     def update(self, player: str, loss: Tensor, *, clock: bool = False) -> None:
@@ -211,29 +219,29 @@ class Method(L.LightningModule):
                 # Schedules count training iterations, also those in which their player still waits (a warm start).
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
                 for schedule in self._schedules():
-                    schedule.step()
+                    try:
+                        schedule.step()
+                    except ArithmeticError as error:
+                        raise ValueError(f"{type(schedule).__name__} cannot take a step: {error}") from error
         else:
             # The same path as above without Lightning's step counter, which would count every player.
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
+        if self._grad_norm is not None:
+            # Not within the hook: Lightning forgets what an epoch's first step logged when another hook logs as well.
+            self.report({f"train/grad_norm_{player}": self._grad_norm})
+            self._grad_norm = None
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip and log: gradients are unscaled here under every precision."""
+        """Clip and measure: gradients are unscaled here under every precision."""
         raw = getattr(optimizer, "optimizer", optimizer)
         parameters = [p for group in raw.param_groups for p in group["params"] if p.grad is not None]
         if self.grad_clip is not None:
-            norm = nn.utils.clip_grad_norm_(parameters, self.grad_clip)
+            self._grad_norm = nn.utils.clip_grad_norm_(parameters, self.grad_clip)
         elif self.logs_now():
-            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        else:
-            return
-        self.report({f"train/grad_norm_{self._player_of(raw)}": norm})
+            self._grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
     def _optimizer(self, player: str) -> LightningOptimizer:
         return self._all_optimizers()[list(self.players()).index(player)]
-
-    def _player_of(self, raw: Optimizer) -> str:
-        index = [optimizer.optimizer for optimizer in self._all_optimizers()].index(raw)
-        return list(self.players())[index]
 
     def _all_optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()
@@ -248,10 +256,13 @@ class Method(L.LightningModule):
     # -- logging ----------------------------------------------------------------------------------------------------
 
     def logs_now(self) -> bool:
-        """Whether a logger or the progress bar looks at this iteration: compute what is only logged if so."""
+        """Whether a logger, the progress bar or a watching callback looks at this iteration.
+
+        Compute what is only logged if so.
+        """
         trainer: Any = self.trainer  # sets this attribute from outside its class
-        every = trainer.log_every_n_steps
-        return every > 0 and (self.trainer.fit_loop.epoch_loop.total_batch_idx + 1) % every == 0
+        iteration = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        return any(every > 0 and iteration % every == 0 for every in (trainer.log_every_n_steps, self.watch_every))
 
     def report(self, values: Mapping[str, Tensor | float], *, show: Iterable[str] = ()) -> None:
         """Log ``values`` if this iteration is looked at; names in ``show`` also stand in the progress bar."""
@@ -259,7 +270,8 @@ class Method(L.LightningModule):
             return
         shown = set(show)
         for name, value in values.items():
-            scalar = value.detach().float().mean() if isinstance(value, Tensor) else float(value)
+            scalar = value.detach().float().mean() if isinstance(value, Tensor) else torch.tensor(float(value))
+            self.watched[name] = scalar
             self.log(name, scalar, prog_bar=name in shown)
 
     # -- data -------------------------------------------------------------------------------------------------------
@@ -297,7 +309,13 @@ class Method(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Give every process its own random numbers: one seed for all would make all draw the same."""
-        if self.world_size > 1 and self._rng_to_restore is None:
+        precision = str(self.trainer.precision)
+        if precision.endswith("-true") and precision not in ("32-true", "64-true"):
+            raise ValueError(
+                f"precision {precision} keeps the weights in half precision, whose steps are coarser than a chain's "
+                f"and an optimiser's: most updates are rounded away. Use bf16-mixed, which keeps weights in fp32"
+            )
+        if self.world_size > 1 and (self._rng_to_restore is None or len(self._rng_to_restore) != self.world_size):
             torch.manual_seed(torch.initial_seed() + self.global_rank)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -315,3 +333,12 @@ class Method(L.LightningModule):
             states, self._rng_to_restore = self._rng_to_restore, None
             if len(states) == self.world_size:
                 restore_random_state(states[self.global_rank])
+            else:
+                rank_zero_warn(
+                    f"the checkpoint was written by {len(states)} process(es), now there are {self.world_size}: kept "
+                    f"chains are dealt out anew, and random numbers begin anew"
+                )
+
+    def forget_random_state(self) -> None:
+        """Go on from a checkpoint with other random numbers than those it was written with."""
+        self._rng_to_restore = None

@@ -1,0 +1,254 @@
+"""``ebmzoo doctor``: what a config needs before it trains: room, network evaluations, data, weights, devices."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import weakref
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+from lightning import Trainer
+from torch import Tensor, nn
+
+from ebmzoo.callbacks import EMA, Evaluate
+from ebmzoo.cli.errors import UserError, condense, instantiating
+from ebmzoo.cli.lightning_cli import EbmzooCLI, as_list, quieten
+from ebmzoo.cli.runs import ROOT
+from ebmzoo.data.base import DataModule
+from ebmzoo.methods.base import Method
+from ebmzoo.metrics import find_extractor
+
+MIB = 2**20
+
+
+def run(verb: str, arguments: Sequence[str]) -> None:
+    """Look at a config and print what it needs; what is missing makes the exit code 2."""
+    quieten()
+    Doctor("fit", arguments)
+
+
+class Doctor(EbmzooCLI):
+    """`EbmzooCLI` that makes everything on the meta device, without memory, trains nothing and writes nothing."""
+
+    def before_instantiate_classes(self) -> None:
+        """Nothing: there will be no run."""
+
+    def instantiate_classes(self) -> None:
+        """Data, method and callbacks, without weights."""
+        with instantiating(), torch.device("meta"):
+            self.config_init = self.parser.instantiate_classes(self.config)
+        self.model = self._get(self.config_init, "model")
+        # The data for themselves, with real tensors: they are to be looked at.
+        plain = yaml.safe_load(self._parser("fit").dump(self.config["fit"], skip_none=False))["data"]
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_subclass_arguments(DataModule, "data")
+        with instantiating():
+            self.datamodule = parser.instantiate_classes(parser.parse_object({"data": plain})).data
+        self.trainer: Any = Trainer  # nothing of it is called
+
+    def fit(self, model: Method, datamodule: Any, ckpt_path: str | None = None) -> None:
+        """Print the report."""
+        settings = self.config_init["fit"].trainer
+        callbacks = as_list(settings.callbacks)
+        problems: list[str] = []
+        batch = datamodule.batch_size
+        _say("what", f"{type(model).__name__} on {datamodule.name} {model.image_shape}, batches of {batch}")
+        sizes = {name: sum(p.numel() for p in unique(networks)) for name, (networks, *_) in model.players().items()}
+        total = sum(p.numel() for p in model.parameters())
+        _say("parameters", f"{total:,}: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()))
+        weights = _bytes(model.state_dict().values())
+        averages = weights if any(isinstance(one, EMA) for one in callbacks) else 0
+        trial = Trial(model)
+        try:
+            trial.run(batch)
+        except Exception as error:  # a user's own method may do what cannot be done without values
+            _say("iteration", f"cannot be tried without data ({condense(str(error)) or type(error).__name__})")
+            _say("memory", f"{weights / MIB:,.1f} MiB of weights, as much for gradients and more for the rest")
+        else:
+            kept = {
+                "weights": weights,
+                "gradients": _bytes(model.parameters()),
+                "optimisers": trial.optimisers,
+                "averages": averages,
+                "activations": trial.most,
+            }
+            parts = ", ".join(f"{name} {size / MIB:,.1f}" for name, size in kept.items())
+            _say("memory", f"{sum(kept.values()) / MIB:,.1f} MiB for each process, in fp32: {parts}")
+            each = ", ".join(f"{name} {n:g}" for name, n in trial.evaluations(batch).items())
+            _say("evaluations", f"of networks for each image of an iteration, a gradient counting as one more: {each}")
+            self._room(weights + trial.optimisers + averages, problems)
+        self._data(datamodule, problems)
+        self._weights(model, callbacks, problems)
+        _devices(settings, problems)
+        if problems:
+            raise UserError(f"{len(problems)} to mend: {problems[0]}")
+        print("ready: nothing is missing")
+
+    @staticmethod
+    def _room(checkpoint: int, problems: list[str]) -> None:
+        free = shutil.disk_usage(next(p for p in (ROOT.resolve(), *ROOT.resolve().parents) if p.exists())).free
+        _say(
+            "disk",
+            f"a checkpoint has {checkpoint / MIB:,.1f} MiB; {free / MIB:,.0f} MiB are free under {ROOT.resolve()}",
+        )
+        if free < 4 * checkpoint:  # the last, the best, the guard's, and one that is being written
+            problems.append(f"the disk under {ROOT.resolve()} has room for fewer than four checkpoints")
+
+    @staticmethod
+    def _data(datamodule: Any, problems: list[str]) -> None:
+        try:
+            datamodule.setup("fit")
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+            _say("data", f"missing: {error}")
+        else:
+            splits = {split: len(datamodule.reference(split)) for split in ("train", "test")}
+            _say("data", ", ".join(f"{n:,} {split}" for split, n in splits.items()))
+
+    @staticmethod
+    def _weights(model: Method, callbacks: Sequence[Any], problems: list[str]) -> None:
+        stage_one = getattr(model, "vae_ckpt", None)
+        if stage_one and not Path(stage_one).is_file():
+            problems.append(f"no stage-one checkpoint at {stage_one} (vae_ckpt, looked from {Path.cwd()})")
+        for one in callbacks:
+            if isinstance(one, Evaluate) and one.extractor is not None:
+                try:
+                    network = find_extractor(one.extractor, one.inception_path)
+                except (OSError, ValueError) as error:
+                    problems.append(str(error))
+                else:
+                    _say("extractor", f"{network.name}, sha256 {network.sha256[:12]}...")
+        for words in problems[-2:]:
+            if "checkpoint at" in words or "nception" in words:
+                _say("weights", f"missing: {words}")
+
+
+class Trial:
+    """One training iteration on the meta device: shapes and counts, no values.
+
+    Attributes:
+        most: bytes kept for backward passes at the fullest moment.
+        optimisers: bytes of the optimisers' states after a step.
+    """
+
+    def __init__(self, model: Method):
+        self.model, self.most, self.optimisers = model, 0, 0
+        self._kept = 0
+        self._seen: dict[str, dict[nn.Module, int]] = {}
+
+    def run(self, batch: int) -> None:
+        """One iteration of the method's main stage.
+
+        Raises:
+            Exception: whatever cannot be done without values.
+        """
+        model = self.model
+        epoch = SimpleNamespace(total_batch_idx=0)
+        strategy = SimpleNamespace(reduce=lambda value, **_: value)
+        step = int(getattr(model, "vae_steps", 0)) + 1
+        model._trainer = SimpleNamespace(  # type: ignore[assignment]
+            global_step=step, world_size=1, log_every_n_steps=0, strategy=strategy, state=SimpleNamespace(fn="fit"),
+            fit_loop=SimpleNamespace(epoch_loop=epoch), training=True, current_epoch=0, precision="32-true",
+        )  # fmt: skip
+        setattr(model, "update", lambda player, loss, clock=False: loss.backward())  # noqa: B010 - for this instance
+        model.train()
+        for name, network in model.named_children():
+            self._seen[name] = self._watched(network)
+        for module in model.modules():
+            for name, value in module._buffers.items():
+                if value is not None and value.dtype == torch.bool and not value.dim():
+                    module._buffers[name] = torch.tensor(True)  # a switch that the code asks, here for its usual state
+        # The meta device knows no autocast; its switch changes no shape.
+        no_autocast = patch("torch.autocast", lambda *_, **__: nullcontext())
+        kept = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda held: held.tensor)
+        with torch.device("meta"), no_autocast, kept:
+            model.training_step(torch.empty(batch, *model.image_shape), 0)
+        optimizers, _ = model.configure_optimizers()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["fused"] = group["foreach"] = False
+            optimizer.step()
+            states = [value for slots in optimizer.state.values() for value in slots.values()]
+            self.optimisers += _bytes(value for value in states if isinstance(value, Tensor))
+
+    def evaluations(self, batch: int) -> dict[str, float]:
+        """For each network: images that went through it, and gradients through it, for each of the batch."""
+        return {name: max(seen.values()) / batch for name, seen in self._seen.items() if seen}
+
+    def _watched(self, network: nn.Module) -> dict[nn.Module, int]:
+        """Counts of the network, or of its parts where it is a container that is never called itself."""
+        counted: dict[nn.Module, int] = {}
+        parts = [part for name, part in network.named_modules() if part._parameters and "parametrizations" not in name]
+        called = type(network).forward is not nn.Module.forward
+        for module in [network] if called else parts:
+            module.register_forward_hook(self._count(counted))
+        return counted
+
+    @staticmethod
+    def _count(counted: dict[nn.Module, int]) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            first = output[0] if isinstance(output, tuple | list) else output
+            if isinstance(first, Tensor) and first.dim():
+                counted[module] = counted.get(module, 0) + len(first) * (2 if first.requires_grad else 1)
+
+        return hook
+
+    def _keep(self, tensor: Tensor) -> Any:
+        holder = _Held(tensor)
+        size = 0 if isinstance(tensor, nn.Parameter) else tensor.numel() * tensor.element_size()
+        self._kept += size
+        self.most = max(self.most, self._kept)
+        weakref.finalize(holder, self._drop, size)
+        return holder
+
+    def _drop(self, size: int) -> None:
+        self._kept -= size
+
+
+class _Held:
+    def __init__(self, tensor: Tensor):
+        self.tensor = tensor
+
+
+def unique(networks: Sequence[nn.Module | nn.Parameter]) -> list[Tensor]:
+    """The parameters of some networks, each once."""
+    found = {
+        id(parameter): parameter
+        for network in networks
+        for parameter in ([network] if isinstance(network, nn.Parameter) else network.parameters())
+    }
+    return list(found.values())
+
+
+def _bytes(tensors: Any) -> int:
+    return sum(value.numel() * value.element_size() for value in tensors)
+
+
+def _devices(settings: Any, problems: list[str]) -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    found = [f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" for gpu in gpus]
+    words = f"{len(gpus)} GPU ({'; '.join(found)})" if gpus else f"no GPU; {cores} CPU cores"
+    _say("devices", f"{words}; the config asks for accelerator {settings.accelerator}, devices {settings.devices}")
+    if settings.accelerator in ("gpu", "cuda") and not gpus:
+        problems.append("the config asks for a GPU, and there is none: --trainer.accelerator cpu")
+    if gpus:
+        bf16 = "in hardware" if torch.cuda.is_bf16_supported(including_emulation=False) else "not in hardware"
+    else:
+        bf16 = "in software, often slower than fp32, on CPUs without AMX or AVX512-BF16"
+    precision = str(settings.precision or "32-true")
+    _say("precision", f"{precision}; bf16-mixed: {bf16}; chains and energies stay fp32 under it")
+    if precision in ("16-true", "bf16-true"):
+        problems.append(f"precision {precision} is refused: half weights lose most updates; use bf16-mixed")
+
+
+def _say(what: str, words: str) -> None:
+    print(f"{what:<12} {words}", flush=True)

@@ -1,0 +1,51 @@
+"""What was given on the command line, looked at before the parser sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import yaml
+
+from ebmzoo.cli.errors import TOP_KEYS, UserError, condense, nearest
+
+
+def options(words: Sequence[str], *names: str) -> list[str]:
+    """The values given to an option, in order."""
+    found = [value for name, value in zip(words, words[1:], strict=False) if name in names]
+    joined = [word.partition("=")[2] for word in words if word.partition("=")[0] in names and "=" in word]
+    return found + joined
+
+
+def check_config(path: str) -> None:
+    """Refuse what is no config before the parser, whose words would not name the file."""
+    if not Path(path).is_file():
+        raise UserError(f"no config at {path} (looked from {Path.cwd()})")
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where}: not yaml: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a config: it has no keys (trainer, model, data)")
+    for key in content:
+        if key not in TOP_KEYS:
+            raise UserError(f"{path} has the unknown key {key!r}: {nearest(str(key), TOP_KEYS)}")
+
+
+def import_trusted(module: str) -> None:
+    """Import a module whose classes the user trusts.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
+    try:
+        import_module(module)
+    except Exception as error:  # a user's module can fail in any way
+        raise UserError(
+            f"--trust {module}: cannot import it ({condense(str(error))}); is its folder on PYTHONPATH?"
+        ) from (error)

@@ -1,0 +1,186 @@
+"""Files of weights: written whole or not at all, and read as tensors only if every byte is what was written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import Tensor
+
+__all__ = ["WholeFiles", "read_archive", "read_export", "write_export", "write_whole"]
+
+Location = str | torch.device
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Lightning's checkpoint files, written aside, synced and renamed: killed at any moment, a run leaves whole ones.
+
+    Lightning's own writer passes through the system's temporary folder, from where the last move may be a copy. The
+    command line uses this one; in Python it is ``Trainer(plugins=[WholeFiles()])``.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint; see `write_whole`."""
+        write_whole(checkpoint, path)
+
+
+def write_whole(checkpoint: Any, path: str | Path) -> None:
+    """Save tensors and plain data so that ``path`` holds either what it held before or all of this.
+
+    Raises:
+        OSError: one line, where the disk is full or cannot be written; the file that was there is untouched.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with aside.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except (OSError, RuntimeError) as error:  # torch's writer turns what the system says into a RuntimeError
+        written = aside.stat().st_size if aside.exists() else 0
+        aside.unlink(missing_ok=True)
+        raise _unwritten(path, error, written) from error
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _unwritten(path: Path, error: Exception, written: int) -> OSError:
+    free = shutil.disk_usage(path.parent).free
+    if getattr(error, "errno", None) == errno.ENOSPC or (isinstance(error, RuntimeError) and free < 2**20):
+        kept = "; the one that was there is untouched" if path.exists() else ""
+        return OSError(f"no room for {path}: the disk was full after {written:,} bytes{kept}")
+    return OSError(f"cannot write {path}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}")
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # the rename itself must reach the disk too
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+# -- reading ------------------------------------------------------------------------------------------------------
+
+
+def read_archive(path: Path, map_location: Location = "cpu") -> Any:
+    """The content of a file of ``torch.save``: tensors and plain data, after its checksums were verified.
+
+    Raises:
+        ValueError: one line: not such a file, damaged anywhere, larger inside than outside, or with code in it.
+    """
+    broken = f"{path} is not a checkpoint, or a broken one"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            # torch.save stores and never compresses: what unpacks to more than it is was made to fill the memory.
+            if any(one.compress_type != zipfile.ZIP_STORED for one in entries):
+                raise ValueError(f"{broken}: it is compressed, which torch.save never does")
+            if sum(one.file_size for one in entries) > path.stat().st_size:
+                raise ValueError(f"{broken}: it says that it holds more than it is large")
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"{broken}: the checksum of {damaged} does not hold")
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except UnpicklingError as error:
+        if "weights_only" in str(error) and (name := re.search(r"GLOBAL (\S+)", str(error))):
+            raise ValueError(
+                f"{path} holds more than tensors and plain data ({name[1]}): refused, nothing of it was run"
+            ) from error
+        raise ValueError(f"{broken}: it cannot be read as tensors") from error
+    except PermissionError as error:
+        raise ValueError(f"{path} cannot be read: permission denied") from error
+    except Exception as error:  # a damaged file can fail anywhere in the readers
+        if isinstance(error, ValueError) and str(error).startswith(broken):
+            raise
+        raise ValueError(f"{broken}: it cannot be read as tensors") from error
+    size = path.stat().st_size
+    if any(tensor.numel() * tensor.element_size() > size for tensor in _tensors(content)):
+        raise ValueError(f"{broken}: a tensor of it is larger than the file")
+    return content
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+
+
+# -- safetensors --------------------------------------------------------------------------------------------------
+
+
+def write_export(weights: Mapping[str, Tensor], about: Mapping[str, Any], path: str | Path) -> None:
+    """Write named tensors as safetensors, with plain data about them and their digest in the file's metadata.
+
+    Raises:
+        OSError: one line, if the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    # Clones: safetensors refuses tensors that share memory, as tied weights do.
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
+    about = {**about, "sha256": _digest(tensors)}
+    data = save(tensors, metadata={"ebmzoo": json.dumps(about)})
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise _unwritten(path, error, 0) from error
+    _sync_folder(path.parent)
+
+
+def read_export(path: Path, map_location: Location = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_export` wrote: the tensors and the data about them.
+
+    Raises:
+        ValueError: one line: not such a file, or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["ebmzoo"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise ValueError(f"{path} is no model of `ebmzoo export`, or a broken one") from error
+    if not isinstance(about, dict) or about.get("sha256") != _digest(tensors):
+        raise ValueError(f"{path} is a broken model: its checksum does not hold")
+    return {name: value.to(map_location) for name, value in tensors.items()}, about
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().data if value.numel() else b"")
+    return digest.hexdigest()

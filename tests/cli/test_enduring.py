@@ -1,0 +1,212 @@
+"""Runs that are stopped, killed, preempted or diverge, and files that come from elsewhere."""
+
+import csv
+import json
+import os
+import signal
+import sys
+
+import pytest
+import torch
+import yaml
+from lightning import Callback
+
+import ebmzoo as package
+from ebmzoo.checkpoints import newest_good, read
+
+from ..faults import Fault
+
+SAVE_OFTEN = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=2"]
+SAVE_OFTEN += ["--trainer.callbacks.save_last=true", "--trainer.callbacks.save_top_k=0"]
+
+
+@pytest.fixture(autouse=True)
+def fresh_faults():
+    Fault.done.clear()
+
+
+def assert_same(a, b):
+    a, b = read(a), read(b)
+    for part in ("state_dict", "ema"):
+        assert a.get(part, {}).keys() == b.get(part, {}).keys()
+        assert all(torch.equal(value, b[part][name]) for name, value in a.get(part, {}).items())
+    assert a["global_step"] == b["global_step"]
+
+
+class Terminated(Callback):
+    """What a cluster does to a run, once."""
+
+    done = False
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == 5 and not Terminated.done:
+            Terminated.done = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_terminated_run_saves_itself_and_goes_on_as_if_nothing_had_been(ebmzoo, here):
+    assert ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "whole").code == 0
+    again = ["fit", "--config", "ecvae.yaml", "--run_dir", "cut", "--resume", "auto"]
+    answer = ebmzoo(*again, f"--trainer.callbacks+={__name__}.Terminated")
+    assert answer.code == 128 + signal.SIGTERM
+    assert (
+        "terminated at step 6: saved" in answer.out + answer.err and "--resume auto goes on" in answer.out + answer.err
+    )
+    last = here / "cut" / "checkpoints" / "last.ckpt"
+    assert read(last)["global_step"] == 6
+    answer = ebmzoo(*again)
+    assert answer.code == 0 and f"resuming: {last.relative_to(here)}" in answer.out + answer.err
+    assert_same(last, here / "whole" / "checkpoints" / "last.ckpt")
+    assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]
+    with (here / "cut" / "metrics.csv").open(newline="") as file:
+        gaps = {row["step"] for row in csv.DictReader(file) if row["train/energy_gap"]}
+    assert gaps == {str(step) for step in range(8)}  # the first steps of epochs and of the resumed run included
+    assert (here / "cut" / "metrics.csv").read_text() == (here / "whole" / "metrics.csv").read_text()
+
+
+def test_resume_auto_takes_the_newest_whole_checkpoint_of_the_newest_run(ebmzoo, here):
+    fit = ["fit", "--config", "vae.yaml", "--resume", "auto", "--trainer.max_epochs", "-1", *SAVE_OFTEN]
+    answer = ebmzoo(*fit, "--trainer.max_steps", 4)
+    assert answer.code == 0 and "resuming: nothing yet" in answer.out + answer.err
+    folder = here / "runs" / "vae" / "version_0" / "checkpoints"
+    whole = (folder / "last.ckpt").read_bytes()
+    (folder / "newer.ckpt").write_bytes(whole[: len(whole) // 2])
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
+    next(iter(checkpoint["state_dict"].values())).fill_(torch.nan)
+    torch.save(checkpoint, folder / "broken.ckpt")
+    found, passed_over = newest_good(folder)
+    assert found == folder / "last.ckpt"
+    assert len(passed_over) == 2 and "broken.ckpt has weights that are not finite" in passed_over[0]
+    answer = ebmzoo(*fit, "--trainer.max_steps", 6)
+    assert answer.code == 0
+    assert answer.err.count("passed over: ") + answer.out.count("passed over: ") == 2
+    assert [path.name for path in (here / "runs" / "vae").iterdir()] == ["version_0"]
+    assert read(folder / "last.ckpt")["global_step"] == 6
+
+
+def test_resume_auto_and_a_checkpoint_exclude_each_other(ebmzoo, here):
+    answer = ebmzoo("fit", "--config", "vae.yaml", "--resume", "auto", "--ckpt_path", "x.ckpt")
+    assert answer.code == 2 and "give it or --ckpt_path, not both" in answer.err
+    answer = ebmzoo("fit", "--config", "vae.yaml", "--resume", "never")
+    assert answer.code == 2 and "Traceback" not in answer.err
+
+
+GUARD = ["--trainer.callbacks+=tests.faults.BadBatch", "--trainer.callbacks.step=5"]
+GUARD += ["--trainer.callbacks+=Guard", "--trainer.callbacks.every_n_steps=1", "--trainer.callbacks.checkpoint_every=2"]
+
+
+def test_a_diverged_run_stops_with_the_reason(ebmzoo, here):
+    answer = ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "run", *GUARD)
+    assert answer.code == 1
+    line = answer.err.splitlines()[-1]
+    assert line.startswith("ebmzoo: stopped: training diverged at step 6: the batch of data of step 5 holds values")
+    assert "Traceback" not in answer.err
+    (entry,) = json.loads((here / "run" / "results.json").read_text())["run"]["guard"]
+    assert (entry["step"], entry["action"]) == (6, "stopped")
+
+
+def test_a_diverged_run_goes_back_and_ends(ebmzoo, here):
+    answer = ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "run", *GUARD, "--trainer.callbacks.rollbacks=1")
+    assert answer.code == 0
+    assert "guard: step 6: the batch of data of step 5 holds values that are not finite: rolled back" in answer.err
+    (entry,) = json.loads((here / "run" / "results.json").read_text())["run"]["guard"]
+    assert (entry["action"], entry["steps_times"]) == ("rolled back", 0.5)
+    last = read(here / "run" / "checkpoints" / "last.ckpt")
+    assert last["global_step"] == 8
+    assert all(value.isfinite().all() for value in last["state_dict"].values())
+    assert last["hyper_parameters"]["sampler"]["init_args"]["step_size"] == 0.05  # half of the config's
+    assert [state["param_groups"][0]["lr"] for state in last["optimizer_states"]] == [1e-4, 5e-5]
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+def test_half_weights_are_refused_with_the_reason(ebmzoo, here, precision):
+    answer = ebmzoo("fit", "--config", "ecvae.yaml", "--trainer.precision", precision)
+    assert answer.code == 2
+    assert f"precision {precision} keeps the weights in half precision" in answer.err.splitlines()[-1]
+    assert not (here / "runs").exists()
+
+
+# -- files ----------------------------------------------------------------------------------------------------
+
+
+def test_an_exported_model_is_the_checkpoints_averaged_one(ebmzoo, checkpoint, here):
+    answer = ebmzoo("export", "--ckpt_path", checkpoint["ecvae"], "--out", "m.safetensors")
+    assert answer.code == 0 and "averaged (EMA) weights" in answer.out
+    again, model = package.load("m.safetensors"), package.load(checkpoint["ecvae"])
+    assert again.ema_active and type(again) is package.ECVAE
+    assert torch.equal(again.sample(4, noise=0), model.sample(4, noise=0))
+    assert {name: value.tolist() for name, value in again.state_dict().items()} == {
+        name: value.tolist() for name, value in model.state_dict().items()
+    }
+    with pytest.raises(ValueError, match="holds averaged weights alone"):
+        package.load("m.safetensors", ema=False)
+    for verb, extra in (("sample", ["--n", 4]), ("validate", [])):
+        assert ebmzoo(verb, "--ckpt_path", "m.safetensors", *extra).code == 0
+    answer = ebmzoo("fit", "--config", "ecvae.yaml", "--ckpt_path", "m.safetensors")
+    assert answer.code == 2 and "has weights alone" in answer.err
+    assert ebmzoo("export", "--ckpt_path", checkpoint["ecvae"], "--out", "r.safetensors", "--no_ema").code == 0
+    raw = read(checkpoint["ecvae"])["state_dict"]
+    assert all(torch.equal(value, raw[name]) for name, value in package.load("r.safetensors").state_dict().items())
+
+
+def test_an_export_that_is_damaged_or_cannot_be_written(ebmzoo, checkpoint, here):
+    assert ebmzoo("export", "--ckpt_path", checkpoint["vae"], "--out", "m.safetensors").code == 0
+    data = bytearray((here / "m.safetensors").read_bytes())
+    data[-5] ^= 16
+    (here / "m.safetensors").write_bytes(data)
+    with pytest.raises(ValueError, match="m.safetensors is a broken model: its checksum does not hold"):
+        package.load("m.safetensors")
+    (here / "m.safetensors").write_bytes(data[:100])
+    with pytest.raises(ValueError, match="m.safetensors is no model of `ebmzoo export`, or a broken one"):
+        package.load("m.safetensors")
+    (here / "file").touch()
+    for out, words in (("m.ckpt", "ends in .safetensors"), ("file/m.safetensors", "file")):
+        answer = ebmzoo("export", "--ckpt_path", checkpoint["vae"], "--out", out)
+        assert answer.code == 2 and words in answer.err.splitlines()[-1]
+
+
+def test_classes_of_other_modules_need_to_be_trusted(ebmzoo, here, monkeypatch):
+    monkeypatch.syspath_prepend(here)
+    (here / "stranger.py").write_text("from ebmzoo.networks import MLPEncoder\nclass Net(MLPEncoder):\n    pass\n")
+    config = yaml.safe_load((here / "vae.yaml").read_text())
+    config["model"]["init_args"]["encoder"] = {"class_path": "stranger.Net", "init_args": {"width": 8, "depth": 1}}
+    (here / "own.yaml").write_text(yaml.safe_dump(config))
+    assert ebmzoo("fit", "--config", "own.yaml", "--run_dir", "own", "--trainer.max_epochs", 1).code == 0
+    last = here / "own" / "checkpoints" / "last.ckpt"
+    monkeypatch.delitem(sys.modules, "stranger")
+    for verb in ("validate", "sample", "export"):
+        out = ["--out", "m.safetensors"] if verb == "export" else []
+        answer = ebmzoo(verb, "--ckpt_path", last, *out)
+        if verb != "export":  # which makes nothing of the names it writes
+            assert answer.code == 2
+            assert "names stranger.Net, which is not trusted" in answer.err.splitlines()[-1]
+            assert "--trust stranger" in answer.err.splitlines()[-1]
+            assert "stranger" not in sys.modules
+        assert ebmzoo(verb, "--ckpt_path", last, *out, "--trust", "stranger").code == 0
+        monkeypatch.delitem(sys.modules, "stranger", raising=False)
+    answer = ebmzoo("sample", "--ckpt_path", last, "--trust", "nobody")
+    assert answer.code == 2 and "--trust nobody: cannot import it" in answer.err
+
+
+# -- Weights & Biases -----------------------------------------------------------------------------------------
+
+
+def test_a_resumed_run_goes_on_with_its_wandb_run(ebmzoo, here, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    fit = ["fit", "--config", "vae.yaml", "--run_dir", "run", "--resume", "auto", "--trainer.logger", "WandbLogger"]
+    assert ebmzoo(*fit, "--trainer.max_epochs", 1).code == 0
+    first = read(here / "run" / "checkpoints" / "last.ckpt")["ebmzoo"]["wandb_id"]
+    assert ebmzoo(*fit, "--trainer.max_epochs", 2).code == 0
+    assert read(here / "run" / "checkpoints" / "last.ckpt")["ebmzoo"]["wandb_id"] == first
+    files = sorted(here.rglob("run-*.wandb"))
+    assert len(files) == 2 and all(path.stem == f"run-{first}" for path in files)
+
+
+def test_a_run_in_forked_processes_stops_with_the_reason_too(ebmzoo, here):
+    words = ["--trainer.devices", 2, "--trainer.strategy", "ddp_fork_find_unused_parameters_true"]
+    answer = ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "run", *GUARD, *words, "--trainer.accelerator", "cpu")
+    assert answer.code == 1
+    assert "ebmzoo: stopped: training diverged at step 6: the batch of data of step 5" in answer.err.splitlines()[-1]
+    assert json.loads((here / "run" / "results.json").read_text())["run"]["guard"][0]["action"] == "stopped"
