@@ -34,6 +34,7 @@ class Evaluate(Callback):
       classifier says of the samples; distances to the nearest training images, beside those of the test
       split;
     * points with a known density: log-density of the samples, covered modes and their shares;
+    * points in the plane: the exact log-likelihood of the test split, log Z by a lattice;
     * on the test split: the ELBO and the reconstruction error of methods that have them.
 
     What a method cannot do, or a user's mistake (missing Inception weights) prevents, gives one line; the

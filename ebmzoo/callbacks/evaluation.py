@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ebmzoo.callbacks.looking import sampler_settings
+from ebmzoo.callbacks.parts.likelihood import in_the_plane
 from ebmzoo.images import to_uint8
 from ebmzoo.mcmc import GeneratorNoise
 from ebmzoo.methods.base import BoundsLikelihood, Reconstructs
@@ -90,6 +91,8 @@ class Evaluation:
             self._part("nearest neighbours", self._neighbours, samples)
         else:
             self._part("density and modes", self._density, samples)
+        if self.data is not None and self.data.kind == "points" and self.model.image_shape == (2,):
+            self._part("likelihood", in_the_plane, self)
         self._part("ELBO", self._elbo)
         self._part("reconstruction", self._reconstruction)
 
@@ -125,9 +128,9 @@ class Evaluation:
         for name, value in values.items():
             metric = family.get(name, name.removesuffix("_std"))
             settings = metric_settings(metric, len(samples), len(reference), _PRC_N)
-            protocol = self._of_samples(
+            protocol = self.of_samples(
                 settings.pop("n_used", len(samples)),
-                reference=self._name("train"),
+                reference=self.name("train"),
                 n_reference=settings.pop("n_reference_used", len(reference)),
                 extractor=network.name,
                 extractor_sha256=network.sha256,
@@ -141,7 +144,7 @@ class Evaluation:
         if self.plan.extractor != "digits":
             return "it needs the digit extractor"
         network = find_extractor("digits")
-        protocol = self._of_samples(
+        protocol = self.of_samples(
             len(samples),
             extractor=network.name,
             extractor_sha256=network.sha256,
@@ -159,20 +162,20 @@ class Evaluation:
             return f"{len(reference):,} training images of {pixels:,} values are more than fit in memory"
         most = max(1, int(_MOST_COMPARISONS / (len(reference) * pixels)))
         device = self.device
-        train = self._bytes_of(reference, len(reference)).to(device)
-        ours, theirs = samples[:most], self._bytes_of(held_out, most)
+        train = self.bytes_of(reference, len(reference)).to(device)
+        ours, theirs = samples[:most], self.bytes_of(held_out, most)
         found = {
             "nn_rmse": nearest_neighbours(ours.to(device), train).distance,
             "nn_rmse_test": nearest_neighbours(theirs.to(device), train).distance,
         }
         definition = {"distance": "root mean square over pixels, in [-1, 1]"}
         protocols = {
-            "nn_rmse": self._of_samples(len(ours), split="train", settings=definition),
-            "nn_rmse_test": self._of_data(
+            "nn_rmse": self.of_samples(len(ours), split="train", settings=definition),
+            "nn_rmse_test": self.of_data(
                 len(theirs),
                 split="train",
                 rounding=ROUNDING,
-                settings={**definition, "of": self._name("test")},
+                settings={**definition, "of": self.name("test")},
             ),
         }
         for name, distance in found.items():
@@ -184,17 +187,17 @@ class Evaluation:
         density = getattr(self.data, "density", None)
         if density is None:
             return f"the density of {self.data.name} is not known"
-        protocol = self._of_samples(len(samples), rounding=None, settings={"unit": "nats", "density": "exact"})
+        protocol = self.of_samples(len(samples), rounding=None, settings={"unit": "nats", "density": "exact"})
         log_density = density.log_prob(samples.double())
         self.results.add("log_density_mean", log_density.mean().item(), protocol)
         self.results.add("log_density_median", log_density.median().item(), protocol)
-        test = self._examples("test").double()
-        truth = self._of_data(len(test), split="test", settings=protocol.settings)
+        test = self.examples("test").double()
+        truth = self.of_data(len(test), split="test", settings=protocol.settings)
         self.results.add("log_density_mean_test", density.log_prob(test).mean().item(), truth)
         if not hasattr(density, "means"):
             return None
         found = mode_coverage(samples, density.means, density.std)
-        protocol = self._of_samples(
+        protocol = self.of_samples(
             len(samples), rounding=None, settings={"modes": found.total, "within": "4 s", "std": density.std}
         )
         values = {
@@ -217,8 +220,8 @@ class Evaluation:
         if self.data is None:
             return "the trainer has no data module"
         noise = GeneratorNoise(torch.Generator(self.device).manual_seed(self.plan.seed))
-        bounds = [model.log_likelihood_bound(x, samples=1, noise=noise) for x in self._batches("test")]
-        protocol = self._of_data(
+        bounds = [model.log_likelihood_bound(x, samples=1, noise=noise) for x in self.batches("test")]
+        protocol = self.of_data(
             sum(map(len, bounds)), split="test", seed=self.plan.seed, settings={"unit": "nats", "draws": 1}
         )
         self.results.add("elbo_nats", torch.cat(bounds).double().mean().item(), protocol)
@@ -229,35 +232,35 @@ class Evaluation:
             return f"{type(self.model).__name__} reconstructs nothing"
         if self.data is None:
             return "the trainer has no data module"
-        errors = [(self.model.reconstruct(x) - x).double().square().flatten(1).mean(1) for x in self._batches("test")]
-        protocol = self._of_data(sum(map(len, errors)), split="test", settings={"unit": "data's, squared"})
+        errors = [(self.model.reconstruct(x) - x).double().square().flatten(1).mean(1) for x in self.batches("test")]
+        protocol = self.of_data(sum(map(len, errors)), split="test", settings={"unit": "data's, squared"})
         name = "mse_per_pixel" if self.data.kind == "images" else "mse_per_coordinate"
         self.results.add(name, torch.cat(errors).mean().item(), protocol)
         return None
 
     # -- data and protocols -----------------------------------------------------------------------------
 
-    def _batches(self, split: str) -> list[Tensor] | Any:
+    def batches(self, split: str) -> list[Tensor] | Any:
         examples = self.data.reference(split)
         for rows in torch.arange(len(examples)).split(self.plan.batch_size):
             yield torch.stack([examples[i] for i in rows.tolist()]).to(self.device)
 
-    def _examples(self, split: str) -> Tensor:
-        return torch.cat([x.cpu() for x in self._batches(split)])
+    def examples(self, split: str) -> Tensor:
+        return torch.cat([x.cpu() for x in self.batches(split)])
 
-    def _bytes_of(self, examples: Any, most: int) -> Tensor:
+    def bytes_of(self, examples: Any, most: int) -> Tensor:
         # One at a time: as floats a large set would take four times the memory.
         return torch.stack([to_uint8(examples[i]) for i in range(min(most, len(examples)))])
 
-    def _name(self, split: str) -> str:
+    def name(self, split: str) -> str:
         return self.data.reference_name(split) if hasattr(self.data, "reference_name") else split
 
     def _against(self, split: str | None) -> dict[str, Any]:
         if split is None:
             return {}
-        return {"reference": self._name(split), "n_reference": len(self.data.reference(split))}
+        return {"reference": self.name(split), "n_reference": len(self.data.reference(split))}
 
-    def _of_samples(self, n: int, split: str | None = None, **more: Any) -> Protocol:
+    def of_samples(self, n: int, split: str | None = None, **more: Any) -> Protocol:
         """Protocol of a number that samples gave."""
         settings = {**more.pop("settings", {}), "batch_size": self.plan.batch_size}
         if self.sampler["details"]:
@@ -273,7 +276,7 @@ class Evaluation:
             **fields,
         )
 
-    def _of_data(self, n: int, split: str | None, seed: int | None = None, **more: Any) -> Protocol:
+    def of_data(self, n: int, split: str | None, seed: int | None = None, **more: Any) -> Protocol:
         """Protocol of a number that examples gave, without any sampler."""
         none: dict[str, Any] = dict.fromkeys(("sampler", "steps", "step_size", "temperature"))
         return Protocol(

@@ -40,6 +40,7 @@ __all__ = [
     "Encodes",
     "EnergyFactory",
     "HasEnergy",
+    "HasLogDensity",
     "ImageShape",
     "Method",
     "OptimizerFactory",
@@ -47,6 +48,7 @@ __all__ = [
     "Samples",
     "ScheduleFactory",
     "Scores",
+    "Tilts",
     "build",
     "gathered",
     "parameters_of",
@@ -108,6 +110,29 @@ class BoundsLikelihood(Protocol):
 
     def log_likelihood_bound(self, x: Tensor, samples: int = 1, noise: None | int | Noise = None) -> Tensor:
         """``(B,)`` nats."""
+
+
+@runtime_checkable
+class HasLogDensity(Protocol):
+    """Has a log-density, known up to log Z."""
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """``(B,)`` nats."""
+
+
+@runtime_checkable
+class Tilts(Protocol):
+    """Is a normalised base p tilted by an energy, h(x) = p(x) exp(−E(x))/Z; `BoundsLikelihood` bounds log p(x)."""
+
+    @property
+    def has_base(self) -> bool:
+        """Whether it is that with its present settings."""
+
+    def base_sample(self, n: int, *, noise: None | int | torch.Generator | Noise = None) -> Tensor:
+        """Draws of p, ``(n, *image_shape)``."""
+
+    def energy(self, x: Tensor) -> Tensor:
+        """``(B,)``."""
 
 
 class Method(L.LightningModule):
