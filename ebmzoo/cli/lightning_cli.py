@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 # Importing a room gives its classes their short names.
 from ebmzoo import callbacks, data, mcmc, methods, networks, optim  # noqa: F401
+from ebmzoo.callbacks.evaluation import PARTS
 from ebmzoo.checkpoints import check_fits, read, restore, stored_config
 from ebmzoo.cli.errors import TOP_KEYS, UserError, instantiating, nearest
 from ebmzoo.cli.metrics_file import MetricsFile
@@ -94,6 +95,14 @@ class EbmzooCLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand != "fit":
             parser.add_argument("--no_ema", action="store_true", help="Take raw weights, not averaged ones.")
+        if subcommand == "test":
+            parts = ", ".join(PARTS)
+            parser.add_argument("--only", type=list[str] | None, help=f"Parts of the evaluation to do: of {parts}.")
+            parser.add_argument(
+                "--long_run",
+                action="store_true",
+                help="Also run chains of 10 and 100 times the training length, and see where they go.",
+            )
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -126,7 +135,7 @@ class EbmzooCLI(LightningCLI):
         if path is not None and self.checkpoint is None:
             self.checkpoint = read(path)
         dumped = self._parser(self.verb).dump(config, skip_none=False)
-        leave = {"config", "ckpt_path", "run_dir", "no_ema"}
+        leave = {"config", "ckpt_path", "run_dir", "no_ema", "only", "long_run"}
         self.plain_config = {k: v for k, v in yaml.safe_load(dumped).items() if k not in leave}
         self.run = self._make_run(config)
         for logger in _as_list(config.trainer.logger):
@@ -192,7 +201,8 @@ class EbmzooCLI(LightningCLI):
             self.trainer.validate(model, datamodule=datamodule)
 
     def test(self, model: Method, datamodule: DataModule, ckpt_path: str) -> None:
-        """The whole evaluation of a checkpoint."""
+        """The whole evaluation of a checkpoint, or the parts of it that are asked for."""
+        self._tell_evaluate()
         with self._evaluating(model, ckpt_path):
             self.trainer.test(model, datamodule=datamodule)
 
@@ -200,6 +210,19 @@ class EbmzooCLI(LightningCLI):
         """Scores, energies and reconstructions of a checkpoint's method for the prediction data."""
         with self._evaluating(model, ckpt_path):
             self.trainer.predict(model, datamodule=datamodule, return_predictions=False)
+
+    def _tell_evaluate(self) -> None:
+        """Hand the options of the command to the callback that measures."""
+        options = self.config[self.verb]
+        if unknown := sorted(set(options.only or ()) - set(PARTS)):
+            raise UserError(f"--only {unknown[0]}: {nearest(unknown[0], PARTS)}")
+        measuring = [one for one in self.trainer.callbacks if isinstance(one, callbacks.Evaluate)]
+        if not measuring and (options.only or options.long_run):
+            raise UserError("--only and --long_run need the Evaluate callback: add it to trainer.callbacks")
+        for evaluate in measuring:
+            evaluate.trained_steps = (self.checkpoint or {}).get("global_step")
+            evaluate.only = options.only or evaluate.only
+            evaluate.long_run = options.long_run or evaluate.long_run
 
     @contextmanager
     def _evaluating(self, model: Method, path: str) -> Iterator[None]:

@@ -42,6 +42,7 @@ __all__ = [
     "HasEnergy",
     "HasLogDensity",
     "ImageShape",
+    "InfersByChain",
     "Method",
     "OptimizerFactory",
     "Reconstructs",
@@ -128,11 +129,30 @@ class Tilts(Protocol):
     def has_base(self) -> bool:
         """Whether it is that with its present settings."""
 
+    @property
+    def white_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the white noise that makes a draw of p."""
+
     def base_sample(self, n: int, *, noise: None | int | torch.Generator | Noise = None) -> Tensor:
         """Draws of p, ``(n, *image_shape)``."""
 
+    def white_energy(self, *noise: Tensor) -> Tensor:
+        """E of what white noise makes, ``(B,)``; its tensors ``(B, *shape)`` as in ``white_shapes``."""
+
     def energy(self, x: Tensor) -> Tensor:
         """``(B,)``."""
+
+
+@runtime_checkable
+class InfersByChain(Protocol):
+    """Reconstructs by a chain over latents, from what its inference network says."""
+
+    latent_sampler: Sampler
+
+    def reconstruct(
+        self, x: Tensor, *, steps: int | None = None, noise: None | int | torch.Generator | Noise = 0
+    ) -> Tensor:
+        """``(B, *image_shape)``; 0 steps are the inference network's own."""
 
 
 class Method(L.LightningModule):

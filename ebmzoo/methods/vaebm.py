@@ -265,6 +265,15 @@ class VAEBM(StageOne, EnergyBased, Method):
         """Whether the density is the VAE's, tilted; in space "x" it is exp(−E) alone."""
         return self.space != "x"
 
+    @property
+    def white_shapes(self) -> list[tuple[int, ...]]:
+        """Of ε_x and of each group's ε_z."""
+        return [self.image_shape, *self.vae.noise_shapes]
+
+    def white_energy(self, *noise: Tensor) -> Tensor:
+        """E(T(ε)), ``(B,)``."""
+        return Space("noise", self.vae, self.energy).potential(*noise)
+
     @torch.no_grad()
     def base_sample(self, n: int, *, noise: None | int | torch.Generator | Noise = None) -> Tensor:
         """Draws of the VAE's density p(x), ``(n, *image_shape)``: with decoder noise, whatever ``output`` says."""

@@ -25,7 +25,7 @@ class Bracket(NamedTuple):
 
     Attributes:
         lower: from chains that go from the base to the target.
-        upper: from chains that go back; NaN without a place to start them.
+        upper: from chains that go back; NaN without a place to start them, approximate if that was a long chain's end.
         acceptance: mean share of accepted steps; much below one half, the bounds are loose.
     """
 
@@ -43,6 +43,7 @@ def annealed_bracket(
     chains: int = 2000,
     temperatures: int = 500,
     leapfrogs: int = 5,
+    long_chains: int = 0,
     power: float = 2.0,
     networks: Sequence[nn.Module] = (),
     like: Tensor | None = None,
@@ -53,7 +54,7 @@ def annealed_bracket(
     sampling", 2001). Forward, the logarithm of the mean weight lies below log Z in expectation; backward, from exact
     samples of the target, its negative lies above (Grosse et al., "Sandwiching the marginal likelihood using
     bidirectional Monte Carlo", 2015). Each bound is the mean over groups of chains, moved out by its one-sided 99.5%
-    confidence interval. Where ``exact`` are not exact samples the upper bound is only approximate.
+    confidence interval. A trained energy has no exact samples: ``long_chains`` starts from approximate ones.
 
     Args:
         potential: U, of the leaves of a state, ``(B,)``. See `white_gaussian` for densities over x.
@@ -63,6 +64,8 @@ def annealed_bracket(
         chains: in each direction, in 20 groups.
         temperatures: values of β.
         leapfrogs: of each Hamiltonian step.
+        long_chains: without exact samples, so many more steps at the target, from the ends of the forward chains,
+            make the starts of the backward ones; the upper bound then is approximate.
         power: β = (k/K)^power: most of them are where a wide base meets a narrow target.
         networks: that the potential uses; frozen meanwhile.
         like: the dtype and device of the chains.
@@ -88,10 +91,15 @@ def annealed_bracket(
         return [noise.normal((n, *shape), like) for shape in shapes]
 
     path.tune(white(_PILOT))
-    forward = path.forward(white(chains))
+    forward, ends = path.forward(white(chains))
     upper = math.nan
     if exact is not None:
-        upper = -_bound(path.backward([leaf[:chains].clone() for leaf in exact]))
+        ends = [leaf[:chains].clone() for leaf in exact]
+    elif long_chains:
+        for _ in range(long_chains):
+            ends = path.move(ends, temperatures)
+    if exact is not None or long_chains:
+        upper = -_bound(path.backward(ends))
     return Bracket(_bound(forward), upper, path.acceptance)
 
 
@@ -120,23 +128,23 @@ class _Path:
         step = self.steps[0]
         for k in range(1, len(self.betas)):
             self.steps[k] = step
-            state = self._move(state, k)
+            state = self.move(state, k)
             step *= math.exp(0.3 * (self.accepted[-1] - _TARGET))
         self.accepted.clear()
 
-    def forward(self, state: list[Tensor]) -> Tensor:
-        """Log-weights of chains that begin at the base."""
+    def forward(self, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Log-weights of chains that begin at the base, and where they end."""
         weights = torch.zeros(len(state[0]), dtype=torch.float64)
         for k in range(1, len(self.betas)):
             weights -= (self.betas[k] - self.betas[k - 1]) * self._energy(state)
-            state = self._move(state, k)
-        return weights
+            state = self.move(state, k)
+        return weights, state
 
     def backward(self, state: list[Tensor]) -> Tensor:
         """Log-weights of chains that begin at the target: the same steps in reverse."""
         weights = torch.zeros(len(state[0]), dtype=torch.float64)
         for k in range(len(self.betas) - 1, 0, -1):
-            state = self._move(state, k)
+            state = self.move(state, k)
             weights += (self.betas[k] - self.betas[k - 1]) * self._energy(state)
         return weights
 
@@ -144,7 +152,8 @@ class _Path:
     def _energy(self, state: list[Tensor]) -> Tensor:
         return self.potential(*state).double().cpu()
 
-    def _move(self, state: list[Tensor], k: int) -> list[Tensor]:
+    def move(self, state: list[Tensor], k: int) -> list[Tensor]:
+        """One step that leaves the k-th distribution invariant."""
         beta = self.betas[k]
         kernel = HMC(steps=1, step_size=self.steps[k] ** 2, leapfrogs=self.leapfrogs)
         call: dict[str, Any] = {"noise": self.noise, "networks": self.networks, "white": True}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ebmzoo.mcmc import Sampler, frozen
 
-__all__ = ["ChainTrace", "convergence", "watching"]
+__all__ = ["ChainTrace", "convergence", "swapped", "watching"]
 
 _PROJECTIONS = 8
 
@@ -29,6 +29,7 @@ class ChainTrace:
             infinite at T = 0. Far below 1 the chain is a random walk, far above a descent.
         acceptance: probability with which a Metropolis test would have let each step pass, each ``(B,)``: of
             unadjusted Langevin steps on a fixed potential; empty for others.
+        accepted: share of steps that a Metropolis sampler let pass, ``(B,)`` for each call; empty for others.
         projections: the state on eight fixed random directions of unit length, each ``(B, 8)``.
     """
 
@@ -36,6 +37,7 @@ class ChainTrace:
     displacement: list[Tensor] = field(default_factory=list)
     signal_to_noise: list[Tensor] = field(default_factory=list)
     acceptance: list[Tensor] = field(default_factory=list)
+    accepted: list[Tensor] = field(default_factory=list)
     projections: list[Tensor] = field(default_factory=list)
 
 
@@ -60,7 +62,10 @@ class _Watched:
             if callback is not None:
                 callback(step, now, energy)
 
-        return self._sampler(potential, state, callback=see, **call)
+        chain = self._sampler(potential, state, callback=see, **call)
+        if chain.acceptance is not None:
+            self._trace.accepted.append(chain.acceptance.double().cpu())
+        return chain
 
 
 class _Record:
@@ -131,27 +136,53 @@ def _squared(leaves: Sequence[Tensor]) -> Tensor:
 
 
 @contextmanager
-def watching(model: Any) -> Iterator[ChainTrace]:
-    """Write down what the samplers do that are attributes of a model, while the context lasts.
+def swapped(model: Any, wrap: Callable[[str, Sampler], Any]) -> Iterator[None]:
+    """Put something else in the place of each sampler of a model, while the context lasts.
+
+    Args:
+        model: its samplers are attributes, or fields of attributes that are dataclasses.
+        wrap: makes what stands in a sampler's place, from its name ("sampler", "refine.texture") and itself.
+    """
+    kept = {name: value for name, value in vars(model).items() if is_dataclass(value)}
+    try:
+        for name, value in kept.items():
+            if isinstance(value, Sampler):
+                setattr(model, name, wrap(name, value))
+                continue
+            parts = {part.name: getattr(value, part.name) for part in fields(value) if part.init}
+            inner = {part: wrap(f"{name}.{part}", own) for part, own in parts.items() if isinstance(own, Sampler)}
+            if inner:
+                setattr(model, name, replace(value, **inner))
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(model, name, value)
+
+
+@contextmanager
+def watching(model: Any) -> Iterator[dict[str, ChainTrace]]:
+    """Write down what the samplers of a model do, while the context lasts.
+
+    Yields:
+        What each did, by its name; those that were not called have empty traces.
 
     Example:
         >>> from types import SimpleNamespace
         >>> from ebmzoo.mcmc import Langevin
         >>> model = SimpleNamespace(sampler=Langevin(steps=3, step_size=0.1))
-        >>> with watching(model) as trace:
+        >>> with watching(model) as traces:
         ...     chain = model.sampler(lambda x: x.square().sum(1) / 2, torch.zeros(4, 2), noise=0)
-        >>> len(trace.energy), len(trace.acceptance), isinstance(model.sampler, Langevin)
+        >>> len(traces["sampler"].energy), len(traces["sampler"].acceptance), isinstance(model.sampler, Langevin)
         (3, 2, True)
     """
-    trace = ChainTrace()
-    own = {name: value for name, value in vars(model).items() if isinstance(value, Sampler)}
-    try:
-        for name, sampler in own.items():
-            setattr(model, name, _Watched(sampler, trace))
-        yield trace
-    finally:
-        for name, sampler in own.items():
-            setattr(model, name, sampler)
+    traces: dict[str, ChainTrace] = {}
+
+    def wrap(name: str, sampler: Sampler) -> _Watched:
+        traces[name] = ChainTrace()
+        return _Watched(sampler, traces[name])
+
+    with swapped(model, wrap):
+        yield traces
 
 
 def convergence(values: Tensor) -> tuple[float, float]:

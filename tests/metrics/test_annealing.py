@@ -70,6 +70,13 @@ def test_without_exact_samples_there_is_no_upper_bound():
     assert found.lower == pytest.approx(-3, abs=1e-6) and math.isnan(found.upper)
 
 
+def test_long_chains_stand_in_for_exact_samples():
+    density = ring(2)
+    potential = white_gaussian(lambda x: density.log_prob(x) + 2, torch.zeros(2), torch.full((2,), 1.5))
+    found = annealed_bracket(potential, [(2,)], as_noise(0), temperatures=80, leapfrogs=3, long_chains=20)
+    assert found.lower <= 2 <= found.upper and found.upper - found.lower < 0.1
+
+
 def test_several_leaves_are_one_state():
     # E[exp(−(a² + b²))] over two independent white leaves of one and two dimensions is 3^(−3/2).
     found = annealed_bracket(

@@ -1,4 +1,5 @@
 import math
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -14,11 +15,29 @@ def quadratic(x):
 
 def watched(sampler, potential=quadratic, state=None, **call):
     model = SimpleNamespace(sampler=sampler)
-    with watching(model) as trace:
+    with watching(model) as traces:
         state = torch.zeros(5, 3, dtype=torch.float64) + 1 if state is None else state
         chain = model.sampler(potential, state, noise=0, **call)
     assert model.sampler is sampler
-    return trace, chain
+    return traces["sampler"], chain
+
+
+@dataclass(frozen=True)
+class Two:
+    first: Langevin
+    second: Langevin
+    sigma: float = 0.5
+
+
+def test_samplers_inside_a_setting_are_watched_apart():
+    both = Two(Langevin(steps=2, step_size=0.1), Langevin(steps=5, step_size=0.1))
+    model = SimpleNamespace(refine=both, sigma=1.0)
+    with watching(model) as traces:
+        model.refine.first(quadratic, torch.zeros(3, 2), noise=0)
+        model.refine.second(quadratic, torch.zeros(3, 2), noise=0)
+        assert model.refine.sigma == 0.5
+    assert model.refine is both
+    assert [len(traces[f"refine.{name}"].energy) for name in ("first", "second")] == [2, 5]
 
 
 def test_watching_changes_nothing():
@@ -78,8 +97,9 @@ def test_white_and_conditioned_leaves():
 
 def test_metropolis_samplers_accept_themselves_and_descent_has_no_noise():
     for sampler in (MALA(steps=3, step_size=0.1), HMC(steps=3, step_size=0.1)):
-        trace, _ = watched(sampler)
+        trace, chain = watched(sampler)
         assert trace.acceptance == [] and len(trace.energy) == 3
+        assert torch.equal(trace.accepted[0], chain.acceptance.double())
     trace, _ = watched(Langevin(steps=2, step_size=0.1, temperature=0.0))
     assert trace.acceptance == [] and bool(trace.signal_to_noise[0].isinf().all())
 

@@ -8,20 +8,78 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ebmzoo.mcmc import GeneratorNoise, Noise
-from ebmzoo.methods.base import HasLogDensity, Tilts
+from ebmzoo.mcmc import Noise
+from ebmzoo.methods.base import BoundsLikelihood, HasLogDensity, Tilts
+from ebmzoo.metrics.annealing import annealed_bracket, white_gaussian
 from ebmzoo.metrics.density import base_log_partition, lattice_log_partition, mean_and_error
 
 if TYPE_CHECKING:
     from ebmzoo.callbacks.evaluation import Evaluation
 
-__all__ = ["in_the_plane"]
+__all__ = ["annealed", "bounds", "in_the_plane"]
 
 _DRAWS = 100  # importance-weighted draws for a test point
 _LATTICE_DRAWS = 10, 200  # and for points of the lattice, all of them and the heaviest
 _BASE_DRAWS = 100_000
 _POINTS = 256
+_AIS_CHAINS = 500
+_BASE_EXAMPLES, _LEAST_STD = 10_000, 0.1
 _MARGIN = 0.25  # of the data's extent, on every side of the box
+
+
+def bounds(e: Evaluation) -> str | None:
+    """The ELBO of the test split, and importance-weighted bounds of some of it."""
+    model = e.model
+    if not isinstance(model, BoundsLikelihood):
+        return f"{type(model).__name__} bounds no likelihood"
+    for draws in (1, *e.plan.iw_draws):
+        most = None if draws == 1 else e.plan.n_scored
+        noise = e.noise()
+        found = torch.cat([model.log_likelihood_bound(x, draws, noise) for x in e.batches("test", most)])
+        protocol = e.of_data(len(found), split="test", seed=e.plan.seed, settings={"unit": "nats", "draws": draws})
+        name = "elbo_nats" if draws == 1 else f"iw_bound_{draws}_nats"
+        e.results.add(name, mean_and_error(found).value, protocol)
+    return None
+
+
+def annealed(e: Evaluation) -> str | None:
+    """log Z between bounds by annealed importance sampling; without exact samples the upper one is approximate."""
+    if not e.plan.ais_temperatures:
+        return None
+    model = e.model
+    if not isinstance(model, HasLogDensity):
+        return f"{type(model).__name__} has no log-density"
+    if isinstance(model, Tilts) and model.has_base:
+        potential: Any = model.white_energy
+        shapes, base = [tuple(shape) for shape in model.white_shapes], "the VAE's white noise"
+    else:
+        train = e.examples("train", _BASE_EXAMPLES).to(e.device)
+        mean, std = train.mean(0), train.std(0).clamp_min(_LEAST_STD)
+        potential = white_gaussian(model.log_density, mean, std)
+        shapes, base = [tuple(e.model.image_shape)], "a Gaussian of the training data's means and deviations"
+    temperatures = e.plan.ais_temperatures
+    with torch.inference_mode(False):
+        found = annealed_bracket(
+            potential,
+            shapes,
+            e.noise(),
+            chains=_AIS_CHAINS,
+            temperatures=temperatures,
+            long_chains=temperatures,
+            networks=list(model.children()),
+            like=torch.empty(0, device=e.device),
+        )
+    how = {"unit": "nats", "base": base, "temperatures": temperatures, "long_chains": temperatures}
+    protocol = e.of_data(_AIS_CHAINS, split=None, seed=e.plan.seed, settings=how)
+    e.results.add("log_z_ais_lower", found.lower, protocol)
+    e.results.add("log_z_ais_upper_approximate", found.upper, protocol)
+    e.results.add("ais_acceptance", found.acceptance, protocol)
+    values = torch.cat([model.log_density(x) for x in e.batches("test", e.plan.n_scored)])
+    protocol = e.of_data(len(values), split="test", seed=e.plan.seed, settings=how)
+    unnormalised = mean_and_error(values).value
+    e.results.add("log_likelihood_ais_lower_approximate", unnormalised - found.upper, protocol)
+    e.results.add("log_likelihood_ais_upper", unnormalised - found.lower, protocol)
+    return None
 
 
 def in_the_plane(e: Evaluation) -> str | None:
@@ -38,7 +96,7 @@ def in_the_plane(e: Evaluation) -> str | None:
     margin = _MARGIN * (high - low)
     box = (low - margin).tolist(), (high + margin).tolist()
     tilts = isinstance(model, Tilts) and model.has_base
-    noise = GeneratorNoise(torch.Generator(e.device).manual_seed(e.plan.seed))
+    noise = e.noise()
 
     def tilted(x: Tensor, draws: int) -> Tensor:
         return model.log_likelihood_bound(x, draws, noise) - model.energy(x)
