@@ -8,15 +8,22 @@ alone with two threads.
 
 from __future__ import annotations
 
-import argparse
 import csv
 from pathlib import Path
 
-from ebmzoo.report.runs import Experiment, run
-from ebmzoo.report.tables import markdown
+from ebmzoo.report.bench import bench
+from ebmzoo.report.runs import Experiment
 
-ROOT = Path("runs/bench")
-DIGITS = ["fid", "recall", "precision", "sure_share", "class_share_min", "nn_rmse_mean", "nn_rmse_test_mean"]
+DIGITS = [
+    "fid",
+    "recall",
+    "precision",
+    "sure_share",
+    "class_share_min",
+    "nn_rmse_mean",
+    "nn_rmse_test_mean",
+    "fit_cpu_s",
+]
 
 
 def fixed(weight: float) -> dict[str, object]:
@@ -45,29 +52,18 @@ GROUPS: dict[str, list[Experiment]] = {
 }
 
 
-def last_fifth(results: Path) -> str:
-    """Mean d/floor over the last fifth of a run's training, and λ at its beginning and end."""
+def last_fifth(experiment: Experiment, seed: int, results: Path) -> str | None:
+    """Mean d/floor over the last fifth of an EC-VAE's training, and λ at its beginning and end."""
+    if not experiment.name.startswith("ecvae"):
+        return None
     with (results.parent / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row.get("train/lambda")]
     rows = rows[-len(rows) // 5 :]
     ratio = sum(float(row["train/distance_in_floors"]) for row in rows) / len(rows)
     first, last = float(rows[0]["train/lambda"]), float(rows[-1]["train/lambda"])
-    return f"d/floor {ratio:.2f}, lambda {first:.2f} to {last:.2f} ({100 * (last - first) / first:+.1f}%)"
-
-
-def main() -> None:
-    """Run the groups asked for, all by default."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], help=f"some of {', '.join(GROUPS)}; all by default")
-    options = parser.parse_args()
-    for group in options.groups or GROUPS:
-        alone = group == "digits16"
-        done = run(GROUPS[group], ROOT, jobs=1 if alone else 2, threads=2 if alone else 1)
-        print(f"\n{group}\n\n{markdown(done, DIGITS)}\n", flush=True)
-        for experiment, seed, results in done:
-            if experiment.name.startswith("ecvae"):
-                print(f"{experiment.name} seed {seed}, last fifth: {last_fifth(results)}", flush=True)
+    moved = f"lambda {first:.2f} to {last:.2f} ({100 * (last - first) / first:+.1f}%)"
+    return f"{experiment.name} seed {seed}, last fifth: d/floor {ratio:.2f}, {moved}"
 
 
 if __name__ == "__main__":
-    main()
+    bench(__doc__, GROUPS, {"": DIGITS}, two_threads=["digits16"], remark=last_fifth)

@@ -10,13 +10,12 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from ebmzoo.callbacks.evaluation import PARTS, Evaluation, Plan
 from ebmzoo.callbacks.looking import batches_of_samples, looking_at, run_folder, spooled
 from ebmzoo.callbacks.pictures import log_picture
+from ebmzoo.callbacks.terminal import show
 from ebmzoo.images import save_png, to_uint8
 from ebmzoo.methods.base import Samples
 from ebmzoo.metrics import METRICS, Results, StreamingFID, config_hash, find_extractor
@@ -133,7 +132,8 @@ class Evaluate(Callback):
         self.n_val, self.every_n_epochs, self.every_n_steps = n_val, every_n_epochs, every_n_steps
         self.n_test, self.batch_size, self.metrics = n_test, batch_size, tuple(metrics)
         self.seed, self.out, self.cache = seed, out, cache
-        self.only, self.ood, self.n_scored, self.crop = only, ood, n_scored, crop
+        self.only: Sequence[str] | None = only
+        self.ood, self.n_scored, self.crop = ood, n_scored, crop
         self.n_timed, self.iw_draws, self.ais_temperatures = n_timed, tuple(iw_draws), ais_temperatures
         self.long_run = long_run
         self.trained_steps: int | None = None  # of the weights, where they came from a checkpoint
@@ -248,7 +248,7 @@ class Evaluate(Callback):
         for name, picture in evaluation.pictures.items():
             save_png(picture, folder / f"{name}.png")
             log_picture(trainer, name, picture, trainer.global_step)
-        _show(self.results, evaluation, about, path)
+        show(self.results, evaluation, about, path)
         for logger in trainer.loggers:
             values = {f"test/{entry.name}": entry.value for entry in self.results.added}
             logger.log_metrics({name: value for name, value in values.items() if value is not None})
@@ -315,25 +315,3 @@ def _config_hash(trainer: Trainer, pl_module: LightningModule) -> str:
     if configs:
         return config_hash(configs[0])
     return config_hash({"class": type(pl_module).__qualname__, **dict(pl_module.hparams)})
-
-
-def _show(results: Results, evaluation: Evaluation, about: Mapping[str, Any], path: Path) -> None:
-    table = Table(title=f"{about['method']}, {about['weights']} weights, {evaluation.how_sampled}")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column("n", justify="right")
-    table.add_column("against")
-    for entry in results.added:
-        if entry.name.startswith("class_share_") and entry.name != "class_share_min":
-            continue  # ten rows for the file; the least says whether to look there
-        protocol = entry.protocol
-        reference, extractor = protocol["reference"], protocol["extractor"]
-        parts = [f"{reference} ({protocol['n_reference']:,})" if reference else "", extractor or ""]
-        against = ", ".join(filter(None, parts))
-        value = "not finite" if entry.value is None else f"{entry.value:.4g}"
-        table.add_row(entry.name, value, f"{protocol['n']:,}", against)
-    console = Console()
-    console.print(table)
-    for words in evaluation.skipped:
-        console.print(f"skipped {words}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"each number with its protocol: {path}", markup=False, highlight=False, soft_wrap=True)

@@ -52,7 +52,6 @@ PARTS: dict[str, list[tuple[str, str, Part]]] = {
     "generation": [
         ("samples of images", "fidelity", generation.fidelity_of_samples),
         ("samples of images", "classifier report", generation.classified),
-        ("samples of images", "stacked modes", generation.stacked),
         ("samples of points", "density and modes", points.density_and_modes),
         ("data", "other end of the chain", generation.other_end),
         ("model", "cost of sampling", generation.cost),
@@ -83,12 +82,14 @@ class Evaluation:
     Attributes:
         skipped: a line for each part that was left out, and why.
         pictures: what was drawn, uint8 ``(3, H, W)``, by name.
+        ends: how many numbers there were after each part.
     """
 
     def __init__(self, model: Any, data: Any, plan: Plan, results: Results) -> None:
         self.model, self.data, self.plan, self.results = model, data, plan, results
         self.skipped: list[str] = []
         self.pictures: dict[str, Tensor] = {}
+        self.ends: list[int] = []
         self.device = model.device
         self.sampler = sampler_settings(model)
 
@@ -133,6 +134,7 @@ class Evaluation:
             reason = str(error)
         if reason:
             self.skip(name, reason)
+        self.ends.append(len(self.results.added))
 
     def skip(self, name: str, reason: str) -> None:
         """Leave something out, with a line that says so."""

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["curves", "histograms", "scatter"]
+from ebmzoo.images import grid
+
+__all__ = ["curves", "histograms", "rows", "scatter"]
 
 
 def _drawn(size: tuple[float, float], draw: Callable[[Any], None]) -> Tensor:
@@ -66,8 +68,8 @@ def scatter(points: Tensor, data: Tensor | None = None) -> Tensor:
 def histograms(groups: Mapping[str, Tensor], label: str, title: str, bins: int = 50) -> Tensor:
     """Histograms of several groups of values in one picture, each scaled to its own area.
 
-    The axis shows all of the first group, and the others between their 2nd and 98th percentiles: one group far out
-    would otherwise shrink the rest to a line. What lies beyond is counted in the outermost bins.
+    The axis shows all of the first group, and the others between their 2nd and 98th percentiles: a few values far out
+    would otherwise shrink the rest to a line. How many lie beyond it stands in the legend.
 
     Args:
         groups: name to values ``(n,)``; the first is drawn filled.
@@ -99,19 +101,59 @@ def histograms(groups: Mapping[str, Tensor], label: str, title: str, bins: int =
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
         for k, name in enumerate(names):
-            values = finite[name].clamp(float(edges[0]), float(edges[-1])).numpy()
+            values = finite[name]
+            beyond = len(groups[name]) - int(((values >= edges[0]) & (values <= edges[-1])).sum())
+            label_of = f"{name} ({len(groups[name]):,}" + (f"; {beyond:,} beyond)" if beyond else ")")
             kind: dict[str, Any] = {"alpha": 0.35} if k == 0 else {"histtype": "step", "linewidth": 1.6}
-            axes.hist(values, edges, density=True, label=f"{name} ({len(values):,})", color=f"C{k % 10}", **kind)
+            # Shares of all values, so that what lies beyond the axis is missing from the area.
+            weights = torch.full_like(values, bins / (len(groups[name]) * (edges[-1] - edges[0]))).numpy()
+            axes.hist(values.numpy(), edges, weights=weights, label=label_of, color=f"C{k % 10}", **kind)
         axes.set_xlabel(label)
         axes.set_ylabel("density")
         axes.set_title(title)
-        axes.legend(fontsize="small")
+        figure.legend(fontsize="small", loc="outside lower center", ncols=2)
 
-    return _drawn((7.0, 4.2), draw)
+    return _drawn((7.0, 4.6), draw)
+
+
+def rows(images: Mapping[str, Tensor], title: str) -> Tensor:
+    """Rows of images, each with its name beside it; the columns belong together.
+
+    Args:
+        images: name to images ``(n, C, H, W)``, uint8 or floats in [-1, 1].
+        title: of the picture.
+
+    Returns:
+        The picture, uint8 ``(3, H, W)``.
+
+    Example:
+        >>> rows({"samples": torch.zeros(4, 1, 8, 8), "neighbours": torch.ones(4, 1, 8, 8)}, "pairs").shape[0]
+        3
+    """
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(len(images), 1, squeeze=False)[:, 0]
+        for axes, (name, batch) in zip(panels, images.items(), strict=True):
+            axes.imshow(grid(batch, columns=len(batch)).permute(1, 2, 0).numpy(), interpolation="nearest")
+            axes.set_ylabel(name, rotation=0, ha="right", va="center")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            for edge in axes.spines.values():
+                edge.set_visible(False)
+        figure.suptitle(title, fontsize="medium")
+
+    most = max(map(len, images.values()))
+    return _drawn((1.6 + 0.75 * most, 0.5 + 0.8 * len(images)), draw)
 
 
 def curves(
-    lines: Mapping[str, Tensor], x: Sequence[float], label_x: str, label_y: str, title: str, bands: bool = False
+    lines: Mapping[str, Tensor],
+    x: Sequence[float],
+    label_x: str,
+    label_y: str,
+    title: str,
+    bands: bool = False,
+    logarithmic: bool = False,
 ) -> Tensor:
     """Curves over one axis.
 
@@ -123,6 +165,7 @@ def curves(
         label_y: of the vertical axis, with its unit.
         title: of the picture.
         bands: see ``lines``.
+        logarithmic: whether the horizontal axis is.
 
     Returns:
         The picture, uint8 ``(3, H, W)``.
@@ -143,9 +186,12 @@ def curves(
                 axes.plot(places, middle.numpy(), color=f"C{k}", label=f"{name}: median, 10th to 90th percentile")
             else:
                 axes.plot(places, y.numpy(), marker="o", color=f"C{k}", label=name)
+        if logarithmic:
+            axes.set_xscale("log")
         axes.set_xlabel(label_x)
         axes.set_ylabel(label_y)
         axes.set_title(title)
-        axes.legend(fontsize="small")
+        if len(lines) > 1 or bands:
+            axes.legend(fontsize="small")
 
     return _drawn((7.0, 4.2), draw)

@@ -97,7 +97,7 @@ class EbmzooCLI(LightningCLI):
             parser.add_argument("--no_ema", action="store_true", help="Take raw weights, not averaged ones.")
         if subcommand == "test":
             parts = ", ".join(PARTS)
-            parser.add_argument("--only", type=list[str] | None, help=f"Parts of the evaluation to do: of {parts}.")
+            parser.add_argument("--only", type=str | None, help=f"Parts of the evaluation, by comma: {parts}.")
             parser.add_argument(
                 "--long_run",
                 action="store_true",
@@ -214,14 +214,16 @@ class EbmzooCLI(LightningCLI):
     def _tell_evaluate(self) -> None:
         """Hand the options of the command to the callback that measures."""
         options = self.config[self.verb]
-        if unknown := sorted(set(options.only or ()) - set(PARTS)):
+        only = options.only.replace(",", " ").split() if options.only else None
+        if unknown := [name for name in only or () if name not in PARTS]:
             raise UserError(f"--only {unknown[0]}: {nearest(unknown[0], PARTS)}")
-        measuring = [one for one in self.trainer.callbacks if isinstance(one, callbacks.Evaluate)]
-        if not measuring and (options.only or options.long_run):
-            raise UserError("--only and --long_run need the Evaluate callback: add it to trainer.callbacks")
+        callbacks_given: list[Any] = getattr(self.trainer, "callbacks", [])
+        measuring = [one for one in callbacks_given if isinstance(one, callbacks.Evaluate)]
+        if not measuring and (only or options.long_run):
+            raise UserError("--only and --long_run tell the Evaluate callback: add it to trainer.callbacks")
         for evaluate in measuring:
             evaluate.trained_steps = (self.checkpoint or {}).get("global_step")
-            evaluate.only = options.only or evaluate.only
+            evaluate.only = only or evaluate.only
             evaluate.long_run = options.long_run or evaluate.long_run
 
     @contextmanager

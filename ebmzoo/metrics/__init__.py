@@ -1,6 +1,6 @@
 """What is measured: fidelity, modes, copying, and the protocol without which no number exists."""
 
-from ebmzoo.metrics.digit_classifier import DigitClassifier, load_digit_classifier
+from ebmzoo.metrics.digit_classifier import DigitClassifier, load_digit_classifier, stacked_report
 from ebmzoo.metrics.digit_classifier import report as classifier_report
 from ebmzoo.metrics.extractors import find_extractor
 from ebmzoo.metrics.fidelity import METRICS, StreamingFID, fidelity, frechet_distance, metric_settings
@@ -25,5 +25,6 @@ __all__ = [
     "metric_settings",
     "mode_coverage",
     "nearest_neighbours",
+    "stacked_report",
     "versions",
 ]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Modes", "StackedModes", "mode_coverage", "share_divergence", "stacked_modes"]
+__all__ = ["Modes", "mode_coverage", "share_divergence"]
 
 
 @dataclass(frozen=True)
@@ -103,56 +102,3 @@ def mode_coverage(
         kl=share_divergence(near),
         within_std=spread,
     )
-
-
-@dataclass(frozen=True)
-class StackedModes:
-    """How samples are spread over the 1,000 digit triples of stacked digits.
-
-    Attributes:
-        covered: triples with at least one sample, as the field counts them.
-        sure: triples with at least one sample of whose three digits the classifier is surer than 0.9 each.
-        kl: KL divergence, in nats, of the triples' shares from the uniform distribution over 1,000.
-    """
-
-    covered: int
-    sure: int
-    kl: float
-
-
-@torch.no_grad()
-def stacked_modes(
-    samples: Tensor, classifier: Callable[[Tensor], Tensor], sure: float = 0.9, chunk: int = 2000
-) -> StackedModes:
-    """Count the modes of stacked digits, each channel classified by itself.
-
-    Metz et al., "Unrolled generative adversarial networks", 2017; few samples make the divergence larger (26,000 is
-    the field's number; the expected excess is about 999/2n nats).
-
-    Args:
-        samples: images ``(n, 3, H, W)``, uint8 or floats in [-1, 1].
-        classifier: grey images ``(B, 1, H, W)`` to ten logits ``(B, 10)``.
-        sure: the least probability of a digit of which the classifier counts as sure.
-        chunk: images at once.
-
-    Raises:
-        ValueError: if there are no samples, or they have not three channels.
-
-    Example:
-        >>> def always_seven(x):
-        ...     return torch.nn.functional.one_hot(torch.full((len(x),), 7), 10) * 20.0
-        >>> found = stacked_modes(torch.zeros(5, 3, 8, 8), always_seven)
-        >>> found.covered, round(found.kl, 4)  # log 1000
-        (1, 6.9078)
-    """
-    if samples.ndim != 4 or samples.shape[1] != 3 or not len(samples):
-        raise ValueError(f"stacked digits are images (n, 3, H, W), not {tuple(samples.shape)}")
-    modes, good = [], []
-    for part in samples.split(chunk):
-        probability, digit = classifier(part.flatten(0, 1)[:, None]).softmax(1).view(-1, 3, 10).max(2)
-        modes.append((digit * digit.new_tensor([100, 10, 1])).sum(1))
-        good.append((probability > sure).all(1))
-    mode = torch.cat(modes)
-    counts = torch.bincount(mode, minlength=1000)
-    sure_counts = torch.bincount(mode[torch.cat(good)], minlength=1000)
-    return StackedModes(int((counts > 0).sum()), int((sure_counts > 0).sum()), share_divergence(counts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
-RESULTS = "results.json"
+RESULTS, TIMES = "results.json", "times.json"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Experiment:
         overrides: command-line options for `ebmzoo fit`, such as ``{"model.kl_weight": 0.5}``.
         test: command-line options for `ebmzoo test`.
         seeds: each is ``seed_everything`` and the seed of the data's order.
+        of: name of another experiment: this one trains nothing and tests that one's checkpoints with its own options.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Experiment:
     overrides: Mapping[str, object] = field(default_factory=dict)
     test: Mapping[str, object] = field(default_factory=dict)
     seeds: Sequence[int] = (0, 1, 2)
+    of: str | None = None
 
     def fit_command(self, seed: int, folder: Path) -> list[str]:
         """The words that train one seed.
@@ -52,14 +56,21 @@ class Experiment:
         return [*words, "--run_dir", str(folder), *_options(self.overrides)]
 
     def test_command(self, folder: Path) -> list[str]:
-        """The words that evaluate a trained seed."""
-        return [
-            "ebmzoo",
-            "test",
-            "--ckpt_path",
-            str(folder / "checkpoints" / "last.ckpt"),
-            *_options(self.test),
-        ]
+        """The words that evaluate a trained seed.
+
+        Example:
+            >>> Experiment("mean", "vaebm.yaml", test={"model.output": "mean"}, of="vaebm").test_command(
+            ...     Path("bench/mean/seed_0"))[2:]
+            ['--ckpt_path', 'bench/vaebm/seed_0/checkpoints/last.ckpt', '--run_dir', 'bench/mean/seed_0', ...]
+        """
+        trained = folder if self.of is None else folder.parent.parent / self.of / folder.name
+        checkpoint = trained / "checkpoints" / "last.ckpt"
+        return ["ebmzoo", "test", "--ckpt_path", str(checkpoint), "--run_dir", str(folder), *_options(self.test)]
+
+    def commands(self, seed: int, folder: Path) -> list[list[str]]:
+        """What one seed runs, in order."""
+        test = self.test_command(folder)
+        return [test] if self.of else [self.fit_command(seed, folder), test]
 
 
 def run(
@@ -72,35 +83,44 @@ def run(
     Returns:
         What has results: experiment, seed, path of the results file.
     """
-    runs = [
-        (experiment, seed, root / experiment.name / f"seed_{seed}")
-        for experiment in experiments
-        for seed in experiment.seeds
-    ]
+    everything = list(experiments)
+    done: list[tuple[Experiment, int, Path]] = []
     with ThreadPoolExecutor(jobs) as pool:
-        done = list(pool.map(lambda one: _one(one[0], one[1], one[2], threads), runs))
-    return [
-        (experiment, seed, folder / RESULTS) for (experiment, seed, folder), ok in zip(runs, done, strict=True) if ok
-    ]
+        # What is only tested waits until all that is trained has ended.
+        for group in ([e for e in everything if not e.of], [e for e in everything if e.of]):
+            runs = [(e, seed, root / e.name / f"seed_{seed}") for e in group for seed in e.seeds]
+            ended = list(pool.map(lambda one: _one(*one, threads), runs))
+            done += [(e, seed, folder / RESULTS) for (e, seed, folder), ok in zip(runs, ended, strict=True) if ok]
+    return sorted(done, key=lambda one: everything.index(one[0]))
 
 
 def _one(experiment: Experiment, seed: int, folder: Path, threads: int) -> bool:
     if (folder / RESULTS).is_file():
         return True
     folder.parent.mkdir(parents=True, exist_ok=True)
-    began, log = time.monotonic(), folder.with_suffix(".log")
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    log, times = folder.with_suffix(".log"), {}
     with log.open("w") as out:
-        for words in (experiment.fit_command(seed, folder), experiment.test_command(folder)):
-            command = [sys.executable, "-m", "ebmzoo.cli.main", *words[1:]]
-            code = subprocess.run(
-                command, stdout=out, stderr=subprocess.STDOUT, env=environment, check=False
-            ).returncode
+        for words in experiment.commands(seed, folder):
+            code, times[words[1]] = _timed(words, threads, out)
             if code:
                 print(f"{experiment.name} seed {seed}: {words[1]} ended with {code}, see {log}", flush=True)
                 return False
-    print(f"{experiment.name} seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
+    (folder / TIMES).write_text(json.dumps(times, indent=2))
+    spent = ", ".join(f"{verb} {time['cpu_s']:.0f} s" for verb, time in times.items())
+    print(f"{experiment.name} seed {seed}: {spent} of CPU time", flush=True)
     return True
+
+
+def _timed(words: list[str], threads: int, out: IO[str]) -> tuple[int, dict[str, float]]:
+    """Run one command; its exit code, and what it took: CPU time is what others on the machine do not change."""
+    command = [sys.executable, "-m", "ebmzoo.cli.main", *words[1:]]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    began = time.monotonic()
+    process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    cpu = usage.ru_utime + usage.ru_stime
+    return process.returncode, {"wall_s": time.monotonic() - began, "cpu_s": cpu, "threads": threads}
 
 
 def _options(settings: Mapping[str, object]) -> list[str]:

@@ -7,12 +7,19 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .runs import Experiment
+from .runs import TIMES, Experiment
 
 
 def values(path: Path) -> dict[str, float]:
-    """The numbers of a results file by name; of a name with several protocols, the last."""
-    return {row["name"]: row["value"] for row in json.loads(path.read_text())["results"]}
+    """The numbers of a results file by name; of a name with several protocols, the last.
+
+    With them, where a `runs.run` wrote it down, the CPU time of training: "fit_cpu_s".
+    """
+    found = {row["name"]: row["value"] for row in json.loads(path.read_text())["results"]}
+    times = path.parent / TIMES
+    if times.is_file() and (fit := json.loads(times.read_text()).get("fit")):
+        found["fit_cpu_s"] = fit["cpu_s"]
+    return found
 
 
 def spread(numbers: Sequence[float | None], digits: int = 3) -> str:

@@ -17,7 +17,7 @@ class Tilted(Tiny):
     """The base N(0, 3²I), its density estimated with noise, tilted by a quadratic: Z = 1/(1 + 9A)."""
 
     image_shape = (2,)
-    has_base = True
+    has_base, white_shapes = True, [(2,)]
     reconstruct = encode = None
 
     def sample(self, n, *, steps=None, noise=None, callback=None):
@@ -25,6 +25,9 @@ class Tilted(Tiny):
 
     def base_sample(self, n, *, noise=None):
         return 3 * as_noise(noise).normal((n, 2))
+
+    def white_energy(self, u):
+        return self.energy(3 * u)
 
     def energy(self, x):
         return A * x.square().sum(1) / 2
@@ -59,7 +62,10 @@ def test_the_likelihood_of_a_tilted_base_is_the_truth(tmp_path):
     assert found["log_likelihood"] == pytest.approx(exact, abs=0.012)
     protocol = next(entry["protocol"] for entry in held["results"] if entry["name"] == "log_likelihood")
     assert protocol["settings"]["draws"] == 100 and protocol["reference"] == "gaussians25 test"
-    assert held["run"]["skipped"] == ["reconstruction: Tilted reconstructs nothing"]
+    assert held["run"]["skipped"] == [
+        "reconstruction: Tilted reconstructs nothing",
+        "chain health: Tilted has no chain",
+    ]
 
 
 def test_a_density_of_its_own_needs_no_base(tmp_path):
@@ -89,3 +95,14 @@ def test_mass_around_the_data_leaves_the_rest(tmp_path):
     found, held = numbers(tmp_path, Flat(), Gaussians25(n_train=10, n_test=500))
     assert "log_likelihood" not in found and "elbo_nats" in found
     assert held["run"]["skipped"][0].startswith("likelihood: 75% of the model's mass lies around the box")
+
+
+def test_annealed_bounds_hold_the_truth(tmp_path):
+    evaluate = Evaluate(None, n_test=100, only=["likelihood"], ais_temperatures=40)
+    trainer(tmp_path, [evaluate]).test(Tilted(), Gaussians25(n_train=10, n_test=500), verbose=False)
+    found = {entry["name"]: entry["value"] for entry in json.loads((tmp_path / "results.json").read_text())["results"]}
+    assert found["log_z_ais_lower"] < -math.log(1 + 9 * A) < found["log_z_ais_upper_approximate"]
+    assert found["log_z_ais_upper_approximate"] - found["log_z_ais_lower"] < 0.3
+    # One draw of log-normal weights lies half their variance too low.
+    exact = found["log_likelihood"] - 0.125
+    assert found["log_likelihood_ais_lower_approximate"] - 0.05 < exact < found["log_likelihood_ais_upper"] + 0.05

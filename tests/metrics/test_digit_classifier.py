@@ -1,10 +1,12 @@
 import hashlib
+import math
 
 import pytest
 import torch
 from torch.nn import functional
 
 from ebmzoo.data.digits import digits
+from ebmzoo.data.stacked import StackedDigits, StackedMNIST
 from ebmzoo.images import to_uint8
 from ebmzoo.metrics.digit_classifier import (
     WEIGHTS,
@@ -14,8 +16,10 @@ from ebmzoo.metrics.digit_classifier import (
     main,
     report,
     sha256_of,
+    stacked_report,
     train,
 )
+from ebmzoo.metrics.modes import share_divergence
 
 SHIPPED = "5b62ea79bfee81c3edf7bf882a725605433beabc08a5121941989311545a0fa5"
 
@@ -112,3 +116,51 @@ def test_dropout_acts_in_training_only():
     network.train()
     torch.manual_seed(0)
     assert not torch.equal(network(x[:5]), network(x[:5]))
+
+
+def test_stacked_modes_of_real_stacks_and_of_one_blurred_channel():
+    stacks = StackedDigits(n_train=3000).load("train")
+    x = stacks.batch(torch.arange(3000))
+    found = stacked_report(x)
+    truth = torch.bincount(stacks.modes, minlength=1000)
+    assert found["stacked_modes"] == pytest.approx(int((truth > 0).sum()), abs=10)  # a few scans are misread
+    assert found["stacked_modes_sure"] <= found["stacked_modes"] and found["stacked_sure_share"] > 0.95
+    assert found["stacked_kl"] == pytest.approx(share_divergence(truth), abs=0.02)
+    x[:, 1] = x[:1, 1]  # one digit in the middle: at most 100 modes
+    assert stacked_report(x)["stacked_modes"] <= 100
+    assert stacked_report(x)["stacked_kl"] > math.log(10)
+    with pytest.raises(ValueError, match="three channels"):
+        stacked_report(x[:, :1])
+
+
+def write_mnist(root, split, n):
+    """The digits enlarged to 28 px, as MNIST's idx files."""
+    x, labels = digits("train" if split == "train" else "test")
+    large = to_uint8(functional.interpolate(x[:n], size=(28, 28), mode="bilinear"))
+    for kind, dims, content in (("images-idx3", [n, 28, 28], large), ("labels-idx1", [n], labels[:n].to(torch.uint8))):
+        head = bytes([0, 0, 8, len(dims)]) + b"".join(size.to_bytes(4, "big") for size in dims)
+        (root / f"{split}-{kind}-ubyte").write_bytes(head + content.numpy().tobytes())
+
+
+def test_the_classifier_of_stacked_mnist(tmp_path, capsys):
+    write_mnist(tmp_path, "train", 1000)
+    write_mnist(tmp_path, "t10k", 200)
+    out = tmp_path / "mnist.safetensors"
+    main(["--mnist", str(tmp_path), "--out", str(out), "--epochs", "6"])
+    network = load_digit_classifier(out)
+    assert network.side == 16 and sha256_of(out) in capsys.readouterr().out
+    stacks = StackedMNIST(tmp_path, n_train=300, n_test=10).reference("train")
+    found = stacked_report(stacks[torch.arange(300)], network=network)
+    truth = len(stacks.modes.unique())
+    assert 0.5 * truth < found["stacked_modes"] < 1.1 * truth  # six short epochs
+    with pytest.raises(ValueError, match="16 px or more"):
+        network(torch.zeros(1, 1, 8, 8))
+
+
+def test_the_command_says_what_is_missing(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--mnist", str(tmp_path / "nowhere"), "--out", str(tmp_path / "w.safetensors")])
+    assert stop.value.code == 2 and "MNIST" in capsys.readouterr().err
+    (tmp_path / "other.safetensors").write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"other\.safetensors does not hold the weights of a digit classifier"):
+        load_digit_classifier(tmp_path / "other.safetensors")

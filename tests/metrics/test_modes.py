@@ -3,10 +3,8 @@ import math
 import pytest
 import torch
 
-from ebmzoo.data.stacked import StackedDigits
 from ebmzoo.data.toy import Gaussians25
-from ebmzoo.metrics.digit_classifier import load_digit_classifier
-from ebmzoo.metrics.modes import mode_coverage, share_divergence, stacked_modes
+from ebmzoo.metrics.modes import mode_coverage, share_divergence
 
 MEANS = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
 
@@ -61,30 +59,3 @@ def test_share_divergence():
 def test_bad_shapes(samples):
     with pytest.raises(ValueError, match=r"samples \(n, D\)"):
         mode_coverage(samples, MEANS, 1.0)
-
-
-def by_brightness(x):
-    """A classifier that reads the digit off the mean: 0 is −1, 9 is 1; sure but for exact halves."""
-    level = (x.float().flatten(1).mean(1) + 1) * 4.5
-    return -100 * (level[:, None] - torch.arange(10)).square()
-
-
-def stack(*triples):
-    return (torch.tensor(triples, dtype=torch.float32) / 4.5 - 1)[:, :, None, None].expand(-1, 3, 8, 8)
-
-
-def test_stacked_modes_by_hand():
-    found = stacked_modes(stack((1, 2, 3), (1, 2, 3), (3, 2, 1), (9, 0, 4.5)), by_brightness, chunk=3)
-    assert (found.covered, found.sure) == (3, 2)
-    assert found.kl == pytest.approx(0.5 * math.log(500) + 0.5 * math.log(250), abs=1e-9)
-
-
-def test_stacked_digits_have_their_thousand_modes():
-    data = StackedDigits(n_train=26_000)
-    x = data.reference("train")[torch.arange(26_000)]
-    found = stacked_modes(x, load_digit_classifier())
-    assert found.covered == 1000 and found.sure >= 990
-    # 26,000 uniform draws have a divergence of about 999 / 52,000 nats; a few digits are misread.
-    assert found.kl == pytest.approx(999 / 52_000, abs=0.01)
-    with pytest.raises(ValueError, match=r"not \(2, 1, 8, 8\)"):
-        stacked_modes(torch.zeros(2, 1, 8, 8), by_brightness)

@@ -2,6 +2,10 @@
 
 import json
 
+import pytest
+
+from ebmzoo.report import runs
+from ebmzoo.report.bench import bench
 from ebmzoo.report.runs import Experiment, run
 from ebmzoo.report.tables import markdown, spread, values
 
@@ -40,3 +44,45 @@ def test_overrides_come_after_the_config_and_seeds_reach_the_order_of_the_data(t
     words = Experiment("a", "c.yaml", {"model.kl_weight": 0.5}).fit_command(3, tmp_path)
     assert words[words.index("--seed_everything") + 1] == words[words.index("--data.seed") + 1] == "3"
     assert words[-2:] == ["--model.kl_weight", "0.5"]
+
+
+def test_what_is_only_tested_follows_the_training_that_it_belongs_to(tmp_path, monkeypatch):
+    began = []
+
+    def instead(words, threads, out):
+        began.append(words)
+        folder = words[words.index("--run_dir") + 1]
+        if words[1] == "test":
+            results(tmp_path / folder, fid=3.0) if not (tmp_path / folder).exists() else None
+        return 0, {"wall_s": 2.0, "cpu_s": 1.5, "threads": threads}
+
+    monkeypatch.setattr(runs, "_timed", instead)
+    mean = Experiment("mean", "c.yaml", test={"model.output": "mean"}, seeds=[4], of="trained")
+    done = run([mean, Experiment("trained", "c.yaml", seeds=[4])], tmp_path, threads=1)
+    assert [words[1] for words in began] == ["fit", "test", "test"]
+    assert began[2][began[2].index("--ckpt_path") + 1] == str(tmp_path / "trained/seed_4/checkpoints/last.ckpt")
+    assert began[2][-2:] == ["--model.output", "mean"]
+    assert [(experiment.name, values(path).get("fit_cpu_s")) for experiment, _, path in done] == [
+        ("mean", None),
+        ("trained", 1.5),
+    ]
+
+
+def test_a_command_is_timed_in_cpu_seconds_of_its_own(tmp_path):
+    with (tmp_path / "log").open("w") as out:
+        code, times = runs._timed(["ebmzoo", "--help"], 1, out)
+    assert code == 0 and times["cpu_s"] > 0 and times["threads"] == 1
+    assert "ebmzoo fit" in (tmp_path / "log").read_text()
+
+
+def test_bench_prints_a_table_and_names_an_unknown_group(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    results(tmp_path / "runs/bench/a/seed_0", fid=4.0)
+    groups = {"one": [Experiment("a", "none.yaml", seeds=[0])]}
+    monkeypatch.setattr("sys.argv", ["bench", "one"])
+    bench("what", groups, {"": ["fid"]}, remark=lambda experiment, seed, path: f"{experiment.name} {seed} {path.name}")
+    assert "| a | 4 ± 0 (4) |" in (printed := capsys.readouterr().out) and "a 0 results.json" in printed
+    monkeypatch.setattr("sys.argv", ["bench", "two"])
+    with pytest.raises(SystemExit):
+        bench("what", groups, {"": ["fid"]})
+    assert "no group 'two': choose from one" in capsys.readouterr().err

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ebmzoo.callbacks.figures import curves
+from ebmzoo.callbacks.figures import curves, rows
 from ebmzoo.callbacks.looking import batches_of_samples, chain_steps
 from ebmzoo.callbacks.parts.generation import about, compare
-from ebmzoo.images import strips, to_uint8
+from ebmzoo.images import to_uint8
 from ebmzoo.methods.base import HasEnergy, Samples
 from ebmzoo.metrics import find_extractor, mode_coverage
 from ebmzoo.metrics.chains import ChainTrace, convergence, watching
@@ -94,14 +94,15 @@ def long_run(e: Evaluation) -> str | None:
             e.results.add(f"{name}_chain_x{multiple}", value, protocol)
         shown.append(x[:_SHOWN])
     if e.kind == "images":
-        e.pictures["long_run"] = strips(shown)
+        named = {f"{own * m:,} steps": x for m, x in zip(_MULTIPLES, shown, strict=True)}
+        e.pictures["long_run"] = rows(named, f"the same chains run on ({own} steps in training)")
     if energies:
         test = torch.cat([e.model.energy(x).cpu() for x in e.batches("test", n)])
         lines = {"samples": torch.stack(energies), "test data": test.expand(len(_MULTIPLES), -1)}
         title = f"where chains go ({n:,} chains; {own} steps in training)"
-        places = [float(k) for k in range(len(_MULTIPLES))]
-        label = f"chain length: {', '.join(str(own * m) for m in _MULTIPLES)} steps"
-        e.pictures["long_run_energy"] = curves(lines, places, label, "E(x)", title, bands=True)
+        places = [own * multiple for multiple in _MULTIPLES]
+        picture = curves(lines, places, "steps of the chain", "E(x)", title, bands=True, logarithmic=True)
+        e.pictures["long_run_energy"] = picture
     return None
 
 

@@ -18,15 +18,15 @@ from ebmzoo.metrics import (
     load_digit_classifier,
     metric_settings,
     mode_coverage,
+    stacked_report,
 )
 from ebmzoo.metrics.cost import network_evaluations, seconds
-from ebmzoo.metrics.digit_classifier import sha256_of
-from ebmzoo.metrics.modes import stacked_modes
+from ebmzoo.metrics.digit_classifier import WEIGHTS, sha256_of
 
 if TYPE_CHECKING:
     from ebmzoo.callbacks.evaluation import Evaluation
 
-__all__ = ["classified", "cost", "fidelity_of_samples", "other_end", "stacked"]
+__all__ = ["classified", "cost", "fidelity_of_samples", "other_end"]
 
 _PRC_N = 10_000
 _FAST_N = 1000
@@ -80,25 +80,23 @@ def about(network: Any) -> dict[str, Any]:
 
 
 def classified(e: Evaluation, samples: Tensor) -> str | None:
-    """What the digit classifier says of the samples."""
-    if e.plan.extractor != "digits":
+    """What the digit classifier says of the samples; of stacked digits, which have one in each channel, their modes."""
+    stacked = hasattr(e.data.reference("train"), "modes")
+    if e.plan.extractor != "digits" and not stacked:
         return "it needs the digit extractor"
-    protocol = e.of_samples(len(samples), **about(find_extractor("digits")), settings={"sure": 0.9})
-    for name, value in classifier_report(samples).items():
-        e.results.add(name, value, protocol)
-    return None
-
-
-def stacked(e: Evaluation, samples: Tensor) -> str | None:
-    """Covered modes of stacked digits, and the divergence of their shares."""
-    if not e.data.name.startswith("stacked-"):
-        return None
-    path = getattr(e.data, "classifier", None)
-    network = load_digit_classifier() if path is None else load_digit_classifier(path)
-    found = stacked_modes(samples, network)
-    how = {"modes": 1000, "covered": "one sample or more", "sure": 0.9, "classifier": sha256_of(*filter(None, [path]))}
-    protocol = e.of_samples(len(samples), settings=how)
-    for name, value in {"modes_covered": found.covered, "modes_sure": found.sure, "mode_kl": found.kl}.items():
+    path = getattr(e.data, "classifier", WEIGHTS) if stacked else WEIGHTS
+    if path is None:
+        return (
+            f"the modes of {e.data.name} need a classifier of its digits: make one with python -m "
+            "ebmzoo.metrics.digit_classifier --mnist ROOT --out FILE, and give FILE as data.init_args.classifier"
+        )
+    network = load_digit_classifier(path)
+    resize = f"area average to {network.side}x{network.side}"
+    protocol = e.of_samples(
+        len(samples), extractor="digits", extractor_sha256=sha256_of(path), resize=resize, settings={"sure": 0.9}
+    )
+    report = stacked_report(samples, network=network) if stacked else classifier_report(samples)
+    for name, value in report.items():
         e.results.add(name, value, protocol)
     return None
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ebmzoo.callbacks.figures import histograms
+from ebmzoo.callbacks.figures import histograms, rows
 from ebmzoo.callbacks.parts.generation import about
-from ebmzoo.images import grid
 from ebmzoo.metrics import find_extractor, nearest_neighbours
 from ebmzoo.metrics.neighbours import centre_crop
 from ebmzoo.metrics.protocol import ROUNDING
@@ -21,7 +20,7 @@ __all__ = ["neighbours"]
 
 _MOST_COMPARISONS = 5e11  # values compared in the search: a minute or two on a CPU
 _MOST_VALUES = 2e9  # of the training images held for it, a byte each
-_SHOWN, _NEAREST = 10, 1
+_SHOWN = 10
 
 
 def neighbours(e: Evaluation, samples: Tensor) -> str | None:
@@ -38,7 +37,7 @@ def neighbours(e: Evaluation, samples: Tensor) -> str | None:
     if crop is not None:
         settings["crop"] = crop
     pairs = _compare(e, "nn_rmse", "pixel distance (root mean square, in [-1, 1])", *cut, settings=settings)
-    rows = [torch.cat([ours[:_SHOWN], train[pairs[:_SHOWN]]])]
+    shown = {"samples": ours[:_SHOWN], "nearest in pixels": train[pairs[:_SHOWN]]}
     if e.plan.extractor is not None:
         network = find_extractor(e.plan.extractor, e.plan.inception_path)
         features = network.build(e.device)
@@ -51,9 +50,8 @@ def neighbours(e: Evaluation, samples: Tensor) -> str | None:
         options = {"settings": settings, **about(network)}
         label = f"distance in {network.name} features (root mean square)"
         pairs = _compare(e, "nn_feature", label, of(ours), of(theirs), of(train), **options)
-        rows.append(train[pairs[:_SHOWN]])
-    shown = torch.cat(rows)
-    e.pictures["neighbours"] = grid(shown, columns=min(_SHOWN, len(ours)))
+        shown[f"in {network.name} features"] = train[pairs[:_SHOWN]]
+    e.pictures["neighbours"] = rows(shown, f"samples and their nearest neighbours in {e.name('train')}")
     return None
 
 
