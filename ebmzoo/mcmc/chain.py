@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Generic, NamedTuple, TypeVar, cast
+from dataclasses import dataclass, field
+from typing import ClassVar, Generic, NamedTuple, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
+from .backend import Backend, Evaluation, Potential, evaluation
 from .frozen import frozen
 from .noise import Noise, as_noise
 
 State = Tensor | tuple[Tensor, ...]
 S = TypeVar("S", Tensor, tuple[Tensor, ...])
-Potential = Callable[..., Tensor]
 Callback = Callable[[int, State, Tensor], None]
 
 
@@ -52,6 +53,11 @@ class Sampler:
         temperature: T above; 0 is gradient descent (unadjusted Langevin only).
         proposals: independence proposals ε' ~ N(0, T·I) before the first step, each accepted with probability
             min(1, exp((E(ε) − E(ε'))/T)); only for states that are white noise under the base density (``white``).
+        backend: how U and its gradient are evaluated. "eager" is autograd; "trace" replays the recorded operations,
+            the same to the last bit, with what depends on the networks' weights alone computed once a chain; it
+            refuses potentials that draw random numbers or branch on values. "compile" (torch.compile, to 1e-5 of the
+            gradient, a minute before the first step) and "cudagraph" (on CUDA) run the trace. "auto" traces what can
+            be traced once it pays, and is eager else.
     """
 
     metropolis: ClassVar[bool] = False
@@ -59,8 +65,11 @@ class Sampler:
     step_size: float = 0.01
     temperature: float = 1.0
     proposals: int = 0
+    backend: Backend = field(default="auto", kw_only=True)
 
     def __post_init__(self) -> None:
+        if self.backend not in get_args(Backend):
+            raise ValueError(f"unknown backend {self.backend!r}: choose one of {', '.join(get_args(Backend))}")
         if self.steps < 0 or self.proposals < 0:
             raise ValueError(f"steps and proposals are counts, not {self.steps} and {self.proposals}")
         if self.step_size <= 0 or self.temperature < 0:
@@ -100,15 +109,14 @@ class Sampler:
             networks: the modules that the potential uses; they are frozen for the chain. A potential that is itself
                 a module is frozen anyway.
             white: leaves (all, or one flag a leaf) with a white-noise prior: ½‖leaf‖² is added to U analytically.
-
             given: tensors ``(B, …)`` that the potential takes after the leaves, the same at every step: what the chain
                 is conditioned on.
             draws: shapes, without the batch, of white noise that the potential takes after those, drawn afresh at every
                 step (unadjusted Langevin only: an acceptance needs one fixed density).
 
         Raises:
-            ValueError: the potential does not return one energy per example, or noise was asked for with a Metropolis
-                sampler.
+            ValueError: the potential does not return one energy per example, noise was asked for with a Metropolis
+                sampler, or the backend cannot run this potential.
         """
         steps = self.steps if steps is None else steps
         if steps < 0:
@@ -120,12 +128,14 @@ class Sampler:
             )
         modules = [*networks, *([potential] if isinstance(potential, nn.Module) else [])]
         # Inference mode cannot be left by enable_grad alone, and its tensors cannot enter a graph: leave and clone.
-        with torch.inference_mode(False), torch.enable_grad(), frozen(*modules):
-            target = Target(potential, state, white, given, draws, source)
-            with torch.no_grad():
-                leaves = [_at_least_fp32(leaf) for leaf in target.leaves]
-                proposed = self._propose(target, leaves, source) if self.proposals else None
-                energy, grad_norm, acceptance = self._run(target, leaves, steps, source, callback)
+        # Parametrised weights (weight norm, spectral norm) are computed once a chain: frozen, they do not change.
+        with torch.inference_mode(False), torch.no_grad(), frozen(*modules), parametrize.cached():
+            leaves = [_at_least_fp32(leaf) for leaf in ([state] if isinstance(state, Tensor) else state)]
+            fixed = [tensor.detach() for tensor in given]
+            evaluate = evaluation(self.backend, potential, leaves, fixed, draws, modules, steps + self.proposals)
+            target = Target(evaluate, isinstance(state, Tensor), _flags(white, leaves), draws, source)
+            proposed = self._propose(target, leaves, source) if self.proposals else None
+            energy, grad_norm, acceptance = self._run(target, leaves, steps, source, callback)
         return Chain(cast(S, target.pack(leaves)), energy, grad_norm, acceptance, proposed)
 
     def _run(
@@ -154,52 +164,46 @@ class Target:
 
     def __init__(
         self,
-        potential: Potential,
-        state: State,
-        white: bool | Sequence[bool],
-        given: Sequence[Tensor],
+        evaluate: Evaluation,
+        single: bool,
+        white: Sequence[bool],
         draws: Sequence[tuple[int, ...]],
         noise: Noise,
     ):
-        self.potential, self.given, self.draws, self.noise = potential, [g.detach() for g in given], draws, noise
-        self.single = isinstance(state, Tensor)
-        self.leaves = [state] if isinstance(state, Tensor) else list(state)
-        self.white = [white] * len(self.leaves) if isinstance(white, bool) else list(white)
-        if len(self.white) != len(self.leaves):
-            raise ValueError(f"white has {len(self.white)} flags for {len(self.leaves)} leaves")
+        self.evaluate, self.single, self.white, self.draws, self.noise = evaluate, single, white, draws, noise
 
     def pack(self, leaves: Sequence[Tensor]) -> State:
         """The leaves in the shape in which the state came."""
         return leaves[0] if self.single else tuple(leaves)
 
     def energy(self, leaves: Sequence[Tensor]) -> Tensor:
-        """The potential alone, ``(B,)``, at least fp32."""
-        return self._checked(self.potential(*leaves, *self._arguments(leaves)), leaves).detach()
+        """The potential alone, without the white-noise terms, ``(B,)``, at least fp32."""
+        energy, _ = self.evaluate(leaves, self._drawn(leaves), energy=True, gradient=False)
+        return cast(Tensor, energy)
+
+    def gradient(self, leaves: Sequence[Tensor]) -> list[Tensor]:
+        """The gradient of U for each leaf, prior terms included: new tensors."""
+        _, grads = self.evaluate(leaves, self._drawn(leaves), energy=False, gradient=True)
+        return self._with_prior(leaves, grads)
 
     def value_and_grad(self, leaves: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """U ``(B,)`` and its gradient for each leaf, prior terms included."""
-        with torch.enable_grad():
-            inputs = [leaf.detach().requires_grad_(True) for leaf in leaves]
-            energy = self._checked(self.potential(*inputs, *self._arguments(leaves)), leaves)
-            grads = list(torch.autograd.grad(energy.sum(), inputs))
-        energy = energy.detach()
-        for index, (leaf, white) in enumerate(zip(leaves, self.white, strict=True)):
+        """U ``(B,)`` and its gradient for each leaf, prior terms included: new tensors."""
+        energy, grads = self.evaluate(leaves, self._drawn(leaves), energy=True, gradient=True)
+        energy = cast(Tensor, energy)
+        for leaf, white in zip(leaves, self.white, strict=True):
             if white:
                 energy = energy + 0.5 * squared_norm([leaf])
-                grads[index] = grads[index] + leaf
-        return energy, grads
+        return energy, self._with_prior(leaves, grads)
 
-    def _arguments(self, leaves: Sequence[Tensor]) -> list[Tensor]:
-        """What the potential takes besides the leaves, at this step."""
-        first = leaves[0]
-        return [*self.given, *(self.noise.normal((len(first), *shape), first) for shape in self.draws)]
+    def _with_prior(self, leaves: Sequence[Tensor], grads: list[Tensor]) -> list[Tensor]:
+        for leaf, white, grad in zip(leaves, self.white, grads, strict=True):
+            if white:
+                grad.add_(leaf)
+        return grads
 
-    def _checked(self, energy: Tensor, leaves: Sequence[Tensor]) -> Tensor:
-        if energy.shape != leaves[0].shape[:1]:
-            raise ValueError(
-                f"a potential returns one energy per example, shape ({leaves[0].shape[0]},), not {tuple(energy.shape)}"
-            )
-        return energy if energy.dtype == torch.float64 else energy.float()
+    def _drawn(self, leaves: Sequence[Tensor]) -> list[Tensor]:
+        """The noise that the potential takes at this step."""
+        return [self.noise.normal((len(leaves[0]), *shape), leaves[0]) for shape in self.draws]
 
 
 def squared_norm(leaves: Sequence[Tensor]) -> Tensor:
@@ -221,6 +225,14 @@ def per_example(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
+def _flags(white: bool | Sequence[bool], leaves: Sequence[Tensor]) -> list[bool]:
+    """One flag a leaf."""
+    flags = [white] * len(leaves) if isinstance(white, bool) else list(white)
+    if len(flags) != len(leaves):
+        raise ValueError(f"white has {len(flags)} flags for {len(leaves)} leaves")
+    return flags
+
+
 def _at_least_fp32(leaf: Tensor) -> Tensor:
     dtype = leaf.dtype if leaf.dtype == torch.float64 else torch.float32
-    return leaf.detach().to(dtype=dtype, copy=True)
+    return leaf.detach().to(dtype=dtype, copy=True, memory_format=torch.contiguous_format)

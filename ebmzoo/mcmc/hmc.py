@@ -55,7 +55,10 @@ class HMC(Sampler):
                 for index, momentum in enumerate(momenta):
                     momentum.sub_(new_grads[index], alpha=epsilon / 2 if leapfrog == 0 else epsilon)
                     proposed[index].add_(momentum, alpha=epsilon)
-                new_energy, new_grads = target.value_and_grad(proposed)
+                if leapfrog < self.leapfrogs - 1:
+                    new_grads = target.gradient(proposed)
+                else:
+                    new_energy, new_grads = target.value_and_grad(proposed)
             for momentum, grad in zip(momenta, new_grads, strict=True):
                 momentum.sub_(grad, alpha=epsilon / 2)
             log_ratio = (before - new_energy - 0.5 * squared_norm(momenta)) / self.temperature
