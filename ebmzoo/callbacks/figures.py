@@ -93,9 +93,9 @@ def histograms(groups: Mapping[str, Tensor], label: str, title: str, bins: int =
         raise ValueError(f"{title}: no finite values to draw")
     names = list(finite)
     shares = torch.tensor([0.02, 0.98], dtype=torch.float64)
-    ranges = [finite[names[0]].aminmax(), *(finite[name].quantile(shares) for name in names[1:])]
-    low = min(float(found[0]) for found in ranges)
-    high = max(float(found[1]) for found in ranges)
+    first, *others = (finite[name] for name in names)
+    ranges = torch.stack([torch.stack([first.min(), first.max()]), *(values.quantile(shares) for values in others)])
+    low, high = ranges[:, 0].min().item(), ranges[:, 1].max().item()
     edges = torch.linspace(low, high if high > low else low + 1, bins + 1, dtype=torch.float64).numpy()
 
     def draw(figure: Any) -> None:

@@ -143,7 +143,7 @@ def swapped(model: Any, wrap: Callable[[str, Sampler], Any]) -> Iterator[None]:
         model: its samplers are attributes, or fields of attributes that are dataclasses.
         wrap: makes what stands in a sampler's place, from its name ("sampler", "refine.texture") and itself.
     """
-    kept = {name: value for name, value in vars(model).items() if is_dataclass(value)}
+    kept: dict[str, Any] = {name: value for name, value in vars(model).items() if is_dataclass(value)}
     try:
         for name, value in kept.items():
             if isinstance(value, Sampler):

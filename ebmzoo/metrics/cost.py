@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from ebmzoo.mcmc import Sampler
 from ebmzoo.metrics.chains import swapped
 
 __all__ = ["network_evaluations", "seconds"]
@@ -32,14 +31,10 @@ def network_evaluations(model: nn.Module, call: Callable[[], Any]) -> int:
         >>> network_evaluations(model, lambda: model["energy"](torch.zeros(5, 2, requires_grad=True)).sum().backward())
         2
     """
-    with swapped(model, _eager), _counting(model) as counts:
+    # A trace would not call the networks' layers.
+    with swapped(model, lambda _, sampler: replace(sampler, backend="eager")), _counting(model) as counts:
         call()
     return sum(max(used, default=0) for kind in counts for used in kind)
-
-
-def _eager(name: str, sampler: Sampler) -> Sampler:
-    """The sampler as it calls the networks' own layers, where it has another way."""
-    return replace(sampler, backend="eager") if hasattr(sampler, "backend") else sampler
 
 
 @contextmanager

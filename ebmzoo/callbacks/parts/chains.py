@@ -74,20 +74,21 @@ def long_run(e: Evaluation) -> str | None:
     """Chains of 1, 10 and 100 times the training length: distance, saturation and energy of where they are."""
     if not e.plan.long_run:
         return None
-    sampler = getattr(e.model, "sampler", None)
-    own = int(getattr(sampler, "steps", 0)) or chain_steps(e.model)
+    model: Any = e.model
+    own = int(getattr(getattr(model, "sampler", None), "steps", 0)) or chain_steps(model)
     if not isinstance(e.model, Samples) or not own:
-        return f"{type(e.model).__name__} has no chain"
+        return f"{type(model).__name__} has no chain"
+    has_energy = isinstance(e.model, HasEnergy)
     shown: list[Tensor] = []
     energies: list[Tensor] = []
     n = min(_N_LONG, e.plan.n_test)
     for multiple in _MULTIPLES:
         steps = own * multiple
-        drawn = batches_of_samples(e.model, n, e.plan.batch_size, e.plan.seed, e.device, steps=steps)
+        drawn = batches_of_samples(model, n, e.plan.batch_size, e.plan.seed, e.device, steps=steps)
         x = torch.cat([batch.cpu() for batch in drawn])
         found = _of_long(e, x)
-        if isinstance(e.model, HasEnergy):
-            energies.append(torch.cat([e.model.energy(p.to(e.device)).cpu() for p in x.split(e.plan.batch_size)]))
+        if has_energy:
+            energies.append(torch.cat([model.energy(p.to(e.device)).cpu() for p in x.split(e.plan.batch_size)]))
             found["energy"] = energies[-1].double().mean().item()
         protocol = e.of_samples(n, split="train", steps=steps, **_extractor(e))
         for name, value in found.items():
@@ -97,7 +98,7 @@ def long_run(e: Evaluation) -> str | None:
         named = {f"{own * m:,} steps": x for m, x in zip(_MULTIPLES, shown, strict=True)}
         e.pictures["long_run"] = rows(named, f"the same chains run on ({own} steps in training)")
     if energies:
-        test = torch.cat([e.model.energy(x).cpu() for x in e.batches("test", n)])
+        test = torch.cat([model.energy(x).cpu() for x in e.batches("test", n)])
         lines = {"samples": torch.stack(energies), "test data": test.expand(len(_MULTIPLES), -1)}
         title = f"where chains go ({n:,} chains; {own} steps in training)"
         places = [own * multiple for multiple in _MULTIPLES]

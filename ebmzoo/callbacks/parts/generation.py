@@ -129,7 +129,8 @@ def cost(e: Evaluation) -> str | None:
     """Network evaluations for a sample, and seconds for as many samples as the papers time."""
     if not isinstance(e.model, Samples):
         return f"{type(e.model).__name__} does not sample"
-    model, n = e.model, e.plan.n_timed
+    model: Any = e.model
+    n = e.plan.n_timed
     found = network_evaluations(model, lambda: model.sample(2, noise=e.noise()))
     e.results.add("network_evaluations", found, e.of_samples(2, rounding=None))
     times = [seconds(lambda: model.sample(n, noise=e.noise()), e.device) for _ in range(_TIMES)]

@@ -88,14 +88,14 @@ def in_the_plane(e: Evaluation) -> str | None:
     For a method whose density is a base tilted by an energy, h(x) = p(x) exp(−E(x))/Z, log p(x) is estimated by
     importance weighting, log Z is checked by draws of p, and p's own log-likelihood stands beside it.
     """
-    model = e.model
-    if not isinstance(model, HasLogDensity):
+    model: Any = e.model
+    if not isinstance(e.model, HasLogDensity):
         return f"{type(model).__name__} has no log-density"
     test = e.examples("test")
     low, high = test.amin(0), test.amax(0)
     margin = _MARGIN * (high - low)
     box = (low - margin).tolist(), (high + margin).tolist()
-    tilts = isinstance(model, Tilts) and model.has_base
+    tilts = isinstance(e.model, Tilts) and e.model.has_base
     noise = e.noise()
 
     def tilted(x: Tensor, draws: int) -> Tensor:
@@ -128,7 +128,7 @@ def _of_base(e: Evaluation, model: Any, noise: Noise) -> None:
     """log Z by draws of the base, and the base's own log-likelihood."""
     parts = [model.base_sample(size, noise=noise) for size in _sizes(_BASE_DRAWS, e.plan.batch_size)]
     found = base_log_partition(torch.cat([model.energy(x) for x in parts]))
-    how = {"unit": "nats", "estimate": "log of the mean of exp(-E) over draws of the base"}
+    how: dict[str, Any] = {"unit": "nats", "estimate": "log of the mean of exp(-E) over draws of the base"}
     protocol = e.of_data(_BASE_DRAWS, split=None, seed=e.plan.seed, settings=how)
     e.results.add("log_z_base_draws", found.value, protocol)
     e.results.add("log_z_base_draws_error", found.error, protocol)
