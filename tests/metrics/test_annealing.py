@@ -43,7 +43,7 @@ def brackets(kind, dim, seeds):
     for seed in seeds:
         exact = (sample(2000, torch.Generator().manual_seed(seed)) - mean) / std
         potential = white_gaussian(log_density, mean, std)
-        settings = {"temperatures": 80 if dim == 2 else 160, "leapfrogs": 3}
+        settings = {"temperatures": 160, "leapfrogs": 3}
         found = annealed_bracket(potential, [(dim,)], as_noise(seed), [exact], **settings)
         held.append(found.lower <= truth <= found.upper)
         widths.append(found.upper - found.lower)
