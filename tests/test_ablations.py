@@ -1,0 +1,109 @@
+"""The papers' ablations in docs/methods.md are overrides of shipped configs: each is understood, and trains."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+
+from ebmzoo.checkpoints import read
+from ebmzoo.cli.main import main
+from ebmzoo.methods import Method
+
+ROOT = Path(__file__).parent.parent
+BASE = re.compile(r"overrides? of (?:any )?`(\w+)(?:_\*`|`)")
+
+
+def ablations():
+    """(config, row, words) of every table row whose cell is an override, under the config named last above it."""
+    base, found = "", []
+    for line in (ROOT / "docs" / "methods.md").read_text().splitlines():
+        named = BASE.search(line)
+        if named:
+            base = named[1] if (ROOT / "configs" / f"{named[1]}.yaml").is_file() else f"{named[1]}_cifar"
+        if line.startswith("|") and (override := re.search(r"\| `(--model\.[^`]+)` \|", line)):
+            found.append(pytest.param(base, shlex.split(override[1]), id=f"{base}: {line.split('|')[1].strip()}"))
+    return found
+
+
+# What makes the large configs small enough for two steps on a CPU, in the same structure.
+SMALL = {
+    "ecvae": {
+        "latent_dim": 8,
+        "encoder.init_args": {"width": 8},
+        "decoder.init_args": {"width": 4},
+        "energy.init_args": {"width": 8, "head": 16},
+    },
+    "vaebm": {
+        "vae_steps": 1,
+        "kl_warmup": 0,
+        "vae.init_args": {"width": 16, "latents": 2, "cells": 1},
+    },
+    "bidvl": {"latent_dim": 8, **{f"{part}.init_args": {"width": 8} for part in ("encoder", "decoder", "energy")}},
+}
+
+
+def small(base, tmp_path, words):
+    """The config of an ablation on few generated images, without callbacks that need downloads; written to a file."""
+    config = yaml.safe_load((ROOT / "configs" / f"{base}.yaml").read_text())
+    few = {"size": 32, "channels": 3, "n_train": 40, "n_test": 8, "batch_size": 2}
+    config["data"] = {"class_path": "Glyphs", "init_args": few}
+    config["trainer"].update(
+        max_steps=2, accelerator="cpu", devices=1, precision="32-true", callbacks=None, limit_val_batches=0
+    )
+    config["trainer"]["enable_progress_bar"] = False
+    model = config["model"]["init_args"]
+    for key, value in SMALL.get(base.rsplit("_", 1)[0], {}).items():
+        *path, last = key.split(".")
+        place = model
+        for part in path:
+            place = place[part]
+        place[last] = {**place[last], **value} if isinstance(value, dict) else value
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    if "FILE" in words:
+        words = [word for word in words if word != "FILE"]
+        words[words.index("--model.vae_ckpt")] = f"--model.vae_ckpt={tmp_path / 'vae.ckpt'}"
+    return file, words
+
+
+def built(printed, image_shape):
+    """The method of a config as the command line prints it."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Method, "model")
+    model = yaml.safe_load(printed)["model"]
+    model["init_args"]["image_shape"] = list(image_shape)
+    return parser.instantiate_classes(parser.parse_object({"model": model})).model
+
+
+def test_every_method_of_a_paper_has_some():
+    bases = {parameters.values[0] for parameters in ablations()}
+    assert {"ecvae_cifar", "vaebm_cifar", "bidvl_cifar"} <= bases
+
+
+@pytest.mark.parametrize(("base", "words"), ablations())
+def test_an_ablation_is_understood_at_the_papers_size(base, words, capsys):
+    plain = f"--config={ROOT / 'configs' / base}.yaml"
+    assert main(["fit", plain, "--print_config"]) == 0
+    without = yaml.safe_load(capsys.readouterr().out)
+    assert main(["fit", plain, *words, "--print_config"]) == 0
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed) != without
+    with torch.device("meta"):
+        assert sum(p.numel() for p in built(printed, (3, 32, 32)).parameters()) > 1e6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("base", "words"), ablations())
+def test_an_ablation_takes_two_steps(base, words, tmp_path, capsys):
+    config, words = small(base, tmp_path, words)
+    command = ["fit", f"--config={config}", f"--run_dir={tmp_path / 'run'}", *words]
+    if any(word.startswith("--model.vae_ckpt") for word in words):
+        assert main([*command, "--print_config"]) == 0
+        model = built(capsys.readouterr().out, (3, 32, 32))
+        torch.save({"state_dict": model.state_dict()}, tmp_path / "vae.ckpt")
+    assert main(command) == 0
+    assert read(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
