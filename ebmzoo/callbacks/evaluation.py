@@ -198,12 +198,13 @@ class Evaluation:
         plan = self.plan
         return {"ema": plan.ema, "config_hash": plan.config_hash, "trained_steps": plan.trained_steps}
 
-    def of_samples(self, n: int, split: str | None = None, **more: Any) -> Protocol:
-        """Protocol of a number that samples gave; ``steps`` replaces those of the test-time sampler."""
+    def of_samples(self, n: int, split: str | None = None, steps: int | None = None, **more: Any) -> Protocol:
+        """Protocol of a number that samples gave, of chains of so many steps if not of the test-time sampler's."""
+        sampler = self.sampler if steps is None else sampler_settings(self.model, steps)
         settings = {**more.pop("settings", {}), "batch_size": self.plan.batch_size}
-        if self.sampler["details"]:
-            settings["sampler"] = self.sampler["details"]
-        own = {key: self.sampler[key] for key in ("sampler", "steps", "step_size", "temperature")}
+        if sampler["details"]:
+            settings["sampler"] = sampler["details"]
+        own = {key: sampler[key] for key in ("sampler", "steps", "step_size", "temperature")}
         fields = {"rounding": ROUNDING, **own, **self._against(split), **more}
         return Protocol(n=n, seed=self.plan.seed, settings=settings, **self._own, **fields)
 

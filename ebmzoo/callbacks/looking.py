@@ -68,8 +68,12 @@ def batches_of_samples(
         yield model.sample(size, steps=steps, noise=GeneratorNoise(generator))
 
 
-def sampler_settings(model: Any) -> dict[str, Any]:
-    """What a protocol says of how ``model.sample`` draws: its test-time sampler with every setting of it.
+def sampler_settings(model: Any, steps: int | None = None) -> dict[str, Any]:
+    """What a protocol says of how ``model.sample`` draws: its sampler with every setting of it.
+
+    Args:
+        model: the method.
+        steps: what ``model.sample`` is told; None is the test-time sampler's own number.
 
     Returns:
         "sampler", "steps", "step_size", "temperature", and "details", the sampler's own fields as plain data;
@@ -84,8 +88,12 @@ def sampler_settings(model: Any) -> dict[str, Any]:
     """
     if not hasattr(model, "test_sampler"):
         return {"sampler": None, "steps": None, "step_size": None, "temperature": None, "details": {}}
-    sampler, steps = model.test_sampler()
-    if sampler is None:
+    sampler, own = model.test_sampler()
+    if steps is None:
+        steps = own
+    elif steps and sampler is None:
+        sampler = getattr(model, "sampler", None)  # one-step methods run their training chain where they are asked to
+    if sampler is None or not steps:
         found = {"sampler": "none (one step)", "steps": 0, "step_size": None, "temperature": None}
         return {**found, "details": {}}
     details = asdict(sampler) if is_dataclass(sampler) and not isinstance(sampler, type) else {}

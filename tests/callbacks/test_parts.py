@@ -104,9 +104,11 @@ def test_both_ends_of_the_chain_and_what_they_cost(tmp_path):
     assert found["fid_before_chain"] == pytest.approx(ends[0], rel=1e-6)
     steps = {e["name"]: e["protocol"]["steps"] for e in held["results"]}
     assert (steps["fid"], steps["fid_before_chain"]) == (3, 0)
+    before = next(e["protocol"] for e in held["results"] if e["name"] == "fid_before_chain")
+    assert before["sampler"] == "none (one step)" and "sampler" not in before["settings"]
     assert found["network_evaluations"] == 1 + 3 * 2 and found["seconds_7_samples"] > 0
     # One-step generation: the chain that training runs is the other end.
-    found, _, _ = measured(
+    found, _, held = measured(
         tmp_path / "one",
         ecvae(sampler=Langevin(steps=3, step_size=0.1, temperature=1e-4)),
         only=["generation"],
@@ -114,6 +116,11 @@ def test_both_ends_of_the_chain_and_what_they_cost(tmp_path):
     )
     assert found["fid"] == pytest.approx(ends[0], rel=1e-6)
     assert found["fid_after_chain"] == pytest.approx(ends[3], rel=1e-6)
+    protocols = {e["name"]: e["protocol"] for e in held["results"]}
+    assert (protocols["fid"]["sampler"], protocols["fid"]["steps"]) == ("none (one step)", 0)
+    after = protocols["fid_after_chain"]
+    assert (after["sampler"], after["steps"], after["step_size"]) == ("Langevin", 3, 0.1)
+    assert after["settings"]["sampler"]["steps"] == 3
 
 
 def test_the_fast_distance_is_of_the_first_thousand(tmp_path):
