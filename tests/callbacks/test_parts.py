@@ -1,6 +1,7 @@
 """The parts of an evaluation, each held against numbers found without it."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -257,3 +258,19 @@ def test_annealed_bounds_of_a_vaebm(tmp_path):
     log_z = base_log_partition(method.energy(method.base_sample(4000, noise=1)).detach())
     assert found["log_z_ais_lower"] < log_z.value < found["log_z_ais_upper_approximate"]
     assert found["log_z_ais_upper_approximate"] - found["log_z_ais_lower"] < 0.1
+
+
+def test_annealed_bounds_of_an_energy_on_x(tmp_path):
+    class Gaussian(Tiny):
+        log_likelihood_bound = None
+
+        def log_density(self, x):
+            return -4 * (x + 0.5).square().flatten(1).sum(1)
+
+    found, skipped, _ = measured(tmp_path, Gaussian(), only=["likelihood"], ais_temperatures=40)
+    exact = 32 * math.log(math.pi / 4)
+    assert found["log_z_ais_lower"] < exact < found["log_z_ais_upper_approximate"]
+    x = Images().reference("test")
+    value = Gaussian().log_density(x).mean().item() - found["log_z_ais_lower"]
+    assert found["log_likelihood_ais_upper"] == pytest.approx(value, rel=1e-5)
+    assert skipped == ["ELBO: Gaussian bounds no likelihood"]

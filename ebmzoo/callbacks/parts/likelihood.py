@@ -49,16 +49,17 @@ def annealed(e: Evaluation) -> str | None:
     model = e.model
     if not isinstance(model, HasLogDensity):
         return f"{type(model).__name__} has no log-density"
-    if isinstance(model, Tilts) and model.has_base:
-        potential: Any = model.white_energy
-        shapes, base = [tuple(shape) for shape in model.white_shapes], "the VAE's white noise"
-    else:
-        train = e.examples("train", _BASE_EXAMPLES).to(e.device)
-        mean, std = train.mean(0), train.std(0).clamp_min(_LEAST_STD)
-        potential = white_gaussian(model.log_density, mean, std)
-        shapes, base = [tuple(e.model.image_shape)], "a Gaussian of the training data's means and deviations"
     temperatures = e.plan.ais_temperatures
+    # Lightning tests in inference mode, whose tensors cannot enter the graph of a chain.
     with torch.inference_mode(False):
+        if isinstance(model, Tilts) and model.has_base:
+            potential: Any = model.white_energy
+            shapes, base = [tuple(shape) for shape in model.white_shapes], "the VAE's white noise"
+        else:
+            train = e.examples("train", _BASE_EXAMPLES).to(e.device)
+            mean, std = train.mean(0), train.std(0).clamp_min(_LEAST_STD)
+            potential = white_gaussian(model.log_density, mean, std)
+            shapes, base = [tuple(mean.shape)], "a Gaussian of the training data's means and deviations"
         found = annealed_bracket(
             potential,
             shapes,
@@ -66,7 +67,7 @@ def annealed(e: Evaluation) -> str | None:
             chains=_AIS_CHAINS,
             temperatures=temperatures,
             long_chains=temperatures,
-            networks=list(model.children()),
+            networks=list(e.model.children()),
             like=torch.empty(0, device=e.device),
         )
     how = {"unit": "nats", "base": base, "temperatures": temperatures, "long_chains": temperatures}
