@@ -28,7 +28,7 @@ class ChainTrace:
         signal_to_noise: length of the step's drift over the expected length of its noise, √(s·T·D), each ``(B,)``;
             infinite at T = 0. Far below 1 the chain is a random walk, far above a descent.
         acceptance: probability with which a Metropolis test would have let each step pass, each ``(B,)``: of
-            unadjusted Langevin steps on a fixed potential; empty for others.
+            unadjusted Langevin steps on a fixed potential without bounds; empty for others.
         accepted: share of steps that a Metropolis sampler let pass, ``(B,)`` for each call; empty for others.
         projections: the state on eight fixed random directions of unit length, each ``(B, 8)``.
     """
@@ -75,8 +75,10 @@ class _Record:
         self.networks: Sequence[nn.Module] = list(call.get("networks", ()))
         white = call.get("white", False)
         self.white = white if isinstance(white, bool) else list(white)
-        # Fresh noise in the potential leaves no fixed density to accept by, and Metropolis samplers accept themselves.
-        self.fixed = not call.get("draws") and not sampler.metropolis and sampler.temperature > 0
+        # Fresh noise in the potential leaves no fixed density to accept by, a clamped state no density of proposals,
+        # and Metropolis samplers accept themselves.
+        clamped = getattr(sampler, "bounds", None) is not None
+        self.fixed = not (call.get("draws") or clamped or sampler.metropolis) and sampler.temperature > 0
         self.draws = bool(call.get("draws"))
         self.first: list[Tensor] = []
         self.directions: list[Tensor] = []

@@ -73,6 +73,14 @@ def test_the_acceptance_is_that_of_mala():
     assert 0.7 < probability.mean() < 0.99
 
 
+def test_noise_first_is_the_same_chain_seen_half_a_step_later():
+    start = torch.zeros(500, 3)
+    trace, _ = watched(Langevin(steps=100, step_size=0.8, noise_first=True), state=start)
+    plain, _ = watched(Langevin(steps=100, step_size=0.8), state=start)
+    means = [torch.stack(found.acceptance)[20:].mean().item() for found in (trace, plain)]
+    assert means[0] == pytest.approx(means[1], abs=0.01) and means[0] < 0.99
+
+
 def test_clamped_gradients_are_those_of_the_step():
     def noiseless(**settings):
         trace, _ = watched(Langevin(steps=1, step_size=2.0, temperature=1.0, **settings), state=torch.full((1, 4), 3.0))
@@ -100,6 +108,8 @@ def test_metropolis_samplers_accept_themselves_and_descent_has_no_noise():
         trace, chain = watched(sampler)
         assert trace.acceptance == [] and len(trace.energy) == 3
         assert torch.equal(trace.accepted[0], chain.acceptance.double())
+    trace, _ = watched(Langevin(steps=3, step_size=0.1, bounds=(-1.0, 1.0)))
+    assert trace.acceptance == [] and len(trace.signal_to_noise) == 3  # no density of clamped proposals
     trace, _ = watched(Langevin(steps=2, step_size=0.1, temperature=0.0))
     assert trace.acceptance == [] and bool(trace.signal_to_noise[0].isinf().all())
 
