@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         Toy2D,
     )
     from ebmzoo.mcmc import HMC, MALA, Langevin
-    from ebmzoo.methods import ECVAE, VAE, VAEBM, BiDVL, Method
+    from ebmzoo.methods import EBM, ECVAE, GAN, VAE, VAEBM, WGAN, BiDVL, DualMCMC, Method
 
 __version__ = "0.1.0"
 
@@ -64,14 +64,16 @@ _ROOMS = {
         "Toy2D",
     ),
     "mcmc": ("HMC", "MALA", "Langevin"),
-    "methods": ("BiDVL", "ECVAE", "Method", "VAE", "VAEBM"),
+    "methods": ("BiDVL", "DualMCMC", "EBM", "ECVAE", "GAN", "Method", "VAE", "VAEBM", "WGAN"),
 }
 
 __all__ = [
     "CIFAR10",
     "CIFAR100",
+    "EBM",
     "ECVAE",
     "EMA",
+    "GAN",
     "HMC",
     "MALA",
     "MNIST",
@@ -79,11 +81,13 @@ __all__ = [
     "SVHN",
     "VAE",
     "VAEBM",
+    "WGAN",
     "BiDVL",
     "CelebA",
     "CelebAHQ",
     "DataModule",
     "Digits",
+    "DualMCMC",
     "Evaluate",
     "Gaussians25",
     "Glyphs",

@@ -199,6 +199,18 @@ def balanced_kl(kl: Tensor, sizes: Sequence[int]) -> Tensor:
     return ((share / share.mean())[:, None] * kl).sum(0)
 
 
+def lipschitz_penalty(energy: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Mean of (‖∇E(x)‖ − 1)², a scalar that keeps slopes near one (WGAN-GP, Gulrajani et al. 2017, Eq. 3).
+
+    Example:
+        >>> lipschitz_penalty(lambda x: 3 * x.sum(1), torch.zeros(4, 1)).item()
+        4.0
+    """
+    x = x.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(energy(x).sum(), x, create_graph=True)
+    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+
+
 class Penalty:
     """Base of what is added to an energy's loss; called with the energy, both batches and both energies."""
 

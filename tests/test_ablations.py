@@ -1,4 +1,4 @@
-"""The papers' ablations in docs/methods.md are overrides of shipped configs: each is understood, and trains."""
+"""The papers' ablations on the pages of docs/methods are overrides of shipped configs: each is understood, and trains."""
 
 import re
 import shlex
@@ -14,13 +14,14 @@ from ebmzoo.cli.main import main
 from ebmzoo.methods import Method
 
 ROOT = Path(__file__).parent.parent
-BASE = re.compile(r"overrides? of (?:any )?`(\w+)(?:_\*`|`)")
+PAGES = sorted((ROOT / "docs" / "methods").glob("*.md"))
+BASE = re.compile(r"[Oo]verrides? of (?:any )?`(\w+)(?:_\*`|`)")
 
 
 def ablations():
     """(config, row, words) of every table row whose cell is an override, under the config named last above it."""
     base, found = "", []
-    for line in (ROOT / "docs" / "methods.md").read_text().splitlines():
+    for line in [line for page in PAGES for line in page.read_text().splitlines()]:
         named = BASE.search(line)
         if named:
             base = named[1] if (ROOT / "configs" / f"{named[1]}.yaml").is_file() else f"{named[1]}_cifar"
@@ -42,6 +43,8 @@ SMALL = {
         "kl_warmup": 0,
         "vae.init_args": {"width": 16, "latents": 2, "cells": 1},
     },
+    "ebm": {"energy.init_args": {"width": 8, "head": 16}},
+    "wgan": {"energy.init_args": {"width": 8, "head": 16}},
     "bidvl": {"latent_dim": 8, **{f"{part}.init_args": {"width": 8} for part in ("encoder", "decoder", "energy")}},
 }
 
@@ -81,7 +84,7 @@ def built(printed, image_shape):
 
 def test_every_method_of_a_paper_has_some():
     bases = {parameters.values[0] for parameters in ablations()}
-    assert {"ecvae_cifar", "vaebm_cifar", "bidvl_cifar"} <= bases
+    assert {"ecvae_cifar", "vaebm_cifar", "bidvl_cifar", "ebm_cifar", "wgan_cifar"} <= bases
 
 
 @pytest.mark.parametrize(("base", "words"), ablations())

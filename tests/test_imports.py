@@ -27,7 +27,7 @@ OURS = {
     "report": {"images"},
 }
 # What all methods share: the base and what it is made of.
-SHELF = {"methods.base", "methods.factories", "methods.mixins", "methods.random_state"}
+SHELF = {"methods.base", "methods.factories", "methods.mixins", "methods.random_state", "methods.stage_one"}
 # What else the rooms of pure torch may import.
 OTHERS = {
     "mcmc": {"torch"},

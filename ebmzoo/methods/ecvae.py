@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ from .base import (
     spec,
 )
 from .mixins import Autoencoding, EnergyBased
+
+BoundOn = Literal["data", "revised"]
 
 
 class ECVAE(Autoencoding, EnergyBased, Method):
@@ -75,6 +77,9 @@ class ECVAE(Autoencoding, EnergyBased, Method):
         pair_memory: the VAE's updates take the newest so many revised pairs (z, x̃), of this chain and those before
             it; 0 takes this chain's alone.
         fresh_chains: the VAE gets a chain of its own under the updated energy.
+        bound_on: whether the bound of step 5 is that of data, as in the paper, or of the revised samples alone. The
+            latter, with ``calibration_weight`` and ``dual_rate`` 0, is cooperative learning of a VAE and an energy
+            (the paper's CoopVAEBM, Table 11).
         data_noise: standard deviation of the noise on the data that the energy sees.
         penalties: what is added to the energy's loss.
         vae_optimizer, energy_optimizer: make the optimisers; the released code: Adam (0, 0.9), 2e-4 and 1e-4.
@@ -111,6 +116,7 @@ class ECVAE(Autoencoding, EnergyBased, Method):
         decoder_steps: int = 1,
         pair_memory: int = 0,
         fresh_chains: bool = False,
+        bound_on: BoundOn = "data",
         data_noise: float = 0.0,
         penalties: Sequence[Penalty] = (),
         vae_optimizer: OptimizerFactory = spec(Adam, lr=2e-4, betas=[0.0, 0.9]),
@@ -120,6 +126,8 @@ class ECVAE(Autoencoding, EnergyBased, Method):
         grad_clip: float | None = None,
     ):
         super().__init__(image_shape, grad_clip)
+        if bound_on not in get_args(BoundOn):
+            raise ValueError(f"unknown bound_on {bound_on!r}: choose one of {', '.join(get_args(BoundOn))}")
         self.encoder = build(encoder, self.image_shape, latent_dim)
         self.decoder = build(decoder, self.image_shape, latent_dim)
         self.energy_network = build(energy, self.image_shape)
@@ -127,7 +135,7 @@ class ECVAE(Autoencoding, EnergyBased, Method):
         self.sampler, self.refine, self.penalties = sampler, refine, list(penalties)
         self.dual_rate, self.dual_margin, self.dual_max = dual_rate, dual_margin, dual_max
         self.vae_steps, self.decoder_steps, self.fresh_chains = vae_steps, decoder_steps, fresh_chains
-        self.data_noise = data_noise
+        self.data_noise, self.bound_on = data_noise, bound_on
         self.pairs = ReplayBuffer(pair_memory) if pair_memory else None
         self.register_buffer("log_sigma", torch.tensor(math.log(sigma)))
         self.register_buffer("calibration_weight", torch.tensor(float(calibration_weight)))
@@ -153,7 +161,7 @@ class ECVAE(Autoencoding, EnergyBased, Method):
         # 4: the energy.
         data = x + self.data_noise * self.noise.normal(x.shape, like=x) if self.data_noise else x
         self.update_energy(data, chain.state)
-        # 5: the VAE, on the pairs of this chain and, where they are kept, of the last ones.
+        # 5: the VAE, on data and on the pairs of this chain and, where they are kept, of the last ones.
         if self.fresh_chains:
             z = self.noise.normal(z.shape, like=z)
             generated = self.decoder(z).to(x.dtype)
@@ -162,18 +170,17 @@ class ECVAE(Autoencoding, EnergyBased, Method):
         distance = squared_error(generated, revised).mean()
         if self.pairs is not None:
             self.pairs.push(z, revised)
+        z_pair, revised_pair = self.pairs.leaves if self.pairs is not None else (z, revised)
+        bounded = x if self.bound_on == "data" else revised_pair
         for step in range(self.decoder_steps):
-            if self.pairs is not None:
-                z_pair, revised_pair = self.pairs.leaves
-                calibration = squared_error(self.decoder(z_pair).to(x.dtype), revised_pair).mean()
-            elif step == 0:
+            if self.pairs is None and step == 0:
                 calibration = distance
             else:
-                calibration = squared_error(self.decoder(z).to(x.dtype), revised).mean()
-            self._update_vae(x, calibration, clock=step == self.decoder_steps - 1)
+                calibration = squared_error(self.decoder(z_pair).to(x.dtype), revised_pair).mean()
+            self._update_vae(bounded, calibration, clock=step == self.decoder_steps - 1)
         # 6: the dual variable.
         self._update_dual(distance.detach(), revised[0].numel())
-        self._report_chain(generated.detach(), chain)
+        self.report_chain(generated.detach(), revised, chain.grad_norm)
 
     def _revise(self, generated: Tensor, sampler: Sampler, noise: Noise, **call: Any) -> Chain[Tensor]:
         """Chains on E(x̃) + T·w·½‖x̃ − x̂‖², from x̂ (Eq. 1)."""
@@ -206,17 +213,6 @@ class ECVAE(Autoencoding, EnergyBased, Method):
             {"train/lambda": self.calibration_weight, "train/distance_in_floors": ratio},
             show=["train/lambda"],
         )
-
-    def _report_chain(self, generated: Tensor, chain: Chain[Tensor]) -> None:
-        if self.logs_now():
-            state = chain.state
-            self.report(
-                {
-                    "mcmc/displacement": squared_error(generated, state).sqrt(),
-                    "mcmc/grad_norm": chain.grad_norm,
-                    "mcmc/saturation": (state.abs() >= 1).float(),
-                }
-            )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """ELBO, reconstruction error and energy on held-out data."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ebmzoo.mcmc import Noise, as_noise
-from ebmzoo.objectives import Elbo, Penalty, contrastive_gap, elbo, importance_weighted_bound
+from ebmzoo.objectives import Elbo, Penalty, contrastive_gap, elbo, importance_weighted_bound, squared_error
 
 __all__ = ["Autoencoding", "EnergyBased"]
 
@@ -55,13 +55,14 @@ class Autoencoding:
 class EnergyBased:
     """Mixin of methods that learn an energy, their player "energy", by holding data against negatives.
 
-    The class it is mixed into has ``energy_network`` and the `Method`'s ``update`` and ``report``.
+    The class it is mixed into has ``energy_network`` and the `Method`'s ``update``, ``report`` and ``logs_now``.
     """
 
     energy_network: Any
     penalties: Sequence[Penalty] = ()
     update: Any
     report: Any
+    logs_now: Any
 
     def energy(self, x: Tensor) -> Tensor:
         """The raw network output E(x), ``(B,)``; low means likely."""
@@ -102,3 +103,14 @@ class EnergyBased:
             },
             show=["train/energy_gap"],
         )
+
+    def report_chain(self, start: Tensor, end: Tensor, grad_norm: Tensor) -> None:
+        """Log how far a chain in the data's space went, its last gradient, and the share of pixels at the border."""
+        if self.logs_now():
+            self.report(
+                {
+                    "mcmc/displacement": squared_error(start, end).sqrt(),
+                    "mcmc/grad_norm": grad_norm,
+                    "mcmc/saturation": (end.abs() >= 1).float(),
+                }
+            )

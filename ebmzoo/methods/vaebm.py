@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Adam
 
 from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, as_noise, frozen
@@ -18,10 +17,8 @@ from ebmzoo.optim import ThreeSigmaAdam
 
 from .base import EnergyFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, gathered, spec
 from .mixins import EnergyBased
+from .stage_one import StageOne, VAEFactory
 from .vaebm_space import Kind, Name, Space, State
-from .vaebm_vae import StageOne, load_vae
-
-VAEFactory = Callable[[ImageShape], nn.Module]
 
 
 class VAEBM(StageOne, EnergyBased, Method):
@@ -154,20 +151,6 @@ class VAEBM(StageOne, EnergyBased, Method):
         pairs = zip(names, super()._schedules(), strict=True)
         # Asked after the clock's step: the iteration that has just ended decides whose it was.
         return [schedule for name, schedule in pairs if (name == "vae") == (self.global_step <= self.vae_steps)]
-
-    def setup(self, stage: str) -> None:
-        """Take the VAE of ``vae_ckpt``, before callbacks look at weights and before a resumed run restores its own."""
-        if stage == "fit" and self.vae_ckpt and Path(self.vae_ckpt).is_file():
-            load_vae(self.vae, self.vae_ckpt)
-
-    def on_fit_start(self) -> None:
-        """A resumed run has its VAE in its own checkpoint; any other needs the file."""
-        super().on_fit_start()
-        if self.vae_ckpt and self._rng_to_restore is None and not Path(self.vae_ckpt).is_file():
-            raise FileNotFoundError(
-                f"no stage-one checkpoint at {self.vae_ckpt} (vae_ckpt, looked from {Path.cwd()}): give one of VAE or "
-                f"VAEBM, or vae_steps to train the VAE here"
-            )
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One iteration of the algorithm above."""

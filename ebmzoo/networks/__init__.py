@@ -1,6 +1,7 @@
 """Injectable networks: encoders, decoders and energies, plain modules built from an image shape."""
 
 from ebmzoo.networks.dcgan import ConvDecoder, ConvEncoder, ConvEnergy
+from ebmzoo.networks.dual_mcmc import DualMCMCEncoder, DualMCMCEnergy
 from ebmzoo.networks.fastgan import FastGANDecoder
 from ebmzoo.networks.gaussian_vae import GaussianVAE
 from ebmzoo.networks.hierarchical_vae import HierarchicalVAE
@@ -16,6 +17,8 @@ __all__ = [
     "ConvEncoder",
     "ConvEnergy",
     "ConvMeanPool",
+    "DualMCMCEncoder",
+    "DualMCMCEnergy",
     "FastGANDecoder",
     "GaussianVAE",
     "HierarchicalVAE",

@@ -55,17 +55,19 @@ class DownBlock(nn.Module):
     itself and leaves out the first ReLU.
     """
 
-    def __init__(self, inputs: int, outputs: int, down: bool, first: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, down: bool, first: bool, bias: bool = True) -> None:
         super().__init__()
         self.activates = not first
-        conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        conv2 = ConvMeanPool(outputs, outputs) if down else nn.Conv2d(outputs, outputs, 3, padding=1)
+        conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+        conv2 = (
+            ConvMeanPool(outputs, outputs, bias=bias) if down else nn.Conv2d(outputs, outputs, 3, padding=1, bias=bias)
+        )
         start(conv1, 2**0.5)
         start(conv2, 2**0.5)
         self.conv1, self.conv2 = spectral_norm(conv1), spectral_norm(conv2)
         self.skip: nn.Module = nn.Identity()
         if down or inputs != outputs:
-            skip = ConvMeanPool(inputs, outputs, 1) if down else nn.Conv2d(inputs, outputs, 1)
+            skip = ConvMeanPool(inputs, outputs, 1, bias) if down else nn.Conv2d(inputs, outputs, 1, bias=bias)
             start(skip)
             self.skip = spectral_norm(skip)
 

@@ -89,7 +89,7 @@ def run(
         # What is only tested waits until all that is trained has ended.
         for group in ([e for e in everything if not e.of], [e for e in everything if e.of]):
             runs = [(e, seed, root / e.name / f"seed_{seed}") for e in group for seed in e.seeds]
-            ended = list(pool.map(lambda one: _one(*one, threads), runs))
+            ended = list(pool.map(lambda one: _one(one[0], one[1], one[2], threads), runs))
             done += [(e, seed, folder / RESULTS) for (e, seed, folder), ok in zip(runs, ended, strict=True) if ok]
     return sorted(done, key=lambda one: everything.index(one[0]))
 
@@ -98,17 +98,28 @@ def _one(experiment: Experiment, seed: int, folder: Path, threads: int) -> bool:
     if (folder / RESULTS).is_file():
         return True
     folder.parent.mkdir(parents=True, exist_ok=True)
-    log, times = folder.with_suffix(".log"), {}
-    with log.open("w") as out:
+    log, times = folder.with_suffix(".log"), _times(folder)
+    with log.open("a") as out:
         for words in experiment.commands(seed, folder):
-            code, times[words[1]] = _timed(words, threads, out)
+            if words[1] in times:
+                continue
+            code, time = _timed(words, threads, out)
             if code:
                 print(f"{experiment.name} seed {seed}: {words[1]} ended with {code}, see {log}", flush=True)
                 return False
-    (folder / TIMES).write_text(json.dumps(times, indent=2))
+            times[words[1]] = time
+            (folder / TIMES).write_text(json.dumps(times, indent=2))
     spent = ", ".join(f"{verb} {time['cpu_s']:.0f} s" for verb, time in times.items())
     print(f"{experiment.name} seed {seed}: {spent} of CPU time", flush=True)
     return True
+
+
+def _times(folder: Path) -> dict[str, dict[str, float]]:
+    """What the commands took that have ended well; a training among them is not repeated when its test is."""
+    found = folder / TIMES
+    times: dict[str, dict[str, float]] = json.loads(found.read_text()) if found.is_file() else {}
+    times.pop("test", None)
+    return times
 
 
 def _timed(words: list[str], threads: int, out: IO[str]) -> tuple[int, dict[str, float]]:

@@ -14,6 +14,8 @@ from ebmzoo.networks import (
     ConvDecoder,
     ConvEncoder,
     ConvEnergy,
+    DualMCMCEncoder,
+    DualMCMCEnergy,
     FastGANDecoder,
     MLPDecoder,
     MLPEncoder,
@@ -44,6 +46,8 @@ ENERGIES: dict[str, Build] = {
     "conv-linear": lambda: ConvEnergy((1, 8, 8), width=4, output="linear"),
     "sngan": lambda: SNGANEnergy(IMAGE, width=6),
     "sngan-64": lambda: SNGANEnergy((3, 64, 64), width=2),
+    "dual": lambda: DualMCMCEnergy(IMAGE, width=6),
+    "dual-64": lambda: DualMCMCEnergy((3, 64, 64), width=2),
 }
 ENCODERS: dict[str, Build] = {
     "mlp": lambda: MLPEncoder((2,), LATENT, width=16),
@@ -53,6 +57,8 @@ ENCODERS: dict[str, Build] = {
     "conv": lambda: ConvEncoder(IMAGE, LATENT, width=4),
     "sngan": lambda: SNGANEncoder(IMAGE, LATENT, width=6),
     "sngan-64": lambda: SNGANEncoder((3, 64, 64), LATENT, width=2),
+    "dual": lambda: DualMCMCEncoder(IMAGE, LATENT, width=4),
+    "dual-64": lambda: DualMCMCEncoder((3, 64, 64), LATENT, width=2),
 }
 DECODERS: dict[str, Build] = {
     "mlp": lambda: MLPDecoder((2,), LATENT, width=16),
@@ -216,6 +222,8 @@ def test_another_input_shape_is_one_clear_line(network_and_input):
         (lambda: SNGANEncoder((2,), 4), r"SNGANEncoder is for images .*got \(2,\)"),
         (lambda: SNGANDecoder((3, 48, 48), 4), r"S one of 8, 16, 32, 64, 128, 256, got \(3, 48, 48\)"),
         (lambda: SNGANEnergy((3, 4, 4)), r"S one of 8, .*got \(3, 4, 4\)"),
+        (lambda: DualMCMCEncoder((3, 28, 28), 4), r"DualMCMCEncoder is for images .*got \(3, 28, 28\)"),
+        (lambda: DualMCMCEnergy((2,)), r"S one of 8, 16, 32, 64, 128, 256, got \(2,\)"),
     ],
 )
 def test_a_size_it_cannot_take_is_one_clear_line(build, message):

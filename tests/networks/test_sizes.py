@@ -10,6 +10,8 @@ from ebmzoo.networks import (
     ConvDecoder,
     ConvEncoder,
     ConvEnergy,
+    DualMCMCEncoder,
+    DualMCMCEnergy,
     FastGANDecoder,
     MultiScaleResNetEnergy,
     ResNetEncoder,
@@ -60,6 +62,30 @@ def test_residual_networks_of_bidvl():
     with torch.device("meta"):
         networks = SNGANEncoder(shape, 128), SNGANDecoder(shape, 128), SNGANEnergy(shape)
     assert tuple(map(millions, networks)) == (1.1, 4.3, 1.1)
+
+
+def test_simple_networks_of_dual_mcmc():
+    """Table 9: generator 8M, inference 5M, energy 2M."""
+    shape = (3, 32, 32)
+    with torch.device("meta"):
+        networks = ConvDecoder(shape, 128, width=64), ConvEncoder(shape, 128, width=64), ConvEnergy(shape, width=32)
+    assert [round(millions(network)) for network in networks] == [8, 5, 2]
+
+
+@pytest.mark.parametrize(("size", "counts"), [(32, (16.0, 15.2, 16.8)), (64, (12.2, 15.2, 19.5))])
+def test_residual_networks_of_dual_mcmc(size, counts):
+    """Table 9 at 32 px: generator 16M, inference 15M, energy 16M; the released code's at 64 px."""
+    shape = (3, size, size)
+    with torch.device("meta"):
+        generator = SNGANDecoder(shape, 128, width=512 if size == 32 else None)
+        networks = generator, DualMCMCEncoder(shape, 128), DualMCMCEnergy(shape)
+    assert tuple(map(millions, networks)) == counts
+
+
+@pytest.mark.parametrize(("nef", "count"), [(256, 4.2), (512, 16.8), (1024, 67.1)])
+def test_energies_of_table_7(nef, count):
+    with torch.device("meta"):
+        assert millions(DualMCMCEnergy((3, 32, 32), width=nef)) == count
 
 
 TABLE = {

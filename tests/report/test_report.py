@@ -53,7 +53,10 @@ def test_what_is_only_tested_follows_the_training_that_it_belongs_to(tmp_path, m
         began.append(words)
         folder = words[words.index("--run_dir") + 1]
         if words[1] == "test":
-            results(tmp_path / folder, fid=3.0) if not (tmp_path / folder).exists() else None
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / "results.json").write_text('{"results": [{"name": "fid", "value": 3.0}]}')
+        else:
+            (tmp_path / folder).mkdir(parents=True)
         return 0, {"wall_s": 2.0, "cpu_s": 1.5, "threads": threads}
 
     monkeypatch.setattr(runs, "_timed", instead)
@@ -66,6 +69,10 @@ def test_what_is_only_tested_follows_the_training_that_it_belongs_to(tmp_path, m
         ("mean", None),
         ("trained", 1.5),
     ]
+    (tmp_path / "trained/seed_4/results.json").unlink()  # measured anew, but not trained anew
+    began.clear()
+    run([Experiment("trained", "c.yaml", seeds=[4])], tmp_path)
+    assert [words[1] for words in began] == ["test"]
 
 
 def test_a_command_is_timed_in_cpu_seconds_of_its_own(tmp_path):

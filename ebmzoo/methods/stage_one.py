@@ -1,8 +1,9 @@
-"""VAEBM's first stage: the VAE, its loss, what it alone answers, and where it comes from."""
+"""A VAE trained before or beside an energy: its loss, what it alone answers, and the file it may come from."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,36 @@ from torch import Tensor, nn
 from ebmzoo.mcmc import Noise, as_noise
 from ebmzoo.objectives import balanced_kl, latent_bound, latent_log_weight
 
-__all__ = ["StageOne", "load_vae"]
+__all__ = ["StageOne", "TakesVAE", "VAEFactory", "load_vae"]
+
+VAEFactory = Callable[[tuple[int, ...]], nn.Module]
 
 
-class StageOne:
-    """Mixin of methods with a VAE of Gaussian groups of latents (`ebmzoo.networks.LatentVAE`) called ``vae``."""
+class TakesVAE:
+    """Mixin of methods whose VAE, called ``vae``, can come from a checkpoint, ``vae_ckpt``."""
 
     vae: Any
+    vae_ckpt: str | None = None
+    _rng_to_restore: Any
+
+    def setup(self, stage: str) -> None:
+        """Take the VAE of ``vae_ckpt``, before callbacks look at weights and before a resumed run restores its own."""
+        if stage == "fit" and self.vae_ckpt and Path(self.vae_ckpt).is_file():
+            load_vae(self.vae, self.vae_ckpt)
+
+    def on_fit_start(self) -> None:
+        """A resumed run has its VAE in its own checkpoint; any other needs the file."""
+        super().on_fit_start()  # type: ignore[misc]
+        if self.vae_ckpt and self._rng_to_restore is None and not Path(self.vae_ckpt).is_file():
+            here = ", or vae_steps to train the VAE here" if hasattr(self, "vae_steps") else ""
+            raise FileNotFoundError(
+                f"no stage-one checkpoint at {self.vae_ckpt} (vae_ckpt, looked from {Path.cwd()}): give one of VAE or "
+                f"VAEBM{here}"
+            )
+
+
+class StageOne(TakesVAE):
+    """Mixin of methods with a VAE of Gaussian groups of latents (`ebmzoo.networks.LatentVAE`) called ``vae``."""
 
     @property
     def latent_dim(self) -> int:
@@ -62,7 +86,7 @@ class StageOne:
     def log_likelihood_bound(self, x: Tensor, samples: int = 1, noise: None | int | Noise = None) -> Tensor:
         """Importance-weighted lower bound of the VAE's log p(x) with ``samples`` draws, ``(B,)`` nats.
 
-        The bound of the whole model is this − E(x) − log Z, and log Z is not known.
+        That of VAEBM's whole model is this − E(x) − log Z, and log Z is not known.
         """
         draw = partial(as_noise(noise, x.device).normal, like=x)
         weights = [latent_log_weight(x, self.vae.infer(x, draw)) for _ in range(samples)]
