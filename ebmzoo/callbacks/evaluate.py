@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
-from rich.table import Table
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
-from ebmzoo.callbacks.evaluation import Evaluation, Plan
-from ebmzoo.callbacks.looking import batches_of_samples, looking_at, run_folder
-from ebmzoo.images import to_uint8
+from ebmzoo.callbacks.evaluation import PARTS, Evaluation, Plan
+from ebmzoo.callbacks.looking import batches_of_samples, looking_at, run_folder, spooled
+from ebmzoo.callbacks.pictures import log_picture
+from ebmzoo.callbacks.terminal import show
+from ebmzoo.images import save_png, to_uint8
 from ebmzoo.methods.base import Samples
 from ebmzoo.metrics import METRICS, Results, StreamingFID, config_hash, find_extractor
+from ebmzoo.metrics.ood import check_made
 
 __all__ = ["Evaluate", "fid_name"]
+
+PartName = Literal["generation", "memorisation", "likelihood", "reconstruction", "ood", "chains"]
+Made = Literal["interpolations", "uniform noise", "constants"]
+_FOUND_OUT = ("ema", "config_hash", "folder")
+_PLANNED = [field.name for field in fields(Plan) if field.name not in _FOUND_OUT]
 
 
 class Evaluate(Callback):
@@ -28,17 +35,23 @@ class Evaluate(Callback):
     In validation of images: a streaming FID of ``n_val`` samples against the training split, logged under a
     name that carries the number, ``val/fid_2k`` or ``val/fid_500``, for ModelCheckpoint to monitor.
 
-    At test, into ``results.json``, each number with its protocol, and as a table on the terminal:
+    At test, into ``results.json``, each number with its protocol, as a table on the terminal, and with pictures beside
+    it (`docs/metrics.md` says what each number means), by parts that ``only`` chooses from:
 
-    * images: FID, KID, IS, precision and recall against the training split; with the digit extractor what the
-      classifier says of the samples; distances to the nearest training images, beside those of the test
-      split;
-    * points with a known density: log-density of the samples, covered modes and their shares;
-    * on the test split: the ELBO and the reconstruction error of methods that have them.
+    * generation: FID, KID, IS, precision and recall against the training split, and the same FID of 1,000 samples; at
+      the chain's other end too; with the digit extractor what the classifier says of the samples; the modes of stacked
+      digits; of points with a known density their log-density and covered modes; network evaluations and seconds;
+    * memorisation: distances to the nearest training images, in pixels and in features, beside those of test images;
+    * likelihood: ELBO and importance-weighted bounds; in the plane the exact one, log Z by a lattice; log Z by annealed
+      importance sampling, where ``ais_temperatures`` asks for it;
+    * reconstruction: squared error, PSNR and SSIM of the test split, along the z chain where there is one;
+    * ood: the score of the test split against that of other sets, and against that of the training split;
+    * chains: their energy, displacement, drift against noise, acceptance, R-hat and effective sample size; with
+      ``long_run`` what becomes of them at 10 and 100 times their training length.
 
-    What a method cannot do, or a user's mistake (missing Inception weights) prevents, gives one line; the
-    rest still runs. Samples are seeded, and the same under any number of processes. Averaged weights are
-    used if there are any, training is not disturbed by validation, and only the first process writes.
+    What a method cannot do, or a user's mistake (missing Inception weights, a missing set) prevents, gives one line;
+    the rest still runs. Samples are seeded, and the same under any number of processes. Averaged weights are used if
+    there are any, training is not disturbed by validation, and only the first process writes.
 
     Args:
         extractor: the feature network, "digits" or "inception"; None leaves out what needs one.
@@ -50,6 +63,15 @@ class Evaluate(Callback):
         metrics: some of "fid", "kid", "isc", "prc".
         inception_path: torch-fidelity's Inception weights, where they are not in torch's hub folder.
         seed: of the samples' noise.
+        only: the parts that are done, of those above; None does all.
+        ood: sets that the score is held against: data modules, or "interpolations" (midpoints of pairs), "uniform
+            noise" and "constants"; None takes what the data module names, and these three.
+        n_scored: at most so many examples of each set are scored, and bounded with more than one draw.
+        crop: px of the centre of images that neighbours are compared by; None compares whole images.
+        n_timed: samples that the sampling time is for; the papers: 50 (VAEBM), 64 (Denoising-EBM).
+        iw_draws: draws of the importance-weighted bounds.
+        ais_temperatures: of annealed importance sampling; 0 leaves it out.
+        long_run: run chains of 1, 10 and 100 times the training length.
         out: folder of ``results.json``; by default the run's.
         cache: folder for the reference's features; see `ebmzoo.metrics.fidelity.fidelity`.
 
@@ -74,6 +96,14 @@ class Evaluate(Callback):
         seed: int = 0,
         out: str | Path | None = None,
         cache: str | Path | None = None,
+        only: Sequence[PartName] | None = None,
+        ood: Sequence[Made | LightningDataModule] | None = None,
+        n_scored: int = 1000,
+        crop: int | None = None,
+        n_timed: int = 50,
+        iw_draws: Sequence[int] = (100,),
+        ais_temperatures: int = 0,
+        long_run: bool = False,
     ) -> None:
         super().__init__()
         if n_test < 1 or n_val < 0 or n_val == 1 or batch_size < 1:
@@ -90,10 +120,23 @@ class Evaluate(Callback):
             raise ValueError(f"there is no feature extractor {extractor!r}: digits, inception")
         if unknown := sorted(set(metrics) - set(METRICS)):
             raise ValueError(f"no metrics {unknown}: choose from {', '.join(METRICS)}")
+        if min(n_scored, n_timed) < 2 or min([1, *iw_draws]) < 1 or ais_temperatures < 0 or ais_temperatures == 1:
+            raise ValueError(
+                "Evaluate needs n_scored and n_timed of at least 2, iw_draws of at least 1, and ais_temperatures of 0 "
+                f"or at least 2, not {n_scored}, {n_timed}, {list(iw_draws)} and {ais_temperatures}"
+            )
+        if unknown := sorted(set(only or ()) - set(PARTS)):
+            raise ValueError(f"no parts {unknown} of an evaluation: choose from {', '.join(PARTS)}")
+        check_made([one for one in ood or () if isinstance(one, str)])
         self.extractor, self.inception_path = extractor, inception_path
         self.n_val, self.every_n_epochs, self.every_n_steps = n_val, every_n_epochs, every_n_steps
         self.n_test, self.batch_size, self.metrics = n_test, batch_size, tuple(metrics)
         self.seed, self.out, self.cache = seed, out, cache
+        self.only: Sequence[str] | None = only
+        self.ood, self.n_scored, self.crop = ood, n_scored, crop
+        self.n_timed, self.iw_draws, self.ais_temperatures = n_timed, tuple(iw_draws), ais_temperatures
+        self.long_run = long_run
+        self.trained_steps: int | None = None  # of the weights, where they came from a checkpoint
         self.results: Results | None = None
         self._streaming: StreamingFID | None = None
         self._last: tuple[int, int] | None = None  # epoch and step of the last streaming FID
@@ -178,21 +221,19 @@ class Evaluate(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The whole evaluation."""
         began = time.monotonic()
+        folder = run_folder(trainer) if self.out is None else Path(self.out)
         with looking_at(trainer, pl_module) as ema:
-            samples, problem = self._samples(trainer, pl_module)
+            samples, problem = self._samples(trainer, pl_module, folder)
             drawn = time.monotonic() - began
             if self.results is None:
                 return  # not the first process
             plan = Plan(
-                extractor=self.extractor,
-                metrics=self.metrics,
-                inception_path=self.inception_path,
-                batch_size=self.batch_size,
-                cache=self.cache,
-                seed=self.seed,
                 ema=ema,
                 config_hash=_config_hash(trainer, pl_module),
+                folder=folder,
+                **{field: getattr(self, field) for field in _PLANNED},
             )
+            plan = replace(plan, trained_steps=plan.trained_steps or trainer.global_step or None)
             evaluation = Evaluation(pl_module, _data_of(trainer), plan, self.results)
             evaluation.run(samples, problem)
         about = {
@@ -204,37 +245,51 @@ class Evaluate(Callback):
         }
         self.results.note(**about)
         path = self.results.write()
-        _show(self.results, evaluation, about, path)
+        for name, picture in evaluation.pictures.items():
+            save_png(picture, folder / f"{name}.png")
+            log_picture(trainer, name, picture, trainer.global_step)
+        show(self.results, evaluation, about, path)
         for logger in trainer.loggers:
             values = {f"test/{entry.name}": entry.value for entry in self.results.added}
             logger.log_metrics({name: value for name, value in values.items() if value is not None})
 
-    def _samples(self, trainer: Trainer, pl_module: Any) -> tuple[Tensor | None, str]:
-        """This run's samples, of all processes, on the first one: uint8 for images, floats for points."""
+    def _samples(self, trainer: Trainer, pl_module: Any, folder: Path) -> tuple[Tensor | None, str]:
+        """This run's samples, of all processes, on the first one: uint8 images in a file, or points."""
+        if self.only is not None and not any(
+            needs.startswith("samples") for p in self.only for needs, _, _ in PARTS[p]
+        ):
+            return None, "none were asked for"
         if not hasattr(pl_module, "sample"):
             return None, f"{type(pl_module).__name__} does not sample"
         model, data = pl_module, _data_of(trainer)
         images = data.kind == "images" if data is not None else len(model.image_shape) == 3
         rank, world = trainer.global_rank, trainer.world_size
         options = self.n_test, self.batch_size, self.seed, model.device, rank, world
-        own: list[Tensor] = []
-        problem = ""
-        try:
-            for batch in batches_of_samples(model, *options):
-                own.append((to_uint8(batch) if images else batch).cpu())
-        except ValueError as error:
-            problem = str(error)
-        everybody: list[Any] = [(own, problem)]
-        if world > 1:
-            everybody = [None] * world
-            torch.distributed.all_gather_object(everybody, (own, problem))
-        problem = next((words for _, words in everybody if words), "")
-        if problem:
-            return None, problem
-        # Batch b was drawn by process b mod w.
-        most = max(len(batches) for batches, _ in everybody)
-        ordered = [batches[k] for k in range(most) for batches, _ in everybody if k < len(batches)]
-        return torch.cat(ordered), ""
+        batches = batches_of_samples(model, *options)
+        room: Tensor | None = None
+        done = 0
+        # Batch b is drawn by process b mod w: every round each process has one, but perhaps in the last.
+        for _ in range(-(-self.n_test // (self.batch_size * world))):
+            mine: Tensor | None = None
+            problem = ""
+            try:
+                batch = next(batches, None)
+                mine = None if batch is None else (to_uint8(batch) if images else batch).cpu()
+            except ValueError as error:
+                problem = str(error)
+            everybody: list[Any] = [(mine, problem)]
+            if world > 1:
+                everybody = [None] * world
+                torch.distributed.all_gather_object(everybody, (mine, problem))
+            if problem := next((words for _, words in everybody if words), ""):
+                return None, problem
+            if rank != 0:
+                continue
+            for batch in (batch for batch, _ in everybody if batch is not None):
+                room = spooled(self.n_test, batch[0], folder) if room is None else room
+                room[done : done + len(batch)] = batch
+                done += len(batch)
+        return room, ""
 
 
 def fid_name(n: int) -> str:
@@ -260,25 +315,3 @@ def _config_hash(trainer: Trainer, pl_module: LightningModule) -> str:
     if configs:
         return config_hash(configs[0])
     return config_hash({"class": type(pl_module).__qualname__, **dict(pl_module.hparams)})
-
-
-def _show(results: Results, evaluation: Evaluation, about: Mapping[str, Any], path: Path) -> None:
-    table = Table(title=f"{about['method']}, {about['weights']} weights, {evaluation.how_sampled}")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column("n", justify="right")
-    table.add_column("against")
-    for entry in results.added:
-        if entry.name.startswith("class_share_") and entry.name != "class_share_min":
-            continue  # ten rows for the file; the least says whether to look there
-        protocol = entry.protocol
-        reference, extractor = protocol["reference"], protocol["extractor"]
-        parts = [f"{reference} ({protocol['n_reference']:,})" if reference else "", extractor or ""]
-        against = ", ".join(filter(None, parts))
-        value = "not finite" if entry.value is None else f"{entry.value:.4g}"
-        table.add_row(entry.name, value, f"{protocol['n']:,}", against)
-    console = Console()
-    console.print(table)
-    for words in evaluation.skipped:
-        console.print(f"skipped {words}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"each number with its protocol: {path}", markup=False, highlight=False, soft_wrap=True)

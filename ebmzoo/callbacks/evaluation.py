@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,28 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ebmzoo.callbacks.looking import sampler_settings
+from ebmzoo.callbacks.looking import batches_of_samples, sampler_settings, spooled
+from ebmzoo.callbacks.parts import chains, generation, likelihood, memorisation, ood, points, reconstruction
 from ebmzoo.images import to_uint8
 from ebmzoo.mcmc import GeneratorNoise
-from ebmzoo.methods.base import BoundsLikelihood, Reconstructs
-from ebmzoo.metrics import (
-    Protocol,
-    Results,
-    classifier_report,
-    fidelity,
-    find_extractor,
-    metric_settings,
-    mode_coverage,
-    nearest_neighbours,
-    stacked_report,
-)
+from ebmzoo.metrics import Protocol, Results
 from ebmzoo.metrics.protocol import ROUNDING
 
-__all__ = ["Evaluation", "Plan"]
-
-_MOST_COMPARISONS = 5e11  # pixels compared in the search for neighbours: a minute or two on a CPU
-_MOST_PIXELS = 2e9  # of the training images held for it, a byte each
-_PRC_N = 10_000
+__all__ = ["PARTS", "Evaluation", "Plan"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +32,42 @@ class Plan:
     seed: int
     ema: bool
     config_hash: str
+    trained_steps: int | None
+    only: Sequence[str] | None
+    ood: Sequence[Any] | None
+    n_test: int
+    n_scored: int
+    crop: int | None
+    n_timed: int
+    iw_draws: Sequence[int]
+    ais_temperatures: int
+    long_run: bool
+    folder: Path
+
+
+Part = Callable[..., str | None]
+
+#: by name, as ``only`` of `Evaluate` takes them: what each part needs, and what it does
+PARTS: dict[str, list[tuple[str, str, Part]]] = {
+    "generation": [
+        ("samples of images", "fidelity", generation.fidelity_of_samples),
+        ("samples of images", "classifier report", generation.classified),
+        ("samples of points", "density and modes", points.density_and_modes),
+        ("data", "other end of the chain", generation.other_end),
+        ("model", "cost of sampling", generation.cost),
+    ],
+    "memorisation": [("samples of images", "nearest neighbours", memorisation.neighbours)],
+    "likelihood": [
+        ("data", "ELBO", likelihood.bounds),
+        ("points", "likelihood", likelihood.in_the_plane),
+        ("data", "AIS", likelihood.annealed),
+    ],
+    "reconstruction": [("data", "reconstruction", reconstruction.reconstructed)],
+    "ood": [
+        ("images", "out-of-distribution", ood.out_of_distribution),
+    ],
+    "chains": [("model", "chain health", chains.health), ("data", "long run", chains.long_run)],
+}
 
 
 class Evaluation:
@@ -59,11 +81,15 @@ class Evaluation:
 
     Attributes:
         skipped: a line for each part that was left out, and why.
+        pictures: what was drawn, uint8 ``(3, H, W)``, by name.
+        ends: how many numbers there were after each part.
     """
 
     def __init__(self, model: Any, data: Any, plan: Plan, results: Results) -> None:
         self.model, self.data, self.plan, self.results = model, data, plan, results
         self.skipped: list[str] = []
+        self.pictures: dict[str, Tensor] = {}
+        self.ends: list[int] = []
         self.device = model.device
         self.sampler = sampler_settings(model)
 
@@ -74,217 +100,115 @@ class Evaluation:
             return "one-step samples" if self.sampler["sampler"] else "samples"
         return f"{self.sampler['steps']} steps of {self.sampler['sampler']}"
 
+    @property
+    def kind(self) -> str:
+        """What the examples are: "images" or "points"."""
+        return self.data.kind if self.data is not None else "images" if len(self.model.image_shape) == 3 else "points"
+
     def run(self, samples: Tensor | None, problem: str = "") -> None:
-        """Do all parts.
+        """Do all parts, or those of ``only``.
 
         Args:
             samples: uint8 images ``(n, C, H, W)`` or points ``(n, 2)``; None if there are none.
             problem: why there are none.
         """
-        if samples is None:
+        wanted = list(PARTS) if self.plan.only is None else self.plan.only
+        chosen = [part for name in wanted for part in PARTS[name]]
+        if samples is None and any(needs.startswith("samples") for needs, _, _ in chosen):
             self.skipped.append(f"all that needs samples: {problem}")
-        elif self.data is None:
-            self.skipped.append("all that compares samples with data: the trainer has no data module")
-        elif self.data.kind == "images":
-            self._part("fidelity", self._fidelity, samples)
-            self._part("classifier report", self._classifier, samples)
-            self._part("nearest neighbours", self._neighbours, samples)
-        else:
-            self._part("density and modes", self._density, samples)
-        self._part("ELBO", self._elbo)
-        self._part("reconstruction", self._reconstruction)
+        elif self.data is None and any(needs != "model" for needs, _, _ in chosen):
+            self.skipped.append("all that compares the model with data: the trainer has no data module")
+        for needs, name, part in chosen:
+            of_samples, of_kind = needs.startswith("samples"), needs.removeprefix("samples of ")
+            if (of_samples and samples is None) or (needs != "model" and self.data is None):
+                continue
+            if of_kind in ("images", "points") and of_kind != self.kind:
+                continue
+            self._do(name, part, *([samples] if of_samples else []))
 
-    def _part(self, name: str, part: Callable[..., str | None], *arguments: Any) -> None:
+    def _do(self, name: str, part: Part, *arguments: Any) -> None:
         """Do one part; its reason to do nothing, or a user's mistake, becomes a line."""
         try:
-            reason = part(*arguments)
+            reason = part(self, *arguments)
         except (ValueError, FileNotFoundError) as error:
             reason = str(error)
         if reason:
-            self.skipped.append(f"{name}: {reason}")
+            self.skip(name, reason)
+        self.ends.append(len(self.results.added))
 
-    # -- samples ----------------------------------------------------------------------------------------
+    def skip(self, name: str, reason: str) -> None:
+        """Leave something out, with a line that says so."""
+        self.skipped.append(f"{name}: {reason}")
 
-    def _fidelity(self, samples: Tensor) -> str | None:
-        plan = self.plan
-        if plan.extractor is None or not plan.metrics:
-            return "no extractor or no metrics asked for"
-        network = find_extractor(plan.extractor, plan.inception_path)
-        reference = self.data.reference("train")
-        values = fidelity(
-            samples,
-            reference,
-            plan.extractor,
-            plan.metrics,
-            plan.inception_path,
-            batch_size=min(plan.batch_size, 100),
-            device=self.device,
-            prc_n=_PRC_N,
-            cache=plan.cache,
-        )
-        family = {"precision": "prc", "recall": "prc"}
-        for name, value in values.items():
-            metric = family.get(name, name.removesuffix("_std"))
-            settings = metric_settings(metric, len(samples), len(reference), _PRC_N)
-            protocol = self._of_samples(
-                settings.pop("n_used", len(samples)),
-                reference=self._name("train"),
-                n_reference=settings.pop("n_reference_used", len(reference)),
-                extractor=network.name,
-                extractor_sha256=network.sha256,
-                resize=network.resize,
-                settings=settings,
-            )
-            self.results.add(name, value, protocol)
-        return None
+    # -- what parts work with ---------------------------------------------------------------------------
 
-    def _classifier(self, samples: Tensor) -> str | None:
-        if self.plan.extractor != "digits":
-            return "it needs the digit extractor"
-        network = find_extractor("digits")
-        protocol = self._of_samples(
-            len(samples),
-            extractor=network.name,
-            extractor_sha256=network.sha256,
-            resize=network.resize,
-            settings={"sure": 0.9},
-        )
-        # Stacked digits have one in each channel, three to an image.
-        report = stacked_report if hasattr(self.data.reference("train"), "modes") else classifier_report
-        for name, value in report(samples).items():
-            self.results.add(name, value, protocol)
-        return None
+    def noise(self) -> GeneratorNoise:
+        """Random numbers of this evaluation's seed, from their start."""
+        return GeneratorNoise(torch.Generator(self.device).manual_seed(self.plan.seed))
 
-    def _neighbours(self, samples: Tensor) -> str | None:
-        reference, held_out = self.data.reference("train"), self.data.reference("test")
-        pixels = samples[0].numel()
-        if len(reference) * pixels > _MOST_PIXELS:
-            return f"{len(reference):,} training images of {pixels:,} values are more than fit in memory"
-        most = max(1, int(_MOST_COMPARISONS / (len(reference) * pixels)))
-        device = self.device
-        train = self._bytes_of(reference, len(reference)).to(device)
-        ours, theirs = samples[:most], self._bytes_of(held_out, most)
-        found = {
-            "nn_rmse": nearest_neighbours(ours.to(device), train).distance,
-            "nn_rmse_test": nearest_neighbours(theirs.to(device), train).distance,
-        }
-        definition = {"distance": "root mean square over pixels, in [-1, 1]"}
-        protocols = {
-            "nn_rmse": self._of_samples(len(ours), split="train", settings=definition),
-            "nn_rmse_test": self._of_data(
-                len(theirs),
-                split="train",
-                rounding=ROUNDING,
-                settings={**definition, "of": self._name("test")},
-            ),
-        }
-        for name, distance in found.items():
-            self.results.add(f"{name}_mean", distance.mean().item(), protocols[name])
-            self.results.add(f"{name}_median", distance.median().item(), protocols[name])
-        return None
+    def cpu_noise(self) -> GeneratorNoise:
+        """The same on the CPU, for what is made of data before it goes to the device."""
+        return GeneratorNoise(torch.Generator().manual_seed(self.plan.seed))
 
-    def _density(self, samples: Tensor) -> str | None:
-        density = getattr(self.data, "density", None)
-        if density is None:
-            return f"the density of {self.data.name} is not known"
-        protocol = self._of_samples(len(samples), rounding=None, settings={"unit": "nats", "density": "exact"})
-        log_density = density.log_prob(samples.double())
-        self.results.add("log_density_mean", log_density.mean().item(), protocol)
-        self.results.add("log_density_median", log_density.median().item(), protocol)
-        test = self._examples("test").double()
-        truth = self._of_data(len(test), split="test", settings=protocol.settings)
-        self.results.add("log_density_mean_test", density.log_prob(test).mean().item(), truth)
-        if not hasattr(density, "means"):
-            return None
-        found = mode_coverage(samples, density.means, density.std)
-        protocol = self._of_samples(
-            len(samples), rounding=None, settings={"modes": found.total, "within": "4 s", "std": density.std}
-        )
-        values = {
-            "modes_covered": found.covered,
-            "mode_high_quality_share": found.high_quality_share,
-            "mode_least_share": found.least_share,
-            "mode_kl": found.kl,
-            "mode_within_std": found.within_std,
-        }
-        for name, value in values.items():
-            self.results.add(name, value, protocol)
-        return None
+    def draw(self, n: int, steps: int | None = None) -> Tensor:
+        """Samples of chains of so many steps: uint8 images in a file, or points.
 
-    # -- the test split ---------------------------------------------------------------------------------
+        Raises:
+            ValueError: they cannot become images.
+        """
+        room: Tensor | None = None
+        done = 0
+        for batch in batches_of_samples(self.model, n, self.plan.batch_size, self.plan.seed, self.device, steps=steps):
+            batch = (to_uint8(batch) if self.kind == "images" else batch).cpu()
+            room = spooled(n, batch[0], self.plan.folder) if room is None else room
+            room[done : done + len(batch)] = batch
+            done += len(batch)
+        assert room is not None
+        return room
 
-    def _elbo(self) -> str | None:
-        model = self.model
-        if not isinstance(model, BoundsLikelihood):
-            return f"{type(self.model).__name__} bounds no likelihood"
-        if self.data is None:
-            return "the trainer has no data module"
-        noise = GeneratorNoise(torch.Generator(self.device).manual_seed(self.plan.seed))
-        bounds = [model.log_likelihood_bound(x, samples=1, noise=noise) for x in self._batches("test")]
-        protocol = self._of_data(
-            sum(map(len, bounds)), split="test", seed=self.plan.seed, settings={"unit": "nats", "draws": 1}
-        )
-        self.results.add("elbo_nats", torch.cat(bounds).double().mean().item(), protocol)
-        return None
-
-    def _reconstruction(self) -> str | None:
-        if not isinstance(self.model, Reconstructs):
-            return f"{type(self.model).__name__} reconstructs nothing"
-        if self.data is None:
-            return "the trainer has no data module"
-        errors = [(self.model.reconstruct(x) - x).double().square().flatten(1).mean(1) for x in self._batches("test")]
-        protocol = self._of_data(sum(map(len, errors)), split="test", settings={"unit": "data's, squared"})
-        name = "mse_per_pixel" if self.data.kind == "images" else "mse_per_coordinate"
-        self.results.add(name, torch.cat(errors).mean().item(), protocol)
-        return None
-
-    # -- data and protocols -----------------------------------------------------------------------------
-
-    def _batches(self, split: str) -> list[Tensor] | Any:
+    def batches(self, split: str, most: int | None = None) -> Iterator[Tensor]:
+        """The first ``most`` examples of a split, or all, batch by batch, on the device."""
         examples = self.data.reference(split)
-        for rows in torch.arange(len(examples)).split(self.plan.batch_size):
+        count = len(examples) if most is None else min(most, len(examples))
+        for rows in torch.arange(count).split(self.plan.batch_size):
             yield torch.stack([examples[i] for i in rows.tolist()]).to(self.device)
 
-    def _examples(self, split: str) -> Tensor:
-        return torch.cat([x.cpu() for x in self._batches(split)])
+    def examples(self, split: str, most: int | None = None) -> Tensor:
+        """The same in one tensor, on the CPU."""
+        return torch.cat([x.cpu() for x in self.batches(split, most)])
 
-    def _bytes_of(self, examples: Any, most: int) -> Tensor:
+    def bytes_of(self, examples: Any, most: int) -> Tensor:
+        """The first ``most`` images of a dataset as uint8."""
         # One at a time: as floats a large set would take four times the memory.
         return torch.stack([to_uint8(examples[i]) for i in range(min(most, len(examples)))])
 
-    def _name(self, split: str) -> str:
+    # -- protocols --------------------------------------------------------------------------------------
+
+    def name(self, split: str) -> str:
+        """A split's name in a protocol."""
         return self.data.reference_name(split) if hasattr(self.data, "reference_name") else split
 
     def _against(self, split: str | None) -> dict[str, Any]:
         if split is None:
             return {}
-        return {"reference": self._name(split), "n_reference": len(self.data.reference(split))}
+        return {"reference": self.name(split), "n_reference": len(self.data.reference(split))}
 
-    def _of_samples(self, n: int, split: str | None = None, **more: Any) -> Protocol:
-        """Protocol of a number that samples gave."""
+    @property
+    def _own(self) -> dict[str, Any]:
+        plan = self.plan
+        return {"ema": plan.ema, "config_hash": plan.config_hash, "trained_steps": plan.trained_steps}
+
+    def of_samples(self, n: int, split: str | None = None, steps: int | None = None, **more: Any) -> Protocol:
+        """Protocol of a number that samples gave, of chains of so many steps if not of the test-time sampler's."""
+        sampler = self.sampler if steps is None else sampler_settings(self.model, steps)
         settings = {**more.pop("settings", {}), "batch_size": self.plan.batch_size}
-        if self.sampler["details"]:
-            settings["sampler"] = self.sampler["details"]
-        own = {key: self.sampler[key] for key in ("sampler", "steps", "step_size", "temperature")}
+        if sampler["details"]:
+            settings["sampler"] = sampler["details"]
+        own = {key: sampler[key] for key in ("sampler", "steps", "step_size", "temperature")}
         fields = {"rounding": ROUNDING, **own, **self._against(split), **more}
-        return Protocol(
-            n=n,
-            ema=self.plan.ema,
-            seed=self.plan.seed,
-            config_hash=self.plan.config_hash,
-            settings=settings,
-            **fields,
-        )
+        return Protocol(n=n, seed=self.plan.seed, settings=settings, **self._own, **fields)
 
-    def _of_data(self, n: int, split: str | None, seed: int | None = None, **more: Any) -> Protocol:
+    def of_data(self, n: int, split: str | None, seed: int | None = None, **more: Any) -> Protocol:
         """Protocol of a number that examples gave, without any sampler."""
         none: dict[str, Any] = dict.fromkeys(("sampler", "steps", "step_size", "temperature"))
-        return Protocol(
-            n=n,
-            ema=self.plan.ema,
-            seed=seed,
-            config_hash=self.plan.config_hash,
-            **none,
-            **self._against(split),
-            **more,
-        )
+        return Protocol(n=n, seed=seed, **self._own, **none, **self._against(split), **more)

@@ -11,12 +11,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
-from ebmzoo.callbacks.looking import looking_at, run_folder
+from ebmzoo.callbacks.figures import scatter
+from ebmzoo.callbacks.looking import chain_steps, looking_at, run_folder
 from ebmzoo.images import grid, save_png, strips
 from ebmzoo.mcmc import GeneratorNoise, Noise
 from ebmzoo.methods.base import Reconstructs, Samples
 
-__all__ = ["Pictures", "chain_frames", "chain_steps", "scatter"]
+__all__ = ["Pictures", "chain_frames", "log_picture"]
 
 _PAIRS_IN_A_ROW = 8
 
@@ -97,7 +98,7 @@ class Pictures(Callback):
             save_png(picture, self._folder / f"{name}.png")
             if keep:
                 save_png(picture, self._folder / "pictures" / f"{name}_step{step:08d}.png")
-            _log(trainer, name, picture, step)
+            log_picture(trainer, name, picture, step)
 
     def _pictures(self, trainer: Trainer, pl_module: Any) -> dict[str, Tensor]:
         data = _validation_data(trainer)
@@ -152,49 +153,6 @@ def chain_frames(model: Any, n: int, steps: int, frames: int, noise: Noise) -> l
     return [*shown, last] if shown else []
 
 
-def scatter(points: Tensor, data: Tensor | None = None) -> Tensor:
-    """Scatter plot of 2-D samples, beside the data on the same axes if there are any.
-
-    Args:
-        points: ``(n, 2)``, in the data's units.
-        data: ``(m, 2)``.
-
-    Returns:
-        The picture, uint8 ``(3, H, W)``.
-
-    Example:
-        >>> import torch
-        >>> scatter(torch.zeros(3, 2), torch.ones(3, 2)).shape[0]
-        3
-    """
-    # Not pyplot, which keeps global state and may look for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    panels = [("samples", points)] if data is None else [("data", data), ("samples", points)]
-    figure = Figure(figsize=(4.5 * len(panels), 4.9), dpi=110, layout="compressed")
-    canvas = FigureCanvasAgg(figure)
-    # The data decide the axes: a few samples far away must not shrink the rest to a dot.
-    frame = panels[0][1].detach().float().cpu()
-    low, high = frame.amin(0), frame.amax(0)
-    margin = (0.1 * (high - low)).clamp_min(0.5)
-    for k, (title, cloud) in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), k + 1)
-        xy = cloud.detach().float().cpu()
-        outside = int(((xy < low - margin) | (xy > high + margin)).any(1).sum())
-        axes.scatter(xy[:, 0].numpy(), xy[:, 1].numpy(), s=2, alpha=0.4, linewidths=0)
-        axes.set_title(f"{len(xy):,} {title}" + (f" ({outside:,} outside)" if outside else ""))
-        axes.set_xlim((low[0] - margin[0]).item(), (high[0] + margin[0]).item())
-        axes.set_ylim((low[1] - margin[1]).item(), (high[1] + margin[1]).item())
-        axes.set_aspect("equal")
-        axes.set_xlabel("x₁")
-        axes.set_ylabel("x₂")
-    canvas.draw()
-    pixels = torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8)
-    width, height = canvas.get_width_height()
-    return pixels.view(height, width, 4)[..., :3].permute(2, 0, 1).contiguous()
-
-
 def _validation_data(trainer: Trainer) -> Callable[[int], Tensor] | None:
     module: Any = getattr(trainer, "datamodule", None)
     if not hasattr(module, "reference"):
@@ -216,13 +174,8 @@ def _above(x: Tensor, reconstruction: Tensor) -> Tensor:
     return grid(torch.cat(rows), columns=_PAIRS_IN_A_ROW)
 
 
-def chain_steps(model: Any) -> int:
-    """Length of the chain to show: the one that samples are made by, else the one that training runs; 0 if none."""
-    steps = model.test_sampler()[1] if hasattr(model, "test_sampler") else 0
-    return int(steps or getattr(getattr(model, "sampler", None), "steps", 0))
-
-
-def _log(trainer: Trainer, name: str, picture: Tensor, step: int) -> None:
+def log_picture(trainer: Trainer, name: str, picture: Tensor, step: int) -> None:
+    """Hand a picture, uint8 ``(3, H, W)``, to every logger that takes images."""
     for logger in trainer.loggers:
         if hasattr(logger, "log_image"):  # W&B; without step=, which would have to rise with every call of W&B
             caption = f"{name}, step {step}" if step else name

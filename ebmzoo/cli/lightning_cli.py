@@ -23,11 +23,12 @@ from torch.multiprocessing import ProcessRaisedException
 
 # Importing a room gives its classes their short names.
 from ebmzoo import callbacks, data, mcmc, methods, networks, optim  # noqa: F401
+from ebmzoo.callbacks.evaluation import PARTS
 from ebmzoo.callbacks.guard import Diverged, Guard
 from ebmzoo.callbacks.preemption import SaveOnTermination
 from ebmzoo.checkpoints import check_fits, newest_good, read, restore, stored_config
 from ebmzoo.cli import wandb_run
-from ebmzoo.cli.errors import Stopped, UserError, instantiating
+from ebmzoo.cli.errors import Stopped, UserError, instantiating, nearest
 from ebmzoo.cli.given import check_config, import_trusted, options
 from ebmzoo.cli.metrics_file import MetricsFile
 from ebmzoo.cli.predictions import Predictions
@@ -116,6 +117,14 @@ class EbmzooCLI(LightningCLI):
             )
         else:
             parser.add_argument("--no_ema", action="store_true", help="Take raw weights, not averaged ones.")
+        if subcommand == "test":
+            parts = ", ".join(PARTS)
+            parser.add_argument("--only", type=str | None, help=f"Parts of the evaluation, by comma: {parts}.")
+            parser.add_argument(
+                "--long_run",
+                action="store_true",
+                help="Also run chains of 10 and 100 times the training length, and see where they go.",
+            )
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -152,7 +161,7 @@ class EbmzooCLI(LightningCLI):
         if path is not None and self.checkpoint is None:
             self.checkpoint = read(path)
         dumped = self._parser(self.verb).dump(config, skip_none=False)
-        leave = {"config", "ckpt_path", "run_dir", "no_ema", "resume", "trust"}
+        leave = {"config", "ckpt_path", "run_dir", "no_ema", "only", "long_run", "resume", "trust"}
         self.plain_config = {k: v for k, v in yaml.safe_load(dumped).items() if k not in leave}
         self.run = self._make_run(config)
         wandb_id = (self.checkpoint or {}).get("ebmzoo", {}).get("wandb_id") if self.verb == "fit" else None
@@ -269,7 +278,8 @@ class EbmzooCLI(LightningCLI):
             self.trainer.validate(model, datamodule=datamodule)
 
     def test(self, model: Method, datamodule: DataModule, ckpt_path: str) -> None:
-        """The whole evaluation of a checkpoint."""
+        """The whole evaluation of a checkpoint, or the parts of it that are asked for."""
+        self._tell_evaluate()
         with self._evaluating(model, ckpt_path):
             self.trainer.test(model, datamodule=datamodule)
 
@@ -277,6 +287,21 @@ class EbmzooCLI(LightningCLI):
         """Scores, energies and reconstructions of a checkpoint's method for the prediction data."""
         with self._evaluating(model, ckpt_path):
             self.trainer.predict(model, datamodule=datamodule, return_predictions=False)
+
+    def _tell_evaluate(self) -> None:
+        """Hand the options of the command to the callback that measures."""
+        options = self.config[self.verb]
+        only = options.only.replace(",", " ").split() if options.only else None
+        if unknown := [name for name in only or () if name not in PARTS]:
+            raise UserError(f"--only {unknown[0]}: {nearest(unknown[0], PARTS)}")
+        callbacks_given: list[Any] = getattr(self.trainer, "callbacks", [])
+        measuring = [one for one in callbacks_given if isinstance(one, callbacks.Evaluate)]
+        if not measuring and (only or options.long_run):
+            raise UserError("--only and --long_run tell the Evaluate callback: add it to trainer.callbacks")
+        for evaluate in measuring:
+            evaluate.trained_steps = (self.checkpoint or {}).get("global_step")
+            evaluate.only = only or evaluate.only
+            evaluate.long_run = options.long_run or evaluate.long_run
 
     @contextmanager
     def _evaluating(self, model: Method, path: str) -> Iterator[None]:

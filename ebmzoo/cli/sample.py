@@ -188,7 +188,8 @@ def _along_the_chain(options: argparse.Namespace, model: Any) -> Film:
     """States of the test-time chain."""
     import torch
 
-    from ebmzoo.callbacks.pictures import chain_frames, chain_steps
+    from ebmzoo.callbacks.looking import chain_steps
+    from ebmzoo.callbacks.pictures import chain_frames
 
     kind = type(model).__name__
     _images_only(model, "--chain")

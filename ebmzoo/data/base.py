@@ -191,6 +191,13 @@ class DataModule(LightningDataModule):
         """The split's name in a protocol, such as ``"digits-8 train"``; one name for one set of images."""
         return f"{self.name} {self._own(split)}"
 
+    def outsiders(self) -> list[DataModule]:
+        """The sets that out-of-distribution scores of this one are held against, unless others are named.
+
+        They need not be there: what is missing is left out, with a line that says so.
+        """
+        return []
+
     def _own(self, split: str) -> str:
         if split not in self.splits:
             raise ValueError(f"there is no split {split!r}: {', '.join(self.splits)}")

@@ -82,3 +82,9 @@ class Digits(DataModule):
     def load(self, split: str) -> Examples:
         """The scans of ``"train"`` or ``"test"``."""
         return InMemory(digits(split, self.size)[0])
+
+    def outsiders(self) -> list[DataModule]:
+        """Printed letters with the digits' grey levels and amounts of ink."""
+        from ebmzoo.data.glyphs import Glyphs  # here: the letters' inks are the digits'
+
+        return [Glyphs(size=self.size, like="digits", n_train=1, n_test=1000)]

@@ -66,6 +66,12 @@ class CIFAR10(DataModule):
         paths = [find(self._places(name), "CIFAR-10", how) for name in names]
         return InMemory(torch.cat([read_pickled_pixels(path, 3072) for path in paths]).view(-1, 3, 32, 32))
 
+    def outsiders(self) -> list[DataModule]:
+        """The papers' sets, looked for in the same folder: SVHN, CIFAR-100, CelebA at 32 px."""
+        from ebmzoo.data.folders import CelebA  # here: folders come later in this package
+
+        return [SVHN(self.root), CIFAR100(self.root), CelebA(self.root, size=32)]
+
 
 class CIFAR100(DataModule):
     """CIFAR-100: 50,000 train and 10,000 test images, colour, 32 px (validation is the test split).

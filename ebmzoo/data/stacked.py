@@ -112,6 +112,8 @@ class StackedMNIST(DataModule):
         n_train: number of training triples.
         n_test: number of test triples (validation is the test split).
         download: fetch MNIST there (12 MB, through torchvision) where a file is missing.
+        classifier: weights of a classifier of MNIST, which counts the modes of samples (``python -m
+            ebmzoo.metrics.digit_classifier --mnist ROOT --out FILE`` makes them); without it they are not counted.
         **kwargs: those of `DataModule`. A flip would turn digits into other shapes: leave it 0.
 
     Raises:
@@ -129,10 +131,12 @@ class StackedMNIST(DataModule):
         n_train: int = 120_000,
         n_test: int = 10_000,
         download: bool = False,
+        classifier: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.root, self.counts, self.download = Path(root), _check(n_train, n_test), download
+        self.classifier = classifier
         self.name = "stacked-mnist-32"
         self.image_shape = (3, 32, 32)
 

@@ -47,7 +47,9 @@ __all__ = [
     "EnergyFactory",
     "FlowFactory",
     "HasEnergy",
+    "HasLogDensity",
     "ImageShape",
+    "InfersByChain",
     "Method",
     "OptimizerFactory",
     "PriorFactory",
@@ -55,6 +57,7 @@ __all__ = [
     "Samples",
     "ScheduleFactory",
     "Scores",
+    "Tilts",
     "build",
     "gathered",
     "parameters_of",
@@ -132,6 +135,48 @@ class BoundsLikelihood(Protocol):
 
     def log_likelihood_bound(self, x: Tensor, samples: int = 1, noise: None | int | Noise = None) -> Tensor:
         """``(B,)`` nats."""
+
+
+@runtime_checkable
+class HasLogDensity(Protocol):
+    """Has a log-density, known up to log Z."""
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """``(B,)`` nats."""
+
+
+@runtime_checkable
+class Tilts(Protocol):
+    """Is a normalised base p tilted by an energy, h(x) = p(x) exp(−E(x))/Z; `BoundsLikelihood` bounds log p(x)."""
+
+    @property
+    def has_base(self) -> bool:
+        """Whether it is that with its present settings."""
+
+    @property
+    def white_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the white noise that makes a draw of p."""
+
+    def base_sample(self, n: int, *, noise: None | int | torch.Generator | Noise = None) -> Tensor:
+        """Draws of p, ``(n, *image_shape)``."""
+
+    def white_energy(self, *noise: Tensor) -> Tensor:
+        """E of what white noise makes, ``(B,)``; its tensors ``(B, *shape)`` as in ``white_shapes``."""
+
+    def energy(self, x: Tensor) -> Tensor:
+        """``(B,)``."""
+
+
+@runtime_checkable
+class InfersByChain(Protocol):
+    """Reconstructs by a chain over latents, from what its inference network says."""
+
+    latent_sampler: Sampler
+
+    def reconstruct(
+        self, x: Tensor, *, steps: int | None = None, noise: None | int | torch.Generator | Noise = 0
+    ) -> Tensor:
+        """``(B, *image_shape)``; 0 steps are the inference network's own."""
 
 
 class Method(L.LightningModule):

@@ -243,6 +243,27 @@ class VAEBM(StageOne, EnergyBased, Method):
         """The same as `score`: log h(x) up to log Z (Eq. 5)."""
         return self.score(x)
 
+    @property
+    def has_base(self) -> bool:
+        """Whether the density is the VAE's, tilted; in space "x" it is exp(−E) alone."""
+        return self.space != "x"
+
+    @property
+    def white_shapes(self) -> list[tuple[int, ...]]:
+        """Of ε_x and of each group's ε_z."""
+        return [self.image_shape, *self.vae.noise_shapes]
+
+    def white_energy(self, *noise: Tensor) -> Tensor:
+        """E(T(ε)), ``(B,)``."""
+        return Space("noise", self.vae, self.energy).potential(*noise)
+
+    @torch.no_grad()
+    def base_sample(self, n: int, *, noise: None | int | torch.Generator | Noise = None) -> Tensor:
+        """Draws of the VAE's density p(x), ``(n, *image_shape)``: with decoder noise, whatever ``output`` says."""
+        with torch.inference_mode(False):
+            start = self._start(n, torch.empty(0, device=self.device), as_noise(noise, self.device))
+            return self._space.data(start, "sample")
+
     def test_sampler(self) -> tuple[Sampler | None, int]:
         sampler = self.refine or self.sampler
         return sampler, sampler.steps

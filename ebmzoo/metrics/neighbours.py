@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ebmzoo.images import from_uint8
 
-__all__ = ["Neighbours", "nearest_neighbours"]
+__all__ = ["Neighbours", "centre_crop", "nearest_neighbours"]
 
 
 class Neighbours(NamedTuple):
@@ -24,8 +24,25 @@ class Neighbours(NamedTuple):
     row: Tensor
 
 
+def centre_crop(x: Tensor, side: int) -> Tensor:
+    """The middle ``side`` x ``side`` pixels of images ``(n, C, H, W)``: where a face is, without its background.
+
+    Raises:
+        ValueError: if the images are smaller.
+
+    Example:
+        >>> centre_crop(torch.arange(16.0).view(1, 1, 4, 4), 2).flatten()
+        tensor([ 5.,  6.,  9., 10.])
+    """
+    height, width = x.shape[-2:]
+    if not 1 <= side <= min(height, width):
+        raise ValueError(f"a centre crop of {side} px does not fit images of {height} x {width} px")
+    top, left = (height - side) // 2, (width - side) // 2
+    return x[..., top : top + side, left : left + side]
+
+
 def nearest_neighbours(samples: Tensor, train: Tensor, chunk: int = 2000) -> Neighbours:
-    """Find each sample's nearest training image in pixel space.
+    """Find each sample's nearest training image, in pixels or in any features.
 
     A model that copies has distances well below those of held-out data, which are the yardstick.
 

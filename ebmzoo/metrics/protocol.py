@@ -122,6 +122,7 @@ class Protocol:
         versions: see `versions`.
         git: see `git_revision`.
         config_hash: see `config_hash`; of the run's config.
+        trained_steps: training iterations of the weights.
 
     Example:
         >>> protocol = Protocol(
@@ -148,6 +149,7 @@ class Protocol:
     versions: Mapping[str, str] = field(default_factory=versions)
     git: str | None = field(default_factory=git_revision)
     config_hash: str | None = None
+    trained_steps: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as it stands in the file."""

@@ -122,8 +122,12 @@ EXPECTED = {
     *("fid", "kid", "kid_std", "isc", "isc_std", "precision", "recall", "sure_share", "class_share_min"),
     *(f"class_share_{k}" for k in range(10)),
     *("nn_rmse_mean", "nn_rmse_median", "nn_rmse_test_mean", "nn_rmse_test_median"),
-    *("elbo_nats", "mse_per_pixel"),
+    *("nn_feature_mean", "nn_feature_median", "nn_feature_test_mean", "nn_feature_test_median"),
+    *("elbo_nats", "iw_bound_100_nats", "mse_per_pixel", "rmse_per_pixel", "psnr", "ssim"),
+    *("network_evaluations", "seconds_50_samples"),
 }
+OF_DATA = {"elbo_nats", "iw_bound_100_nats", "mse_per_pixel", "rmse_per_pixel", "psnr", "ssim"}
+NO_SCORE, NO_CHAIN = "out-of-distribution: Tiny has no score", "chain health: Tiny has no chain"
 
 
 def test_the_whole_evaluation_of_images(tmp_path, capsys):
@@ -131,7 +135,7 @@ def test_the_whole_evaluation_of_images(tmp_path, capsys):
     run = trainer(tmp_path, [Evaluate(n_test=50, batch_size=16, seed=3)])
     run.test(tiny, Images(), verbose=False)
     found, about = results(tmp_path)
-    assert set(found) == EXPECTED and about["skipped"] == []
+    assert set(found) == EXPECTED and about["skipped"] == [NO_SCORE, NO_CHAIN]
     images = to_uint8(samples_of(tiny, 50, 16, seed=3))
     train, test = Images().reference("train"), Images().reference("test")
     expected = fidelity(images, train) | classifier_report(images)
@@ -162,6 +166,7 @@ def test_the_whole_evaluation_of_images(tmp_path, capsys):
         "versions": versions(),
         "git": git_revision(),
         "config_hash": config_hash({"class": "Tiny"}),
+        "trained_steps": None,
     }
     recall = found["recall"]["protocol"]
     assert (recall["n"], recall["n_reference"]) == (40, 40)  # as many of each as there are of both
@@ -176,7 +181,7 @@ def test_the_whole_evaluation_of_images(tmp_path, capsys):
 
 def test_results_reproduce_to_the_last_digit_and_merge(tmp_path):
     for seed in (0, 0, 1):
-        run = trainer(tmp_path, [Evaluate(n_test=30, metrics=["fid"], seed=seed)])
+        run = trainer(tmp_path, [Evaluate(n_test=30, metrics=["fid"], seed=seed, only=["generation"])])
         run.test(model(), Images(), verbose=False)
         held = json.loads((tmp_path / "results.json").read_text())["results"]
         fids = [entry["value"] for entry in held if entry["name"] == "fid"]
@@ -228,7 +233,12 @@ def test_the_whole_evaluation_of_points(tmp_path):
     assert found["mode_high_quality_share"]["value"] == covered.high_quality_share
     assert found["mode_least_share"]["value"] == covered.least_share
     assert found["mode_kl"]["protocol"]["rounding"] is None
-    assert about["skipped"] == ["ELBO: Points bounds no likelihood", "reconstruction: Points reconstructs nothing"]
+    assert about["skipped"] == [
+        "ELBO: Points bounds no likelihood",
+        "likelihood: Points has no log-density",
+        "reconstruction: Points reconstructs nothing",
+        "chain health: Points has no chain",
+    ]
 
 
 def test_missing_inception_weights_stop_a_training_before_it_begins(tmp_path):
@@ -250,8 +260,11 @@ def test_missing_inception_weights_leave_the_rest_of_a_test(tmp_path, monkeypatc
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     trainer(tmp_path, [Evaluate("inception", n_test=20)]).test(model(), Images(), verbose=False)
     found, about = results(tmp_path)
-    assert set(found) == {name for name in EXPECTED if name.startswith("nn_")} | {"elbo_nats", "mse_per_pixel"}
-    (missing, classifier) = about["skipped"]
+    cost = {"network_evaluations", "seconds_50_samples"}
+    assert set(found) == {name for name in EXPECTED if name.startswith("nn_rmse")} | OF_DATA | cost
+    (missing, classifier, features, *rest) = about["skipped"]
+    assert rest == [NO_SCORE, NO_CHAIN]
+    assert features.startswith("nearest neighbours: Inception weights missing")  # those in pixels are there
     assert missing.startswith("fidelity: Inception weights missing") and "no network" in missing
     assert classifier == "classifier report: it needs the digit extractor"
     printed = capsys.readouterr().out
@@ -265,8 +278,12 @@ def test_what_cannot_be_sampled_is_said(tmp_path):
 
     trainer(tmp_path, [Evaluate(n_test=20)]).test(Diverged(), Images(), verbose=False)
     found, about = results(tmp_path)
-    assert set(found) == {"elbo_nats", "mse_per_pixel"}
-    assert about["skipped"] == ["all that needs samples: 1280 of 1280 values are NaN, which cannot become pixels"]
+    assert set(found) == OF_DATA | {"network_evaluations", "seconds_50_samples"}
+    assert about["skipped"] == [
+        "all that needs samples: 1280 of 1280 values are NaN, which cannot become pixels",
+        NO_SCORE.replace("Tiny", "Diverged"),
+        NO_CHAIN.replace("Tiny", "Diverged"),
+    ]
 
 
 def test_too_few_samples_and_no_extractor(tmp_path):
@@ -283,8 +300,8 @@ def test_plain_loaders_have_no_reference(tmp_path):
     data = Images()
     trainer(tmp_path, [Evaluate(n_test=5)]).test(model(), data.test_dataloader(), verbose=False)
     found, about = results(tmp_path)
-    assert found == {} and len(about["skipped"]) == 3
-    assert all("the trainer has no data module" in line for line in about["skipped"])
+    assert set(found) == {"network_evaluations", "seconds_50_samples"}
+    assert about["skipped"] == ["all that compares the model with data: the trainer has no data module", NO_CHAIN]
     run = trainer(tmp_path, [Evaluate(n_val=5)])
     run.fit(model(), data.train_dataloader(), data.val_dataloader())
     assert "val/fid_5" not in run.callback_metrics
@@ -315,11 +332,13 @@ def test_another_folder_a_config_and_a_logger(tmp_path):
     "options",
     [
         *({"n_test": 0}, {"n_test": -5}, {"n_val": 1}, {"batch_size": 0}, {"every_n_epochs": 0}, {"seed": -1}),
-        *({"every_n_steps": 0}, {"extractor": "vgg"}, {"metrics": ["fid", "fud"]}),
+        *({"every_n_steps": 0}, {"extractor": "vgg"}, {"metrics": ["fid", "fud"]}, {"n_scored": 1}, {"n_timed": 0}),
+        *({"iw_draws": [0]}, {"ais_temperatures": 1}, {"only": ["odd"]}, {"ood": ["odd"]}),
     ],
 )
 def test_what_a_user_can_get_wrong(options):
-    with pytest.raises(ValueError, match=str(next(iter(options))) if "metrics" not in options else "fud"):
+    wrong = {"metrics": "fud", "only": "odd", "ood": "out-of-distribution"}
+    with pytest.raises(ValueError, match=wrong.get(*[next(iter(options))] * 2)):
         Evaluate(**options)
 
 

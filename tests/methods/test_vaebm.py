@@ -603,3 +603,15 @@ def test_three_sigma_adam_resumes_from_its_state():
 def test_the_schedule_must_fit():
     with pytest.raises(ValueError, match="a rise of 9 iterations does not fit into 8"):
         WarmupCosine(SGD([nn.Parameter(torch.zeros(1))], lr=1.0), total=8, warmup=9)
+
+
+def test_draws_of_the_base_have_decoder_noise_whatever_the_output():
+    torch.manual_seed(0)
+    model = vaebm(output="mean").float()
+    assert model.has_base
+    drawn = model.base_sample(4, noise=3)
+    model.output = "sample"
+    assert torch.equal(drawn, model.sample(4, steps=0, noise=3))
+    model.output = "mean"
+    assert not torch.equal(drawn, model.sample(4, steps=0, noise=3))
+    assert not vaebm(space="x").has_base

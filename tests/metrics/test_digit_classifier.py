@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from ebmzoo.data.digits import digits
-from ebmzoo.data.stacked import StackedDigits
+from ebmzoo.data.stacked import StackedDigits, StackedMNIST
 from ebmzoo.images import to_uint8
 from ebmzoo.metrics.digit_classifier import (
     WEIGHTS,
@@ -131,3 +131,36 @@ def test_stacked_modes_of_real_stacks_and_of_one_blurred_channel():
     assert stacked_report(x)["stacked_kl"] > math.log(10)
     with pytest.raises(ValueError, match="three channels"):
         stacked_report(x[:, :1])
+
+
+def write_mnist(root, split, n):
+    """The digits enlarged to 28 px, as MNIST's idx files."""
+    x, labels = digits("train" if split == "train" else "test")
+    large = to_uint8(functional.interpolate(x[:n], size=(28, 28), mode="bilinear"))
+    for kind, dims, content in (("images-idx3", [n, 28, 28], large), ("labels-idx1", [n], labels[:n].to(torch.uint8))):
+        head = bytes([0, 0, 8, len(dims)]) + b"".join(size.to_bytes(4, "big") for size in dims)
+        (root / f"{split}-{kind}-ubyte").write_bytes(head + content.numpy().tobytes())
+
+
+def test_the_classifier_of_stacked_mnist(tmp_path, capsys):
+    write_mnist(tmp_path, "train", 1000)
+    write_mnist(tmp_path, "t10k", 200)
+    out = tmp_path / "mnist.safetensors"
+    main(["--mnist", str(tmp_path), "--out", str(out), "--epochs", "6"])
+    network = load_digit_classifier(out)
+    assert network.side == 16 and sha256_of(out) in capsys.readouterr().out
+    stacks = StackedMNIST(tmp_path, n_train=300, n_test=10).reference("train")
+    found = stacked_report(stacks[torch.arange(300)], network=network)
+    truth = len(stacks.modes.unique())
+    assert 0.5 * truth < found["stacked_modes"] < 1.1 * truth  # six short epochs
+    with pytest.raises(ValueError, match="16 px or more"):
+        network(torch.zeros(1, 1, 8, 8))
+
+
+def test_the_command_says_what_is_missing(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--mnist", str(tmp_path / "nowhere"), "--out", str(tmp_path / "w.safetensors")])
+    assert stop.value.code == 2 and "MNIST" in capsys.readouterr().err
+    (tmp_path / "other.safetensors").write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"other\.safetensors does not hold the weights of a digit classifier"):
+        load_digit_classifier(tmp_path / "other.safetensors")

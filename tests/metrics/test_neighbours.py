@@ -3,7 +3,7 @@ import torch
 
 from ebmzoo.data.digits import digits
 from ebmzoo.images import from_uint8, to_uint8
-from ebmzoo.metrics.neighbours import nearest_neighbours
+from ebmzoo.metrics.neighbours import centre_crop, nearest_neighbours
 
 
 def test_against_a_plain_loop():
@@ -37,3 +37,15 @@ def test_bad_shapes():
         nearest_neighbours(torch.zeros(2, 3), torch.zeros(2, 4))
     with pytest.raises(ValueError, match="one shape"):
         nearest_neighbours(torch.zeros(0, 3), torch.zeros(2, 3))
+
+
+def test_a_centre_crop_looks_at_the_middle_alone():
+    generator = torch.Generator().manual_seed(0)
+    train = torch.rand(20, 3, 9, 9, generator=generator)
+    copies = train[[4, 7]].clone()
+    copies[..., 0, :] += 5  # another background
+    found = nearest_neighbours(centre_crop(copies, 5), centre_crop(train, 5))
+    assert found.row.tolist() == [4, 7] and found.distance.max() < 1e-6
+    assert torch.equal(centre_crop(train, 9), train)
+    with pytest.raises(ValueError, match="a centre crop of 10 px does not fit images of 9 x 9 px"):
+        centre_crop(train, 10)

@@ -62,6 +62,7 @@ def test_a_written_number_carries_its_whole_protocol(measured, tmp_path):
         "versions": versions(),
         "git": git_revision(),
         "config_hash": "abc",
+        "trained_steps": None,
     }
     assert entry["protocol"] == expected
 

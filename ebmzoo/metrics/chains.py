@@ -1,0 +1,218 @@
+"""The health of chains: do they move, do they mix, and would a Metropolis test have let them?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ebmzoo.mcmc import Sampler, frozen
+
+__all__ = ["ChainTrace", "convergence", "swapped", "watching"]
+
+_PROJECTIONS = 8
+
+
+@dataclass
+class ChainTrace:
+    """What a watched chain did, a value for each step and each of B chains.
+
+    Attributes:
+        energy: U before each step, each ``(B,)``.
+        displacement: root mean squared distance from the start, over coordinates, each ``(B,)``.
+        signal_to_noise: length of the step's drift over the expected length of its noise, √(s·T·D), each ``(B,)``;
+            infinite at T = 0. Far below 1 the chain is a random walk, far above a descent.
+        acceptance: probability with which a Metropolis test would have let each step pass, each ``(B,)``: of
+            unadjusted Langevin steps on a fixed potential without bounds; empty for others.
+        accepted: share of steps that a Metropolis sampler let pass, ``(B,)`` for each call; empty for others.
+        projections: the state on eight fixed random directions of unit length, each ``(B, 8)``.
+    """
+
+    energy: list[Tensor] = field(default_factory=list)
+    displacement: list[Tensor] = field(default_factory=list)
+    signal_to_noise: list[Tensor] = field(default_factory=list)
+    acceptance: list[Tensor] = field(default_factory=list)
+    accepted: list[Tensor] = field(default_factory=list)
+    projections: list[Tensor] = field(default_factory=list)
+
+
+class _Watched:
+    """A sampler that writes down what it does; everything else of it is the sampler's own.
+
+    The gradient is taken once more at each step, with the noise that the potential was given left alone: this is
+    for looking, not for work.
+    """
+
+    def __init__(self, sampler: Sampler, trace: ChainTrace) -> None:
+        self._sampler, self._trace = sampler, trace
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sampler, name)
+
+    def __call__(self, potential: Any, state: Any, *, callback: Any = None, **call: Any) -> Any:
+        record = _Record(self._sampler, self._trace, potential, call)
+
+        def see(step: int, now: Any, energy: Tensor) -> None:
+            record.add(list(now) if isinstance(now, tuple) else [now], energy)
+            if callback is not None:
+                callback(step, now, energy)
+
+        chain = self._sampler(potential, state, callback=see, **call)
+        if chain.acceptance is not None:
+            self._trace.accepted.append(chain.acceptance.double().cpu())
+        return chain
+
+
+class _Record:
+    def __init__(self, sampler: Sampler, trace: ChainTrace, potential: Any, call: dict[str, Any]) -> None:
+        self.sampler, self.trace, self.potential = sampler, trace, potential
+        self.given: Sequence[Tensor] = call.get("given", ())
+        self.networks: Sequence[nn.Module] = list(call.get("networks", ()))
+        white = call.get("white", False)
+        self.white = white if isinstance(white, bool) else list(white)
+        # Fresh noise in the potential leaves no fixed density to accept by, a clamped state no density of proposals,
+        # and Metropolis samplers accept themselves.
+        clamped = getattr(sampler, "bounds", None) is not None
+        self.fixed = not (call.get("draws") or clamped or sampler.metropolis) and sampler.temperature > 0
+        self.draws = bool(call.get("draws"))
+        self.first: list[Tensor] = []
+        self.directions: list[Tensor] = []
+        self.last: tuple[list[Tensor], Tensor, list[Tensor]] | None = None
+
+    def add(self, leaves: list[Tensor], energy: Tensor) -> None:
+        leaves = [leaf.detach().clone() for leaf in leaves]
+        if not self.first:
+            self.first = leaves
+            generator = torch.Generator().manual_seed(0)
+            self.directions = [
+                torch.randn(leaf[0].numel(), _PROJECTIONS, generator=generator).to(leaf) for leaf in leaves
+            ]
+        count = sum(leaf[0].numel() for leaf in leaves)
+        moved = _squared([a - b for a, b in zip(leaves, self.first, strict=True)])
+        self.trace.energy.append(energy.detach().double().cpu())
+        self.trace.displacement.append((moved / count).sqrt().double().cpu())
+        shown = sum(leaf.flatten(1) @ d for leaf, d in zip(leaves, self.directions, strict=True))
+        assert isinstance(shown, Tensor)
+        self.trace.projections.append((shown / count**0.5).double().cpu())
+        if self.draws:
+            return
+        value, drift = self._value_and_drift(leaves)
+        step, temperature = self.sampler.step_size, self.sampler.temperature
+        noise = math.sqrt(step * temperature * count)
+        length = _squared(drift).sqrt()
+        self.trace.signal_to_noise.append((length / noise if noise else length / 0.0).double().cpu())
+        if self.fixed and self.last is not None:
+            before, last_value, last_drift = self.last
+            there = _squared([n - b - d for n, b, d in zip(leaves, before, last_drift, strict=True)])
+            back = _squared([b - n - d for n, b, d in zip(leaves, before, drift, strict=True)])
+            log_ratio = (last_value - value) / temperature + (there - back) / (2 * step * temperature)
+            self.trace.acceptance.append(log_ratio.double().clamp(max=0).exp().cpu())
+        self.last = leaves, value, drift
+
+    def _value_and_drift(self, leaves: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """U ``(B,)`` and −(s/2) ∇U as the sampler takes it, clamped if it clamps."""
+        with torch.enable_grad(), frozen(*self.networks):
+            inputs = [leaf.detach().requires_grad_(True) for leaf in leaves]
+            energy = self.potential(*inputs, *self.given)
+            for k, leaf in enumerate(inputs):
+                if self.white if isinstance(self.white, bool) else self.white[k]:
+                    energy = energy + 0.5 * leaf.flatten(1).square().sum(1)
+            grads = torch.autograd.grad(energy.sum(), inputs)
+        half = self.sampler.step_size / 2
+        clamp = getattr(self.sampler, "grad_clamp", None)
+        drift = [-half * (grad if clamp is None else grad.clamp(-clamp, clamp)) for grad in grads]
+        longest = getattr(self.sampler, "max_drift", None)
+        if longest is not None:
+            scale = longest / _squared(drift).sqrt().clamp_min(longest)
+            drift = [scale.view(-1, *[1] * (part.ndim - 1)) * part for part in drift]
+        return energy.detach(), drift
+
+
+def _squared(leaves: Sequence[Tensor]) -> Tensor:
+    return torch.stack([leaf.flatten(1).square().sum(1) for leaf in leaves]).sum(0)
+
+
+@contextmanager
+def swapped(model: Any, wrap: Callable[[str, Sampler], Any]) -> Iterator[None]:
+    """Put something else in the place of each sampler of a model, while the context lasts.
+
+    Args:
+        model: its samplers are attributes, or fields of attributes that are dataclasses.
+        wrap: makes what stands in a sampler's place, from its name ("sampler", "refine.texture") and itself.
+    """
+    kept: dict[str, Any] = {name: value for name, value in vars(model).items() if is_dataclass(value)}
+    try:
+        for name, value in kept.items():
+            if isinstance(value, Sampler):
+                setattr(model, name, wrap(name, value))
+                continue
+            parts = {part.name: getattr(value, part.name) for part in fields(value) if part.init}
+            inner = {part: wrap(f"{name}.{part}", own) for part, own in parts.items() if isinstance(own, Sampler)}
+            if inner:
+                setattr(model, name, replace(value, **inner))
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(model, name, value)
+
+
+@contextmanager
+def watching(model: Any) -> Iterator[dict[str, ChainTrace]]:
+    """Write down what the samplers of a model do, while the context lasts.
+
+    Yields:
+        What each did, by its name; those that were not called have empty traces.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from ebmzoo.mcmc import Langevin
+        >>> model = SimpleNamespace(sampler=Langevin(steps=3, step_size=0.1))
+        >>> with watching(model) as traces:
+        ...     chain = model.sampler(lambda x: x.square().sum(1) / 2, torch.zeros(4, 2), noise=0)
+        >>> len(traces["sampler"].energy), len(traces["sampler"].acceptance), isinstance(model.sampler, Langevin)
+        (3, 2, True)
+    """
+    traces: dict[str, ChainTrace] = {}
+
+    def wrap(name: str, sampler: Sampler) -> _Watched:
+        traces[name] = ChainTrace()
+        return _Watched(sampler, traces[name])
+
+    with swapped(model, wrap):
+        yield traces
+
+
+def convergence(values: Tensor) -> tuple[float, float]:
+    """R-hat (split, rank-normalised) and bulk effective sample size of scalars along chains, by ArviZ.
+
+    Vehtari et al., "Rank-normalization, folding, and localization: an improved R-hat", 2021.
+
+    Args:
+        values: ``(steps, B)`` or ``(steps, B, k)``.
+
+    Returns:
+        The largest R-hat of the k scalars (1 at convergence; above 1.01 the chains have not mixed), and the smallest
+        effective sample size of them, of steps × B draws.
+
+    Raises:
+        ValueError: for fewer than 4 steps or 2 chains.
+
+    Example:
+        >>> rhat, ess = convergence(torch.randn(200, 4, generator=torch.Generator().manual_seed(0)))
+        >>> rhat < 1.02, ess > 400
+        (True, True)
+    """
+    values = values[..., None] if values.ndim == 2 else values
+    if values.ndim != 3 or len(values) < 4 or values.shape[1] < 2:
+        raise ValueError(f"R-hat needs 4 steps and 2 chains or more, not {tuple(values.shape[:2])}")
+    from arviz_stats.base import array_stats  # lazily: only here
+
+    columns = [column.T.double().numpy() for column in values.unbind(2)]
+    rhats = [float(array_stats.rhat(column, chain_axis=0, draw_axis=1)) for column in columns]
+    sizes = [float(array_stats.ess(column, chain_axis=0, draw_axis=1)) for column in columns]
+    return max(rhats), min(sizes)

@@ -1,0 +1,92 @@
+import math
+
+import pytest
+import torch
+
+from ebmzoo.data.densities import GaussianMixture
+from ebmzoo.mcmc import as_noise
+from ebmzoo.metrics.annealing import annealed_bracket, white_gaussian
+
+
+def ring(dim):
+    """Four unequal-sided corners, widths 0.5, in the first two dimensions; the rest is a Gaussian there too."""
+    means = torch.zeros(4, dim)
+    means[:, :2] = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 2.5], [0.0, -2.5]])
+    return GaussianMixture(means, std=0.5)
+
+
+def stretched(dim):
+    scale = torch.linspace(0.3, 1.5, dim)
+
+    def log_density(x):
+        return -0.5 * ((x - 0.5) / scale).square().sum(1)
+
+    def sample(n, generator):
+        return 0.5 + scale * torch.randn(n, dim, generator=generator)
+
+    return log_density, sample, scale.log().sum().item() + dim / 2 * math.log(2 * math.pi)
+
+
+def brackets(kind, dim, seeds):
+    """How many brackets hold the truth, and the widest of them."""
+    mean, std = torch.zeros(dim), torch.full((dim,), 1.5)
+    if kind == "gaussian":
+        log_density, sample, truth = stretched(dim)
+    else:
+        density, truth = ring(dim), 2.0
+        sample = density.sample
+
+        def log_density(x):
+            return density.log_prob(x) + 2.0
+
+    held, widths = [], []
+    for seed in seeds:
+        exact = (sample(2000, torch.Generator().manual_seed(seed)) - mean) / std
+        potential = white_gaussian(log_density, mean, std)
+        settings = {"temperatures": 160, "leapfrogs": 3}
+        found = annealed_bracket(potential, [(dim,)], as_noise(seed), [exact], **settings)
+        held.append(found.lower <= truth <= found.upper)
+        widths.append(found.upper - found.lower)
+        assert found.acceptance > 0.6
+    return sum(held), max(widths)
+
+
+@pytest.mark.parametrize(("kind", "dim"), [("gaussian", 20), ("mixture", 2)])
+def test_brackets_hold_the_truth(kind, dim):
+    held, width = brackets(kind, dim, range(2))
+    assert held == 2 and width < (0.1 if dim == 2 else 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dim", [2, 20])
+@pytest.mark.parametrize("kind", ["gaussian", "mixture"])
+def test_brackets_hold_the_truth_in_19_of_20_seeds(kind, dim):
+    held, width = brackets(kind, dim, range(20))
+    assert held >= 19 and width < (0.1 if dim == 2 else 3), (held, width)
+
+
+def test_without_exact_samples_there_is_no_upper_bound():
+    found = annealed_bracket(lambda u: u.sum(1) * 0 + 3, [(2,)], as_noise(0), chains=40, temperatures=3)
+    assert found.lower == pytest.approx(-3, abs=1e-6) and math.isnan(found.upper)
+
+
+def test_long_chains_stand_in_for_exact_samples():
+    density = ring(2)
+    potential = white_gaussian(lambda x: density.log_prob(x) + 2, torch.zeros(2), torch.full((2,), 1.5))
+    found = annealed_bracket(potential, [(2,)], as_noise(0), temperatures=80, leapfrogs=3, long_chains=20)
+    assert found.lower <= 2 <= found.upper and found.upper - found.lower < 0.1
+
+
+def test_several_leaves_are_one_state():
+    # E[exp(−(a² + b²))] over two independent white leaves of one and two dimensions is 3^(−3/2).
+    found = annealed_bracket(
+        lambda a, b: a.square().sum(1) + b.square().sum(1), [(1,), (2,)], as_noise(1), temperatures=60
+    )
+    assert -0.1 < found.lower + 1.5 * math.log(3) < 0
+
+
+def test_what_a_user_can_get_wrong():
+    with pytest.raises(ValueError, match="AIS needs 20 chains and 2 temperatures or more, not 5 and 10"):
+        annealed_bracket(lambda u: u.sum(1), [(2,)], as_noise(0), chains=5, temperatures=10)
+    with pytest.raises(ValueError, match="40 backward chains need as many samples to start from, not 3"):
+        annealed_bracket(lambda u: u.sum(1), [(2,)], as_noise(0), [torch.zeros(3, 2)], chains=40)

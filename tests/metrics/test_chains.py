@@ -1,0 +1,141 @@
+import math
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ebmzoo.mcmc import HMC, MALA, Langevin
+from ebmzoo.metrics.chains import convergence, watching
+
+
+def quadratic(x):
+    return 0.5 * x.square().sum(1)
+
+
+def watched(sampler, potential=quadratic, state=None, **call):
+    model = SimpleNamespace(sampler=sampler)
+    with watching(model) as traces:
+        state = torch.zeros(5, 3, dtype=torch.float64) + 1 if state is None else state
+        chain = model.sampler(potential, state, noise=0, **call)
+    assert model.sampler is sampler
+    return traces["sampler"], chain
+
+
+@dataclass(frozen=True)
+class Two:
+    first: Langevin
+    second: Langevin
+    sigma: float = 0.5
+
+
+def test_samplers_inside_a_setting_are_watched_apart():
+    both = Two(Langevin(steps=2, step_size=0.1), Langevin(steps=5, step_size=0.1))
+    model = SimpleNamespace(refine=both, sigma=1.0)
+    with watching(model) as traces:
+        model.refine.first(quadratic, torch.zeros(3, 2), noise=0)
+        model.refine.second(quadratic, torch.zeros(3, 2), noise=0)
+        assert model.refine.sigma == 0.5
+    assert model.refine is both
+    assert [len(traces[f"refine.{name}"].energy) for name in ("first", "second")] == [2, 5]
+
+
+def test_watching_changes_nothing():
+    sampler = Langevin(steps=6, step_size=0.3)
+    seen = []
+    start = torch.ones(5, 3)
+    _, chain = watched(sampler, state=start, callback=lambda step, state, energy: seen.append(step))
+    assert torch.equal(chain.state, sampler(quadratic, start, noise=0).state)
+    assert seen == list(range(6))
+
+
+def test_energy_displacement_and_signal_to_noise_by_hand():
+    states = []
+    sampler = Langevin(steps=4, step_size=0.3, temperature=0.5)
+    trace, _ = watched(sampler, callback=lambda step, state, energy: states.append(state.clone()))
+    for k, x in enumerate(states):
+        assert torch.allclose(trace.energy[k], quadratic(x))
+        assert torch.allclose(trace.displacement[k], (x - states[0]).square().mean(1).sqrt())
+        drift = (0.15 * x).square().sum(1).sqrt()
+        assert torch.allclose(trace.signal_to_noise[k], drift / math.sqrt(0.3 * 0.5 * 3))
+
+
+def test_the_acceptance_is_that_of_mala():
+    """The same step from the same noise: Metropolis-adjusted Langevin would accept with this probability."""
+    s, temperature = 1.5, 0.7
+    start = torch.randn(20_000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 0.7**0.5
+    trace, _ = watched(Langevin(steps=2, step_size=s, temperature=temperature), state=start)
+    (probability,) = trace.acceptance
+    chain = MALA(steps=1, step_size=s, temperature=temperature)(quadratic, start, noise=0)
+    # MALA draws the same proposal; its share of accepted steps has the mean of the probabilities.
+    error = 4 * (probability.mean() / len(start)) ** 0.5
+    assert chain.acceptance.mean() == pytest.approx(probability.mean().item(), abs=error.item())
+    assert 0.7 < probability.mean() < 0.99
+
+
+def test_noise_first_is_the_same_chain_seen_half_a_step_later():
+    start = torch.zeros(500, 3)
+    trace, _ = watched(Langevin(steps=100, step_size=0.8, noise_first=True), state=start)
+    plain, _ = watched(Langevin(steps=100, step_size=0.8), state=start)
+    means = [torch.stack(found.acceptance)[20:].mean().item() for found in (trace, plain)]
+    assert means[0] == pytest.approx(means[1], abs=0.01) and means[0] < 0.99
+
+
+def test_clamped_gradients_are_those_of_the_step():
+    def noiseless(**settings):
+        trace, _ = watched(Langevin(steps=1, step_size=2.0, temperature=1.0, **settings), state=torch.full((1, 4), 3.0))
+        return trace.signal_to_noise[0].item() * math.sqrt(2.0 * 4)
+
+    assert noiseless() == pytest.approx(6.0)  # the drift is −3 in each of four coordinates
+    assert noiseless(grad_clamp=0.5) == pytest.approx(1.0)
+    assert noiseless(max_drift=0.25) == pytest.approx(0.25)
+
+
+def test_white_and_conditioned_leaves():
+    def potential(a, b, shift):
+        return (a.sum(1) - shift[:, 0]) ** 2 / 2 + 0 * b.sum(1)
+
+    state = (torch.ones(3, 2), torch.ones(3, 1))
+    trace, _ = watched(
+        Langevin(steps=1, step_size=1.0), potential, state, white=[False, True], given=[torch.zeros(3, 1)]
+    )
+    # The drift is −½(2, 2) on a and −½ on b: its length over √3.
+    assert torch.allclose(trace.signal_to_noise[0], torch.full((3,), 1.5 / 3**0.5, dtype=torch.float64))
+
+
+def test_metropolis_samplers_accept_themselves_and_descent_has_no_noise():
+    for sampler in (MALA(steps=3, step_size=0.1), HMC(steps=3, step_size=0.1)):
+        trace, chain = watched(sampler)
+        assert trace.acceptance == [] and len(trace.energy) == 3
+        assert torch.equal(trace.accepted[0], chain.acceptance.double())
+    trace, _ = watched(Langevin(steps=3, step_size=0.1, bounds=(-1.0, 1.0)))
+    assert trace.acceptance == [] and len(trace.signal_to_noise) == 3  # no density of clamped proposals
+    trace, _ = watched(Langevin(steps=2, step_size=0.1, temperature=0.0))
+    assert trace.acceptance == [] and bool(trace.signal_to_noise[0].isinf().all())
+
+
+def test_fresh_noise_in_the_potential_is_left_alone():
+    def noisy(x, xi):
+        return 0.5 * (x + 0.1 * xi).square().sum(1)
+
+    trace, _ = watched(Langevin(steps=3, step_size=0.1), noisy, draws=[(3,)])
+    assert len(trace.energy) == 3 and trace.acceptance == [] and trace.signal_to_noise == []
+
+
+def test_convergence_of_independent_draws_and_of_chains_apart():
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(500, 4, 2, generator=generator)
+    rhat, ess = convergence(draws)
+    assert rhat < 1.01 and 1500 < ess < 2600
+    # An AR(1) chain with correlation ρ has (1 − ρ)/(1 + ρ) as many effective draws.
+    rho, x = 0.8, torch.zeros(4)
+    chain = []
+    for _ in range(4000):
+        x = rho * x + (1 - rho**2) ** 0.5 * torch.randn(4, generator=generator)
+        chain.append(x)
+    _, ess = convergence(torch.stack(chain))
+    assert ess == pytest.approx(16_000 * (1 - rho) / (1 + rho), rel=0.15)
+    rhat, _ = convergence(draws[..., 0] + 3 * torch.arange(4))
+    assert rhat > 2
+    with pytest.raises(ValueError, match="R-hat needs 4 steps"):
+        convergence(draws[:3])

@@ -1,0 +1,52 @@
+import torch
+
+from ebmzoo.mcmc import HMC, MALA, Langevin
+from ebmzoo.methods import ECVAE, VAEBM, BiDVL
+from ebmzoo.methods.base import spec
+from ebmzoo.metrics.cost import network_evaluations, seconds
+from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPEncoder, MLPEnergy, MultiScaleResNetEnergy
+
+SHAPE = (1, 8, 8)
+
+
+def vaebm(sampler):
+    vae = spec(GaussianVAE, encoder=spec(MLPEncoder), decoder=spec(MLPDecoder), latent_dim=4)
+    return VAEBM(SHAPE, vae, MLPEnergy, sampler=sampler)
+
+
+def evaluations(model, **call):
+    return network_evaluations(model, lambda: model.sample(3, noise=0, **call))
+
+
+def test_one_step_generators_cost_one():
+    assert evaluations(BiDVL(SHAPE, MLPEncoder, MLPDecoder, MLPEnergy, latent_dim=4)) == 1
+    assert evaluations(ECVAE(SHAPE, MLPEncoder, MLPDecoder, MLPEnergy, latent_dim=4)) == 1
+
+
+def test_a_chain_costs_two_a_step_and_network():
+    model = ECVAE(SHAPE, MLPEncoder, MLPDecoder, MLPEnergy, latent_dim=4)
+    assert evaluations(model, steps=7) == 1 + 7 * 2
+    # decoder and energy at every step, and the decoder once for what the chain ended at
+    assert evaluations(vaebm(Langevin(steps=5, step_size=0.01))) == 5 * 2 * 2 + 1
+    assert evaluations(vaebm(MALA(steps=5, step_size=0.01))) == 6 * 2 * 2 + 1
+    assert evaluations(vaebm(HMC(steps=5, step_size=0.01, leapfrogs=3))) == 16 * 2 * 2 + 1
+    # proposals need no gradient: the present state and three new ones
+    assert evaluations(vaebm(MALA(steps=5, step_size=0.01, proposals=3))) == 4 * 2 + 6 * 2 * 2 + 1
+
+
+def test_normalised_weights_are_counted_once():
+    model = ECVAE((3, 32, 32), MLPEncoder, MLPDecoder, MultiScaleResNetEnergy, latent_dim=4)
+    assert evaluations(model, steps=2) == 1 + 2 * 2
+
+
+def test_nothing_stays_behind():
+    model = vaebm(Langevin(steps=2, step_size=0.01))
+    sampler = model.sampler
+    evaluations(model)
+    assert model.sampler is sampler
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_seconds():
+    ran = []
+    assert seconds(lambda: ran.append(torch.zeros(1))) > 0 and len(ran) == 1
