@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import signal
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,12 +30,11 @@ from ebmzoo.cli.errors import Stopped, UserError, instantiating, nearest
 from ebmzoo.cli.given import check_config, import_trusted, options
 from ebmzoo.cli.metrics_file import MetricsFile
 from ebmzoo.cli.predictions import Predictions
+from ebmzoo.cli.quiet import quieten
 from ebmzoo.cli.runs import CHECKPOINTS, Run, RunRecord, folder_of, run_name, say
 from ebmzoo.data.base import DataModule
 from ebmzoo.methods.base import Method
 from ebmzoo.storage import WholeFiles
-
-_CHATTER = ("💡", "GPU available", "TPU available", "`weights_only`")
 
 
 def run(verb: str, arguments: Sequence[str]) -> None:
@@ -77,8 +74,7 @@ class EbmzooCLI(LightningCLI):
             args=[verb, *arguments],
         )
 
-    # -- what can be said
-    # -------------------------------------------------------------------------------------------
+    # -- what can be said ----------------------------------------------------------------------------------------------
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -143,8 +139,7 @@ class EbmzooCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Nothing: LightningCLI lets the checkpoint's hyper-parameters override config and command line."""
 
-    # -- what is made
-    # -----------------------------------------------------------------------------------------------
+    # -- what is made --------------------------------------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
         """Check what needs no objects, and make the run's folder."""
@@ -236,8 +231,7 @@ class EbmzooCLI(LightningCLI):
             say(line)
         return None if found is None else str(found)
 
-    # -- what is done
-    # -----------------------------------------------------------------------------------------------
+    # -- what is done --------------------------------------------------------------------------------------------------
 
     def fit(self, model: Method, datamodule: DataModule, ckpt_path: str | None = None) -> None:
         """Train, from the start or from a checkpoint."""
@@ -343,24 +337,6 @@ def _for_processes(trainer: Any) -> dict[str, Any]:
     if several and torch.cuda.is_available() and trainer.accelerator != "cpu":
         found["sync_batchnorm"] = True  # there is none for CPUs
     return found
-
-
-def quieten() -> None:
-    """Keep advertisements and other people's deprecations off the terminal."""
-    warnings.filterwarnings("ignore", message=r"(?s).*(JSONARGPARSE_DEPRECATION_WARNINGS|was deprecated in v4)")
-    warnings.filterwarnings("ignore", message=".*(does not have many workers|isinstance.treespec, LeafSpec)")
-    # A resumed run may have a folder of its own, and methods log by training iterations, not within epochs.
-    warnings.filterwarnings("ignore", message="The dirpath has changed|.*smaller than the logging interval")
-    # Its remedy is for automatic checkpoints of a state before the step; ours are exact after it.
-    warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    if not any(isinstance(one, _Chatter) for one in logger.filters):
-        logger.addFilter(_Chatter())
-
-
-class _Chatter(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(_CHATTER)
 
 
 def as_list(value: Any) -> list[Any]:
