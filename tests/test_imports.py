@@ -29,7 +29,14 @@ OURS = {
     "report": {"images", "mcmc", "networks"},
 }
 # What all methods share: the base and what it is made of.
-SHELF = {"methods.base", "methods.factories", "methods.mixins", "methods.random_state", "methods.stage_one"}
+SHELF = {
+    "methods.base",
+    "methods.capabilities",
+    "methods.factories",
+    "methods.mixins",
+    "methods.random_state",
+    "methods.stage_one",
+}
 # What else the rooms of pure torch may import.
 OTHERS = {
     "mcmc": {"torch"},

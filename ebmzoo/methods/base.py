@@ -6,7 +6,7 @@ import copy
 import inspect
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import lightning as L
 import torch
@@ -17,8 +17,19 @@ from torch.optim import Optimizer
 
 import ebmzoo
 from ebmzoo.mcmc import GlobalNoise, Noise, Sampler, as_noise
-from ebmzoo.mcmc.chain import Callback
 
+from .capabilities import (
+    BoundsLikelihood,
+    Decodes,
+    Encodes,
+    HasEnergy,
+    HasLogDensity,
+    InfersByChain,
+    Reconstructs,
+    Samples,
+    Scores,
+    Tilts,
+)
 from .factories import (
     DecoderFactory,
     DistanceFactory,
@@ -64,119 +75,6 @@ __all__ = [
     "plain",
     "spec",
 ]
-
-
-@runtime_checkable
-class Samples(Protocol):
-    """Draws samples in the data's units, with the method's test-time sampler."""
-
-    def sample(
-        self,
-        n: int,
-        *,
-        steps: int | None = None,
-        noise: None | int | torch.Generator | Noise = None,
-        callback: Callback | None = None,
-    ) -> Tensor:
-        """``(n, *image_shape)``."""
-
-
-@runtime_checkable
-class HasEnergy(Protocol):
-    """Has an energy E(x), the raw network output: low means likely."""
-
-    def energy(self, x: Tensor) -> Tensor:
-        """``(B,)``."""
-
-
-@runtime_checkable
-class Scores(Protocol):
-    """Scores examples for out-of-distribution detection: high means in-distribution."""
-
-    def score(self, x: Tensor) -> Tensor:
-        """``(B,)``."""
-
-
-@runtime_checkable
-class Decodes(Protocol):
-    """Generates from a latent code z with a prior that can be drawn from and evaluated."""
-
-    latent_dim: int
-
-    def decode(self, z: Tensor) -> Tensor:
-        """``(B, *image_shape)``, of ``(B, latent_dim)``."""
-
-    def draw_latents(self, n: int, noise: Noise, like: Tensor) -> Tensor:
-        """``(n, latent_dim)``, with the dtype and device of ``like``."""
-
-    def log_prior(self, z: Tensor) -> Tensor:
-        """``(B,)`` nats."""
-
-
-@runtime_checkable
-class Encodes(Protocol):
-    """Has an inference network."""
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance, both ``(B, latent_dim)``."""
-
-
-@runtime_checkable
-class Reconstructs(Protocol):
-    """Reconstructs examples."""
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """``(B, *image_shape)``."""
-
-
-@runtime_checkable
-class BoundsLikelihood(Protocol):
-    """Bounds the log-likelihood from below."""
-
-    def log_likelihood_bound(self, x: Tensor, samples: int = 1, noise: None | int | Noise = None) -> Tensor:
-        """``(B,)`` nats."""
-
-
-@runtime_checkable
-class HasLogDensity(Protocol):
-    """Has a log-density, known up to log Z."""
-
-    def log_density(self, x: Tensor) -> Tensor:
-        """``(B,)`` nats."""
-
-
-@runtime_checkable
-class Tilts(Protocol):
-    """Is a normalised base p tilted by an energy, h(x) = p(x) exp(−E(x))/Z; `BoundsLikelihood` bounds log p(x)."""
-
-    @property
-    def has_base(self) -> bool:
-        """Whether it is that with its present settings."""
-
-    @property
-    def white_shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of the white noise that makes a draw of p."""
-
-    def base_sample(self, n: int, *, noise: None | int | torch.Generator | Noise = None) -> Tensor:
-        """Draws of p, ``(n, *image_shape)``."""
-
-    def white_energy(self, *noise: Tensor) -> Tensor:
-        """E of what white noise makes, ``(B,)``; its tensors ``(B, *shape)`` as in ``white_shapes``."""
-
-    def energy(self, x: Tensor) -> Tensor:
-        """``(B,)``."""
-
-
-@runtime_checkable
-class InfersByChain(Protocol):
-    """Reconstructs by a chain over latents, from what its inference network says."""
-
-    latent_sampler: Sampler
-
-    def reconstruct(
-        self, x: Tensor, *, steps: int | None = None, noise: None | int | torch.Generator | Noise = 0
-    ) -> Tensor:
-        """``(B, *image_shape)``; 0 steps are the inference network's own."""
 
 
 class Method(L.LightningModule):
