@@ -19,7 +19,6 @@ def bench(
     groups: Mapping[str, Sequence[Experiment]],
     metrics: Mapping[str, Sequence[str]],
     *,
-    two_threads: Sequence[str] = (),
     remark: Remark | None = None,
 ) -> None:
     """Train, test and print the groups named on the command line, all by default.
@@ -30,7 +29,6 @@ def bench(
         description: for ``--help``; the caller's docstring.
         groups: experiments by name of the group.
         metrics: columns of each group's table; those of "" where a group has none of its own.
-        two_threads: groups whose runs go alone, with two threads: convolutional networks.
         remark: a line about one run from its results file, printed below the table.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -40,11 +38,10 @@ def bench(
     if unknown := [name for name in options.groups if name not in groups]:
         parser.error(f"no group {unknown[0]!r}: choose from {', '.join(groups)}")
     for group in options.groups or groups:
-        alone = group in two_threads
         experiments = groups[group]
         if options.seeds:
             experiments = [replace(experiment, seeds=options.seeds) for experiment in experiments]
-        done = run(experiments, ROOT, jobs=1 if alone else 2, threads=2 if alone else 1)
+        done = run(experiments, ROOT)
         print(f"\n{group}\n\n{markdown(done, metrics.get(group, metrics.get('', [])))}\n", flush=True)
         for line in (remark(*one) for one in done) if remark else ():
             if line:
