@@ -41,8 +41,10 @@ test: lint  ## style, types and the tests
 test-all: lint  ## the same with the tests that take minutes
 	$(BIN)/pytest -q -n 2 --dist worksteal -m ''
 
-bench: $(STAMP)  ## the figures of docs/results.md: an hour and more
-	$(BIN)/python benchmarks/foundation.py
+bench: $(STAMP)  ## the figures of docs/results.md: some hours
+	for script in foundation shelf dual_mcmc denoising_ebm baselines extensions tasks; do \
+		$(BIN)/python benchmarks/$$script.py || exit 1; \
+	done
 
 soak: $(STAMP)  ## what a training has to endure: kills, damaged files, faults, 500 odd configs; an hour
 	$(BIN)/python -m benchmarks.soak
