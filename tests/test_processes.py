@@ -49,7 +49,7 @@ def joint_training(rank, name, world):
     start = {key: value.clone() for key, value in method.state_dict().items()}
     rows = joint.tensor_split(world, dim=1)[rank]
     trainer(world, max_epochs=1).fit(method, DataLoader(list(rows), batch_size=None))
-    moved = sum(float((value - start[key]).abs().sum()) for key, value in method.state_dict().items())
+    moved = sum(float((value.double() - start[key].double()).abs().sum()) for key, value in method.state_dict().items())
     return {"moved": moved, **method.state_dict()}
 
 

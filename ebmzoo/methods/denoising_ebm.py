@@ -185,7 +185,7 @@ class DenoisingEBM(Method):
 
     def _update_decoder(self, data: Tensor, model: Any, sigma: Tensor) -> None:
         """σ²·[U_s(z) − U_s(z^K)], the denoiser fixed."""
-        eps = self.noise.normal((2 * len(data), *self.image_shape), like=data)
+        eps = self._two_draws(data)
         with frozen(self.denoiser):
             energies = semantic_energy(self.denoiser, self.decoder, torch.cat([data, model]), eps, sigma.repeat(2))
         gap = self._contrast(energies, sigma, "train/semantic_energy")
@@ -193,10 +193,15 @@ class DenoisingEBM(Method):
 
     def _update_denoiser(self, data: Tensor, model: Tensor, sigma: Tensor) -> None:
         """σ²·[U_c(x) − U_c(x^T)]."""
-        eps = self.noise.normal((2 * len(data), *self.image_shape), like=data)
+        eps = self._two_draws(data)
         energies = texture_energy(self.denoiser, torch.cat([data, model]), eps, sigma.repeat(2))
         gap = self._contrast(energies, sigma, "train/energy")
         self.update("denoiser", self.contrast_weight * gap)
+
+    def _two_draws(self, like: Tensor) -> Tensor:
+        """ε for data and for model samples, each drawn batch first, as the noise of several processes needs it."""
+        shape = (len(like), *self.image_shape)
+        return torch.cat([self.noise.normal(shape, like), self.noise.normal(shape, like)])
 
     def _contrast(self, energies: Tensor, sigma: Tensor, name: str) -> Tensor:
         """The gap of energies of data, then model, each times σ²; reported like that."""

@@ -28,7 +28,7 @@ WORDS = {
     "misspelt method": ([*FIT, "--model", "VAEE"], "no class 'VAEE' here: did you mean VAE or"),
     "misspelt data": ([*FIT, "--data", "Digit"], "no class 'Digit' here: did you mean Digits?"),
     "misspelt network": ([*FIT, "--model.encoder", "MLPEncodr"], "did you mean MLPEncoder"),
-    "misspelt sampler": ([*ECVAE, "--model.sampler", "Langevi"], "did you mean Langevin?"),
+    "misspelt sampler": ([*ECVAE, "--model.sampler", "Langevi"], "did you mean Langevin or"),
     "misspelt optimiser": ([*FIT, "--model.optimizer", "Adamm"], "did you mean Adam or"),
     "misspelt logger": ([*FIT, "--trainer.logger", "WandbLoger"], "did you mean WandbLogger?"),
     "misspelt callback": ([*FIT, "--trainer.callbacks+=ModelChekpoint"], "did you mean ModelCheckpoint"),

@@ -14,7 +14,7 @@ from ebmzoo.cli.main import main
 from ebmzoo.data.digits import digits
 from ebmzoo.images import from_uint8, save_images, save_png, to_uint8
 from ebmzoo.mcmc import PerImageNoise
-from ebmzoo.methods.mixins import GaussianLatent
+from ebmzoo.methods.mixins import Autoencoding, GaussianLatent
 from ebmzoo.tasks import Inpaint, Restorer, SuperResolve, box_mask, scattered_mask
 
 from .conftest import ECVAE
@@ -200,7 +200,8 @@ def test_bad_input(ebmzoo, here, checkpoint, bad, words, line):
 
 
 def test_a_method_that_cannot_says_which_can(ebmzoo, here, checkpoint, whole, monkeypatch):
-    monkeypatch.delattr(GaussianLatent, "log_prior")
+    for mixin in (Autoencoding, GaussianLatent):
+        monkeypatch.delattr(mixin, "log_prior")
     words = ["--ckpt_path", checkpoint["vae"]]
     for verb in (["restore", *words, *BOX, "--input", "whole", "--out", "out"], ["sample", *words, "--interpolate", 4]):
         code, _, err = ebmzoo(*verb)

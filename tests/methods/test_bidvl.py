@@ -151,7 +151,8 @@ class Watched(BiDVL):
             )
 
         moved = {name for name in NAMES if not same(gradients[name], before[0][name])}
-        self.seen.append((self._player_of(optimizer), moved, not same(vectors, before[1])))
+        number = [raw is optimizer for raw in self.trainer.optimizers].index(True)
+        self.seen.append((list(self.players())[number], moved, not same(vectors, before[1])))
         self.last = gradients, vectors
 
 

@@ -161,7 +161,7 @@ METHODS = {
     "vaebm, persistent in (x, z)": lambda: vaebm(
         vae_steps=4, space="data", negatives="mean", buffer=700, replay_probability=1.0, replay_ramp=0, replay_x=True
     ),
-    "ecvae, cooperative": lambda: ecvae(bound_on="revised", pair_memory=150, calibration_weight=0, dual_rate=0),
+    "ecvae, cooperative": lambda: ecvae(bound_on="revised", decoder_steps=2, calibration_weight=0, dual_rate=0),
     "ebm": lambda: ebm(buffer=700, data_noise=0.1, grad_clip=1.0),
     "wgan": lambda: wgan(critic_steps=2, gradient_penalty=1.0),
     "wgan, the decoder alone": lambda: wgan(elbo_weight=0.0),

@@ -106,10 +106,10 @@ def algorithm_1(model, x, noise, iteration, contrast_every=1, contrast_start=0, 
     z_model, x_model = two_stages(model, n, noise, kernel)
     if contrast_sigma:
         sigma = level(n, contrast_sigma)
-    eps = noise.normal((2 * n, *SHAPE), x)
+    eps = torch.cat([noise.normal((n, *SHAPE), x) for _ in range(2)])
     semantic = [u_c(model, model.decoder(code), e, sigma) for code, e in ((z, eps[:n]), (z_model, eps[n:]))]
     steps = descend(contrast_weight * (sigma**2 * (semantic[0] - semantic[1])).mean(), model.decoder)
-    eps = noise.normal((2 * n, *SHAPE), x)
+    eps = torch.cat([noise.normal((n, *SHAPE), x) for _ in range(2)])
     texture = [u_c(model, y, e, sigma) for y, e in ((x, eps[:n]), (x_model, eps[n:]))]
     apply(steps + descend(contrast_weight * (sigma**2 * (texture[0] - texture[1])).mean(), model.denoiser))
 
