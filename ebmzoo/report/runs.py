@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-RESULTS, TIMES = "results.json", "times.json"
+RESULTS, TIMES, BUDGET = "results.json", "times.json", "budget.json"
 
 
 @dataclass(frozen=True)
