@@ -86,20 +86,23 @@ class Column:
     protocols: list[tuple[Run, Number]] = field(default_factory=list)
 
     @property
-    def best(self) -> str | None:
-        """The row with the best mean; None where neither way is better or there is nothing to compare."""
+    def best(self) -> set[str]:
+        """The rows with the best mean; none where neither way is better or there is nothing to compare."""
         means = {row: cell.mean for row, cell in self.cells.items() if cell.mean is not None}
-        if self.better is None or len(means) < 2:
-            return None
-        return (min if self.better == "low" else max)(means, key=lambda row: means[row])
+        if self.better is None or len(set(means.values())) < 2:
+            return set()
+        top = (min if self.better == "low" else max)(means.values())
+        return {row for row, mean in means.items() if mean == top}
 
     @property
     def level(self) -> set[str]:
         """Rows of several seeds that overlap the seeds of the best."""
-        if self.best is None:
+        if not self.best:
             return set()
-        top = self.cells[self.best].finite
-        others = {row: cell.finite for row, cell in self.cells.items() if row != self.best and cell.mean is not None}
+        top = [value for row in self.best for value in self.cells[row].finite]
+        others = {
+            row: cell.finite for row, cell in self.cells.items() if row not in self.best and cell.mean is not None
+        }
         several = {row: found for row, found in others.items() if min(len(found), len(top)) > 1}
         return {row for row, found in several.items() if min(found) <= max(top) and min(top) <= max(found)}
 
@@ -132,7 +135,7 @@ class Table:
         cell = column.cells.get(row)
         if cell is None:
             return ""
-        text = bold(str(cell)) if row == column.best else f"{cell} ≈" if row in column.level else str(cell)
+        text = bold(str(cell)) if row in column.best else f"{cell} ≈" if row in column.level else str(cell)
         return text if cell.paper is None else f"{text} (paper: {_number(cell.paper)})"
 
     def markdown(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -13,8 +13,8 @@ import numpy as np
 
 from .compare import Column, Table
 from .pictures import data_uri, heat_map
-from .results import Run
-from .svg import COLOURS, Series, chart
+from .pieces import anchor, arrays_of, cards, charts, details, figure, first_seeds, measured, seed_of
+from .svg import Series, chart
 
 __all__ = ["page"]
 
@@ -55,74 +55,14 @@ def page(table: Table, command: str) -> str:
     sections["The runs"] = _runs(table)
     about = f"{len(table.runs)} runs in {len(table.rows)} rows, data: {table.runs[0].data}."
     title = f"ebmzoo: {table.runs[0].data}"
-    links = "".join(f'<a href="#{_anchor(name)}">{name}</a>' for name in sections)
+    links = "".join(f'<a href="#{anchor(name)}">{name}</a>' for name in sections)
     body = [f"<header><h1>{escape(title)}</h1><p>{escape(about)}</p><nav>{links}</nav>"]
-    body.append(f"{_details('Make this page again', [command])}</header><main>")
-    body += [f'<section id="{_anchor(name)}"><h2>{name}</h2>{html}</section>' for name, html in sections.items()]
+    body.append(f"{details('Make this page again', [command])}</header><main>")
+    body += [f'<section id="{anchor(name)}"><h2>{name}</h2>{html}</section>' for name, html in sections.items()]
     template = (resources.files("ebmzoo.report") / "page.html").read_text()
     chains = json.dumps(_chains(table), separators=(",", ":")).replace("</", "<\\/")
     filled = template.replace("{{title}}", escape(title)).replace("{{body}}", "\n".join(body) + "</main>")
     return filled.replace("{{chains}}", chains)
-
-
-# -- pieces -----------------------------------------------------------------------------------------------
-
-
-def _anchor(name: str) -> str:
-    return name.lower().replace(" ", "-")
-
-
-def _details(summary: str, commands: Iterable[str]) -> str:
-    lines = "\n".join(map(escape, dict.fromkeys(commands)))
-    return f"<details><summary>{summary}</summary><pre>{lines}</pre></details>" if lines else ""
-
-
-def _figure(heading: str, inside: str, said: str, commands: Iterable[str], attributes: str = "") -> str:
-    caption = f"<figcaption>{escape(said)}{_details('command', commands)}</figcaption>"
-    return f"<figure{attributes}><h3>{escape(heading)}</h3>{inside}{caption}</figure>"
-
-
-def _cards(figures: Iterable[str], least: str = "20rem") -> str:
-    inside = "".join(filter(None, figures))
-    return f'<div class="cards" style="--least: {least}">{inside}</div>' if inside else ""
-
-
-def _charts(rows: Sequence[str], shown: Iterable[str], figures: Iterable[str]) -> str:
-    """Charts below the legend that they share."""
-    cards = _cards(figures)
-    return cards and _legend(rows, shown) + cards
-
-
-def _legend(rows: Sequence[str], shown: Iterable[str]) -> str:
-    present = set(shown)
-    items = []
-    for k, row in enumerate(rows):
-        if row in present:
-            line = f"border-color: var(--c{k % COLOURS}); border-top-style: {'dashed' if k >= COLOURS else 'solid'}"
-            items.append(f'<li><span style="{line}"></span>{escape(row)}</li>')
-    return f'<ul class="legend">{"".join(items)}</ul>'
-
-
-def _measured(runs: Iterable[Run], part: str) -> list[str]:
-    """What measures runs again."""
-    return [f"ebmzoo test --ckpt_path '{run.folder}/checkpoints/last.ckpt' --only {part}" for run in runs]
-
-
-def _first(table: Table) -> list[Run]:
-    """The first seed of every row."""
-    return [table.of(row)[0] for row in table.rows]
-
-
-def _arrays(run: Run) -> dict[str, Any]:
-    path = run.folder / "arrays.npz"
-    if not path.is_file():
-        return {}
-    with np.load(path) as file:
-        return dict(file)
-
-
-def _seed(run: Run) -> str:
-    return f"{run.folder.name.replace('_', ' ')}" if run.folder.name != run.row else "its only run"
 
 
 # -- sections ---------------------------------------------------------------------------------------------
@@ -159,21 +99,21 @@ def _cell(table: Table, column: Column, row: str) -> str:
     value = "" if cell is None or cell.mean is None else repr(cell.mean)
     text = escape(table.text(column, row, lambda words: words))
     text = text.replace(" (paper:", "<small>paper:").replace(")", "</small>") if "(paper:" in text else text
-    best = ' class="best"' if row == column.best else ""
+    best = ' class="best"' if row in column.best else ""
     return f'<td data-value="{value}"{best}>{text}</td>'
 
 
 def _pictures(table: Table, name: str, part: str, wide: bool = False) -> str:
     figures = []
-    for run in _first(table):
+    for run in first_seeds(table):
         if (path := run.folder / name).is_file():
-            smooth = ' class="smooth"' if "plane/box" in _arrays(run) else ""
+            smooth = ' class="smooth"' if "plane/box" in arrays_of(run) else ""
             kind = "chains of" if wide else "samples of"
             picture = f'<img{smooth} src="{data_uri(path)}" alt="{kind} {escape(run.row)}" loading="lazy">'
-            said = f"{table.sampler(run.row)}, {_seed(run)}"
+            said = f"{table.sampler(run.row)}, {seed_of(run)}"
             said += "; one chain to a row, from its start on the left" if wide else ""
-            figures.append(_figure(run.row, picture, said, _measured([run], part)))
-    return _cards(figures, "24rem" if wide else "16rem")
+            figures.append(figure(run.row, picture, said, measured([run], part)))
+    return cards(figures, "24rem" if wide else "16rem")
 
 
 def _costs(table: Table) -> str:
@@ -194,12 +134,12 @@ def _costs(table: Table) -> str:
         said = "means of seeds; bars: ± a standard deviation. " + "; ".join(
             line for line in table.protocols() if line.split(": ")[0].split(", ").count(cost.heading)
         )
-        figures.append(drawn and _figure(f"{quality.heading} against {label}", drawn, said, _all(table, "generation")))
-    return _charts(table.rows, quality.cells, figures)
+        figures.append(drawn and figure(f"{quality.heading} against {label}", drawn, said, _all(table, "generation")))
+    return charts(table.rows, quality.cells, figures)
 
 
 def _all(table: Table, part: str) -> list[str]:
-    return _measured(table.runs, part)
+    return measured(table.runs, part)
 
 
 def _training(table: Table) -> str:
@@ -219,8 +159,8 @@ def _training(table: Table) -> str:
         ]
         said = "each seed a line, from metrics.csv"
         again = [run.commands[0] for run in table.runs if run.commands]
-        figures.append(_figure(name, drawn, said, again) if (drawn := chart(series, "iteration", name)) else "")
-    return _charts(table.rows, table.rows, figures)
+        figures.append(figure(name, drawn, said, again) if (drawn := chart(series, "iteration", name)) else "")
+    return charts(table.rows, table.rows, figures)
 
 
 def _curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
@@ -243,8 +183,8 @@ def _curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 def _energies(table: Table) -> str:
     figures, names = [], []
-    for run in _first(table):
-        groups = {name.removeprefix("energy/"): v for name, v in _arrays(run).items() if name.startswith("energy/")}
+    for run in first_seeds(table):
+        groups = {name.removeprefix("energy/"): v for name, v in arrays_of(run).items() if name.startswith("energy/")}
         groups = {name: values[np.isfinite(values)] for name, values in groups.items()}
         if not (groups := {name: values for name, values in groups.items() if len(values)}):
             continue
@@ -259,27 +199,29 @@ def _energies(table: Table) -> str:
             for number, (name, values) in enumerate(groups.items())
         ]
         sizes = ", ".join(f"{len(values):,} {name}" for name, values in groups.items())
-        said = f"{sizes}; seed 0 of the noise, {_seed(run)}"
+        said = f"{sizes}; seed 0 of the noise, {seed_of(run)}"
         drawn = chart(series, "E(x), low: likely", "density", filled=True)
-        figures.append(_figure(run.row, drawn, said, _measured([run], "chains")))
-    return _charts(names, names, figures)
+        figures.append(figure(run.row, drawn, said, measured([run], "chains")))
+    return charts(names, names, figures)
 
 
 def _roc(table: Table) -> str:
-    scores = {run.folder: _arrays(run) for run in _first(table)}
+    scores = {run.folder: arrays_of(run) for run in first_seeds(table)}
     names = dict.fromkeys(name for found in scores.values() for name in found if name.startswith("score/"))
     figures, shown = [], set()
     for name in [name for name in names if name not in ("score/test", "score/train")]:
         series = []
-        for run in _first(table):
+        for run in first_seeds(table):
             if name in (found := scores[run.folder]):
                 series.append(Series(run.row, table.rows.index(run.row), *_roc_of(found["score/test"], found[name])))
                 shown.add(run.row)
         other = name.removeprefix("score/")
         said = f"scores of the test split against {other}; in-distribution is positive, the first seed of a row"
         drawn = chart(series, "false positives", "true positives")
-        figures.append(_figure(f"{table.runs[0].data} against {other}", drawn, said, _measured(_first(table), "ood")))
-    return _charts(table.rows, shown, figures)
+        figures.append(
+            figure(f"{table.runs[0].data} against {other}", drawn, said, measured(first_seeds(table), "ood"))
+        )
+    return charts(table.rows, shown, figures)
 
 
 def _roc_of(inside: Any, outside: Any) -> tuple[list[float], list[float]]:
@@ -290,7 +232,7 @@ def _roc_of(inside: Any, outside: Any) -> tuple[list[float], list[float]]:
 
 
 def _landscapes(table: Table) -> str:
-    runs = [(run, arrays) for run in _first(table) if "plane/box" in (arrays := _arrays(run))]
+    runs = [(run, arrays) for run in first_seeds(table) if "plane/box" in (arrays := arrays_of(run))]
     if not runs:
         return ""
     how = f"log-density from its maximum (bright) to {_RANGE:g} nats below (dark)"
@@ -299,17 +241,17 @@ def _landscapes(table: Table) -> str:
     if "plane/truth" in runs[0][1]:
         plane = _plane(runs[0][1]["plane/truth"], "truth", "the true log-density")
         said = f"{how}; {points} test points"
-        figures.append(_figure("the truth", plane, said, _measured([runs[0][0]], "chains")))
+        figures.append(figure("the truth", plane, said, measured([runs[0][0]], "chains")))
     for run, arrays in runs:
         plane = _plane(arrays.get("plane/model"), run.row, f"log-density of {run.row}")
         said = how if "plane/model" in arrays else "no log-density: samples alone"
         plane += '<div class="step" aria-live="off"></div>'
-        figures.append(_figure(run.row, plane, f"{said}; {_seed(run)}", _measured([run], "chains")))
+        figures.append(figure(run.row, plane, f"{said}; {seed_of(run)}", measured([run], "chains")))
     slider = '<label for="along">Along the chains</label>'
     slider += (
         '<input id="along" type="range" min="0" max="15" value="15" step="1"><output id="share" for="along"></output>'
     )
-    return f'<div class="slider">{slider}</div>{_cards(figures)}'
+    return f'<div class="slider">{slider}</div>{cards(figures)}'
 
 
 def _plane(values: Any, name: str, said: str) -> str:
@@ -321,8 +263,8 @@ def _plane(values: Any, name: str, said: str) -> str:
 def _chains(table: Table) -> dict[str, Any]:
     """Points of chains in units of the panels, for the slider."""
     found: dict[str, Any] = {}
-    for run in _first(table):
-        arrays = _arrays(run)
+    for run in first_seeds(table):
+        arrays = arrays_of(run)
         if "plane/box" not in arrays:
             continue
         low, high = arrays["plane/box"]
@@ -346,6 +288,6 @@ def _runs(table: Table) -> str:
         commands = [command for run in runs for command in run.commands]
         folders = ", ".join(f"<code>{escape(str(run.folder))}</code>" for run in runs)
         items.append(
-            f"<li><b>{escape(row)}</b> ({escape(runs[0].method)}): {folders}{_details('commands', commands)}</li>"
+            f"<li><b>{escape(row)}</b> ({escape(runs[0].method)}): {folders}{details('commands', commands)}</li>"
         )
     return f"<ul>{''.join(items)}</ul>"

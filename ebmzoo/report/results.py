@@ -137,7 +137,8 @@ def _run(folder: Path, row: str) -> Run:
 
 def _cost(folder: Path) -> dict[str, Number]:
     cost: dict[str, Number] = {}
-    if (folder / TIMES).is_file() and (fit := json.loads((folder / TIMES).read_text()).get("fit")):
+    fit = json.loads((folder / TIMES).read_text()).get("fit") if (folder / TIMES).is_file() else None
+    if fit and not fit.get("resumed"):
         how = {"threads": fit.get("threads")}
         cost |= {f"fit_{kind}": Number(fit[kind], how) for kind in ("cpu_s", "wall_s") if kind in fit}
     if (folder / BUDGET).is_file():

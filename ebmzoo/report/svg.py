@@ -55,8 +55,9 @@ class _Axis:
         """Round numbers within the axis."""
         if self.logarithmic:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            few = math.log10(self.high / self.low) < 2
-            found = [m * 10.0**power for power in powers for m in ((1, 2, 5) if few else (1,))]
+            decades = math.log10(self.high / self.low)
+            within = (1,) if decades > 2 else (1, 2, 5) if decades > 0.7 else tuple(range(1, 10))
+            found = [m * 10.0**power for power in powers for m in within]
         else:
             raw = (self.high - self.low) / 5
             unit = 10.0 ** math.floor(math.log10(raw))

@@ -41,7 +41,7 @@ def test_seeds_become_a_mean_with_its_deviation_and_the_best_is_bold(tmp_path):
     assert table.rows == ["ecvae", "vae"]
     fid, recall = table.columns
     assert (fid.cells["vae"].mean, fid.cells["vae"].deviation) == (5.0, pytest.approx(13**0.5))
-    assert (fid.best, fid.level, recall.best) == ("ecvae", set(), None)
+    assert (fid.best, fid.level, recall.best) == ({"ecvae"}, set(), set())
     text = table.markdown()
     assert "| ecvae | 3 | 10 | one step | **1.1 ± 0.1** |  |" in text and "| 5 ± 3.6 | 0.5 ± 0 |" in text
     assert "n 500, against digits-8 train (1,500), extractor digits (sha256 abababab), averaged weights" in text
@@ -53,7 +53,7 @@ def test_rows_whose_seeds_overlap_the_best_are_marked(tmp_path):
         finished(tmp_path / f"b/seed_{seed}", fid=2.0 + 2 * seed)
         finished(tmp_path / f"c/seed_{seed}", fid=3.5 + seed)
     (fid,) = compare(load([tmp_path])).columns
-    assert (fid.best, fid.level) == ("a", {"b"})
+    assert (fid.best, fid.level) == ({"a"}, {"b"})
 
 
 def test_two_settings_in_one_place_are_two_rows(tmp_path):
@@ -124,7 +124,7 @@ def test_a_seed_that_is_not_finite_is_said_and_is_never_best(tmp_path):
     finished(tmp_path / "a/seed_1", fid=None)
     finished(tmp_path / "b", fid=9.0)
     (fid,) = compare(load([tmp_path])).columns
-    assert str(fid.cells["a"]) == "not finite for 1 of 2 seeds" and fid.best is None
+    assert str(fid.cells["a"]) == "not finite for 1 of 2 seeds" and fid.best == set()
 
 
 def test_what_is_no_run_is_named(tmp_path):
