@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
@@ -46,7 +47,8 @@ class Evaluate(Callback):
       importance sampling, where ``ais_temperatures`` asks for it;
     * reconstruction: squared error, PSNR and SSIM of the test split, along the z chain where there is one;
     * ood: the score of the test split against that of other sets, and against that of the training split;
-    * chains: their energy, displacement, drift against noise, acceptance, R-hat and effective sample size; with
+    * chains: energies of data and samples, in the plane the landscape (in ``arrays.npz``, for the report); the chains'
+      energy, displacement, drift against noise, acceptance, R-hat and effective sample size; with
       ``long_run`` what becomes of them at 10 and 100 times their training length.
 
     What a method cannot do, or a user's mistake (missing Inception weights, a missing set) prevents, gives one line;
@@ -248,6 +250,7 @@ class Evaluate(Callback):
         for name, picture in evaluation.pictures.items():
             save_png(picture, folder / f"{name}.png")
             log_picture(trainer, name, picture, trainer.global_step)
+        _keep(evaluation.arrays, folder / "arrays.npz")
         show(self.results, evaluation, about, path)
         for logger in trainer.loggers:
             values = {f"test/{entry.name}": entry.value for entry in self.results.added}
@@ -290,6 +293,17 @@ class Evaluate(Callback):
                 room[done : done + len(batch)] = batch
                 done += len(batch)
         return room, ""
+
+
+def _keep(arrays: Mapping[str, Tensor], path: Path) -> None:
+    """Write arrays into a file, beside those of other names that it holds."""
+    if not arrays:
+        return
+    held: dict[str, Any] = {}
+    if path.is_file():
+        with np.load(path) as file:
+            held = dict(file)
+    np.savez_compressed(path, **(held | {name: values.float().numpy() for name, values in arrays.items()}))
 
 
 def fid_name(n: int) -> str:

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from ebmzoo.callbacks.looking import batches_of_samples, sampler_settings, spooled
-from ebmzoo.callbacks.parts import chains, generation, likelihood, memorisation, ood, points, reconstruction
+from ebmzoo.callbacks.parts import (
+    chains,
+    generation,
+    landscape,
+    likelihood,
+    memorisation,
+    ood,
+    points,
+    reconstruction,
+)
 from ebmzoo.images import to_uint8
 from ebmzoo.mcmc import GeneratorNoise
 from ebmzoo.metrics import Protocol, Results
@@ -66,7 +75,12 @@ PARTS: dict[str, list[tuple[str, str, Part]]] = {
     "ood": [
         ("images", "out-of-distribution", ood.out_of_distribution),
     ],
-    "chains": [("model", "chain health", chains.health), ("data", "long run", chains.long_run)],
+    "chains": [
+        ("model", "chain health", chains.health),
+        ("data", "long run", chains.long_run),
+        ("data", "energies", landscape.energies),
+        ("points", "landscape", landscape.plane),
+    ],
 }
 
 
@@ -82,6 +96,7 @@ class Evaluation:
     Attributes:
         skipped: a line for each part that was left out, and why.
         pictures: what was drawn, uint8 ``(3, H, W)``, by name.
+        arrays: what the report draws itself, by name: energies, scores, landscapes.
         ends: how many numbers there were after each part.
     """
 
@@ -89,6 +104,7 @@ class Evaluation:
         self.model, self.data, self.plan, self.results = model, data, plan, results
         self.skipped: list[str] = []
         self.pictures: dict[str, Tensor] = {}
+        self.arrays: dict[str, Tensor] = {}
         self.ends: list[int] = []
         self.device = model.device
         self.sampler = sampler_settings(model)

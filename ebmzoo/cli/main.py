@@ -24,6 +24,8 @@ VERBS = {
     "export": ("the weights of a checkpoint as one safetensors file", "ebmzoo.cli.export"),
     "sample": ("draw from a checkpoint: images, their chains, or what lies between them", "ebmzoo.cli.sample"),
     "restore": ("colour, enlarge or complete images with a checkpoint", "ebmzoo.cli.restore"),
+    "benchmark": ("train and test all methods of a suite under one budget", "ebmzoo.cli.benchmark"),
+    "compare": ("finished runs side by side: tables, and one HTML page", "ebmzoo.cli.compare"),
     "speed": ("time chains here against other ways to write them: speed.json", "ebmzoo.cli.speed"),
 }
 

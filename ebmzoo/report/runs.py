@@ -7,13 +7,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-RESULTS, TIMES = "results.json", "times.json"
+RESULTS, TIMES, BUDGET = "results.json", "times.json", "budget.json"
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,22 @@ class Experiment:
 
 
 def run(
-    experiments: Iterable[Experiment], root: Path, jobs: int = 2, threads: int = 1
+    experiments: Iterable[Experiment],
+    root: Path,
+    jobs: int = 2,
+    threads: int = 1,
+    ended: Callable[[Experiment, int, bool], None] | None = None,
 ) -> list[tuple[Experiment, int, Path]]:
     """Train and test every seed that has no results yet, ``jobs`` at a time with so many ``threads`` each.
 
     A failed run is reported and does not stop the others; its log lies beside its folder.
+
+    Args:
+        experiments: in the order of the table.
+        root: folder of all runs.
+        jobs: runs at a time.
+        threads: of each.
+        ended: told of every seed that has results, or could not get them, and which of the two.
 
     Returns:
         What has results: experiment, seed, path of the results file.
@@ -89,8 +100,15 @@ def run(
         # What is only tested waits until all that is trained has ended.
         for group in ([e for e in everything if not e.of], [e for e in everything if e.of]):
             runs = [(e, seed, root / e.name / f"seed_{seed}") for e in group for seed in e.seeds]
-            ended = list(pool.map(lambda one: _one(one[0], one[1], one[2], threads), runs))
-            done += [(e, seed, folder / RESULTS) for (e, seed, folder), ok in zip(runs, ended, strict=True) if ok]
+
+            def one(job: tuple[Experiment, int, Path]) -> bool:
+                ok = _one(*job, threads)
+                if ended is not None:
+                    ended(job[0], job[1], ok)
+                return ok
+
+            well = list(pool.map(one, runs))
+            done += [(e, seed, folder / RESULTS) for (e, seed, folder), ok in zip(runs, well, strict=True) if ok]
     return sorted(done, key=lambda one: everything.index(one[0]))
 
 
@@ -103,11 +121,12 @@ def _one(experiment: Experiment, seed: int, folder: Path, threads: int) -> bool:
         for words in experiment.commands(seed, folder):
             if words[1] in times:
                 continue
+            resumed = folder.is_dir() and words[1] == "fit"
             code, time = _timed(words, threads, out)
             if code:
                 print(f"{experiment.name} seed {seed}: {words[1]} ended with {code}, see {log}", flush=True)
                 return False
-            times[words[1]] = time
+            times[words[1]] = {**time, "resumed": True} if resumed else time  # of a part of it alone
             (folder / TIMES).write_text(json.dumps(times, indent=2))
     spent = ", ".join(f"{verb} {time['cpu_s']:.0f} s" for verb, time in times.items())
     print(f"{experiment.name} seed {seed}: {spent} of CPU time", flush=True)

@@ -3,12 +3,13 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from ebmzoo.callbacks import Evaluate
 from ebmzoo.callbacks.looking import batches_of_samples
-from ebmzoo.data import Digits, Glyphs, StackedDigits, StackedMNIST
+from ebmzoo.data import Digits, Gaussians25, Glyphs, StackedDigits, StackedMNIST
 from ebmzoo.images import to_uint8
 from ebmzoo.mcmc import Langevin, as_noise
 from ebmzoo.methods import ECVAE, VAEBM
@@ -62,6 +63,8 @@ def test_scores_against_other_sets(tmp_path):
     expected = detection(method.score(test), method.score(train)).auroc
     assert found["auroc_test_against_train"] == pytest.approx(expected, abs=1e-9)
     assert {"ood_auroc_uniform_noise", "ood_auroc_constants"} < set(found) and skipped == []
+    arrays = np.load(tmp_path / "arrays.npz")
+    assert arrays["score/interpolations"] == pytest.approx(method.score(sets["interpolations"]).numpy(), rel=1e-6)
     assert len(found) == 1 + 4 * 3
     protocol = next(e["protocol"] for e in held["results"] if e["name"] == "ood_auroc_interpolations")
     assert (protocol["n"], protocol["n_reference"], protocol["reference"]) == (12, 12, "interpolations")
@@ -248,6 +251,26 @@ def test_chain_health_and_the_long_run(tmp_path):
     assert found["fid_chain_x10"] == pytest.approx(fidelity(to_uint8(x), reference, metrics=["fid"])["fid"], rel=1e-6)
     for name in ("chain_energy", "long_run", "long_run_energy"):
         assert (tmp_path / f"{name}.png").is_file()
+
+
+def test_arrays_for_the_report_hold_energies_scores_and_the_plane(tmp_path):
+    data = Gaussians25(n_train=50, n_test=30, batch_size=10)
+    torch.manual_seed(0)
+    method = ECVAE((2,), MLPEncoder, MLPDecoder, MLPEnergy, latent_dim=2, sampler=Langevin(steps=3, temperature=0.5))
+    measured(tmp_path, method, data, only=["chains"], extractor=None)
+    arrays = np.load(tmp_path / "arrays.npz")
+    data.setup("test")
+    test = torch.stack([data.reference("test")[i] for i in range(30)])
+    assert arrays["energy/gaussians25 test"] == pytest.approx(method.energy(test).detach().numpy(), rel=1e-5)
+    (left, low), (right, high) = arrays["plane/box"]
+    assert (test > torch.tensor([left, low])).all() and (test < torch.tensor([right, high])).all()
+    corner = torch.tensor([[left, high]])  # the first axis of the array is the first coordinate
+    assert arrays["plane/model"][0, -1] == pytest.approx(method.log_density(corner).item(), rel=1e-4)
+    assert arrays["plane/truth"][0, -1] == pytest.approx(data.density.log_prob(corner.double()).item(), rel=1e-4)
+    assert arrays["plane/steps"].tolist() == [0, 1, 2, 3]
+    for frame, steps in ((0, 0), (-1, 3)):
+        expected = method.sample(400, steps=steps, noise=0).detach().numpy()
+        assert arrays["plane/chain"][frame] == pytest.approx(expected, abs=1e-5)
 
 
 def test_annealed_bounds_of_a_vaebm(tmp_path):

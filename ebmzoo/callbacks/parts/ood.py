@@ -35,6 +35,7 @@ def out_of_distribution(e: Evaluation) -> str | None:
     label = f"score of {type(e.model).__name__} (high: in-distribution)"
     groups = {e.name("train"): train, e.name("test"): inside}
     e.pictures["score_train_test"] = histograms(groups, label, "training against test data")
+    e.arrays |= {"score/train": train, "score/test": inside}
     outside: dict[str, Tensor] = {}
     for one in _sets(e):
         name = one if isinstance(one, str) else one.name
@@ -55,7 +56,7 @@ def out_of_distribution(e: Evaluation) -> str | None:
         )
         for metric, value in found._asdict().items():
             e.results.add(f"ood_{metric}_{name.replace(' ', '_')}", value, protocol)
-        outside[name] = scores
+        outside[name] = e.arrays[f"score/{name}"] = scores
     if outside:
         title = f"{e.name('test')} against other sets"
         e.pictures["score_ood"] = histograms({e.name("test"): inside, **outside}, label, title)

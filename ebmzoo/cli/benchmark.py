@@ -1,0 +1,105 @@
+"""``ebmzoo benchmark``: train and test all methods of a suite under one budget, and put them side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+
+from ebmzoo.cli.arguments import check_writable
+from ebmzoo.cli.compare import present
+from ebmzoo.cli.errors import Stopped, UserError
+from ebmzoo.report import suites
+from ebmzoo.report.compare import compare
+from ebmzoo.report.results import load
+from ebmzoo.report.runs import BUDGET, RESULTS, Experiment
+from ebmzoo.report.runs import run as run_all
+
+
+def run(verb: str, arguments: Sequence[str]) -> None:
+    """Plan, run what has no results yet, and present the comparison."""
+    parser = argparse.ArgumentParser(
+        prog=f"ebmzoo {verb}",
+        description="Train and test the methods of a suite under one budget. Finished runs are not repeated.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--suite", required=True, choices=suites.SUITES)
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="by their configs' names (one of each class)")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds: 0, 1, ... (3)")
+    parser.add_argument("--first_seed", type=int, default=0, help="the first of them (0)")
+    parser.add_argument("--budget", choices=suites.BUDGETS, help="the same of it for each (each config's own length)")
+    parser.add_argument("--amount", type=float, help="of the budget, for each training (what EC-VAE's config has)")
+    parser.add_argument("--mode", choices=("paper", "same"), default="paper", help="own networks, or EC-VAE's for all")
+    parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder of the configs (configs)")
+    parser.add_argument("--out", type=Path, help="folder of runs, table and page (runs/benchmark/<suite>_...)")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (2)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each (1)")
+    options = parser.parse_args(arguments)
+    if min(options.seeds, options.jobs, options.threads) < 1 or options.first_seed < 0:
+        raise UserError("--seeds, --jobs and --threads are at least 1, --first_seed at least 0")
+    if options.amount is not None and (options.budget is None or options.amount <= 0):
+        raise UserError("--amount is of a --budget, and above 0")
+    found = suites.find(options.suite, options.methods, options.configs)
+    reference = suites.find(options.suite, ["ecvae"], options.configs)["ecvae"]
+    out = options.out or _folder(options)
+    check_writable(out)
+    plans = suites.plan(found, out, options.budget, options.amount, options.mode, reference)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    experiments = suites.experiments(plans, options.suite, seeds)
+    costs = {one.name: plan.evaluations for one, plan in zip(experiments, plans.values(), strict=True)}
+    failed = _run(experiments, costs, out, options.jobs, options.threads)
+    done = [out / one.name / f"seed_{seed}" for one in experiments for seed in seeds]
+    if not (finished := [folder for folder in done if (folder / RESULTS).is_file()]):
+        raise Stopped(f"no run has ended well; their logs lie in {out}")
+    present(compare(load(finished), separate=True), out, f"ebmzoo {verb} {shlex.join(arguments)}")
+    if failed:
+        raise Stopped(
+            f"{len(failed)} of {len(done)} runs failed ({', '.join(failed)}); the same command tries them again"
+        )
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    """Runs under other budgets or with other networks lie apart."""
+    parts = [options.suite, options.mode]
+    if options.budget:
+        parts += [options.budget, "own" if options.amount is None else f"{options.amount:g}"]
+    return Path("runs", "benchmark", "_".join(parts))
+
+
+def _run(
+    experiments: Sequence[Experiment], costs: dict[str, float | None], out: Path, jobs: int, threads: int
+) -> list[str]:
+    """Run what has no results, showing how far it is; the runs that failed."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    everything = [(one, seed) for one in experiments for seed in one.seeds]
+    ready = {(one.name, seed) for one, seed in everything if (out / one.name / f"seed_{seed}" / RESULTS).is_file()}
+    failed: list[str] = []
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, TextColumn("{task.fields[left]}")) as progress:
+        task = progress.add_task("runs", total=len(everything) - len(ready), left="")
+        began = monotonic()
+
+        def ended(experiment: Experiment, seed: int, ok: bool) -> None:
+            if not ok:
+                failed.append(f"{experiment.name} seed {seed}")
+            else:
+                _record(experiment, seed, costs[experiment.name], out)
+            if (experiment.name, seed) not in ready:
+                progress.advance(task)
+                done, total = progress.tasks[0].completed, progress.tasks[0].total or 0
+                minutes = (monotonic() - began) / 60 * (total - done) / done
+                progress.update(task, left=f"about {minutes:.0f} min left" if done < total else "")
+
+        run_all(experiments, out, jobs, threads, ended)
+    return failed
+
+
+def _record(experiment: Experiment, seed: int, evaluations: float | None, out: Path) -> None:
+    """Keep with a run what its training cost by count, and how it was made."""
+    folder = out / experiment.name / f"seed_{seed}"
+    commands = [shlex.join(words) for words in experiment.commands(seed, folder)]
+    (folder / BUDGET).write_text(json.dumps({"network_evaluations": evaluations, "commands": commands}, indent=2))

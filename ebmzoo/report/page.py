@@ -1,0 +1,293 @@
+"""The comparison as one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .compare import Column, Table
+from .pictures import data_uri, heat_map
+from .pieces import anchor, arrays_of, cards, charts, details, figure, first_seeds, measured, seed_of
+from .svg import Series, chart
+
+__all__ = ["page"]
+
+_QUALITY = ("fid", "stacked_kl", "mode_kl", "log_likelihood", "mse_per_pixel", "mse_per_coordinate")
+_COSTS = {
+    "seconds_50_samples": "seconds for 50 samples",
+    "network_evaluations": "network evaluations for a sample",
+    "fit_cpu_s": "training, CPU seconds",
+    "fit_network_evaluations": "training, network evaluations for each image of a batch",
+}
+_CURVES = 8  # at most
+_PLACES = 200  # of a curve
+_RANGE = 12.0  # nats of a landscape below its maximum
+_UNITS = 1000  # of a landscape's side, for its points
+
+
+def page(table: Table, command: str) -> str:
+    """The page: tables, samples, costs, curves, energies, scores, chains and landscapes, as far as the runs left them.
+
+    Args:
+        table: the comparison.
+        command: what makes the page again.
+
+    Returns:
+        HTML with everything inside it.
+    """
+    makers: dict[str, Callable[[Table], str]] = {
+        "Ranking": _ranking,
+        "Samples": lambda one: _pictures(one, "samples.png", "generation"),
+        "Quality and cost": _costs,
+        "Training": _training,
+        "Energies": _energies,
+        "Out-of-distribution data": _roc,
+        "Chains": lambda one: _pictures(one, "chain.png", "chains", wide=True),
+        "Landscapes": _landscapes,
+    }
+    sections = {name: html for name, make in makers.items() if (html := make(table))}
+    sections["The runs"] = _runs(table)
+    about = f"{len(table.runs)} runs in {len(table.rows)} rows, data: {table.runs[0].data}."
+    title = f"ebmzoo: {table.runs[0].data}"
+    links = "".join(f'<a href="#{anchor(name)}">{name}</a>' for name in sections)
+    body = [f"<header><h1>{escape(title)}</h1><p>{escape(about)}</p><nav>{links}</nav>"]
+    body.append(f"{details('Make this page again', [command])}</header><main>")
+    body += [f'<section id="{anchor(name)}"><h2>{name}</h2>{html}</section>' for name, html in sections.items()]
+    template = (resources.files("ebmzoo.report") / "page.html").read_text()
+    chains = json.dumps(_chains(table), separators=(",", ":")).replace("</", "<\\/")
+    filled = template.replace("{{title}}", escape(title)).replace("{{body}}", "\n".join(body) + "</main>")
+    return filled.replace("{{chains}}", chains)
+
+
+# -- sections ---------------------------------------------------------------------------------------------
+
+
+def _ranking(table: Table) -> str:
+    def head(name: str, better: str = "") -> str:
+        arrow = {"low": " ↓", "high": " ↑"}.get(better, "")
+        said = {"low": "lower is better", "high": "higher is better"}.get(better, "sort")
+        button = f'<button title="{said}">{escape(name)}{arrow}</button>'
+        return f'<th scope="col" aria-sort="none" data-better="{better}">{button}</th>'
+
+    heads = [head("run"), head("seeds"), head("iterations"), head("sampler")]
+    heads += [head(column.heading, column.better or "") for column in table.columns]
+    lines = []
+    for row in table.rows:
+        seeds, steps, sampler = table.facts(row)
+        cells = [f'<th scope="row" data-value="{escape(row)}">{escape(row)}</th>']
+        cells += [f'<td data-value="{fact.replace(",", "")}">{escape(fact)}</td>' for fact in (seeds, steps)]
+        cells.append(f'<td class="text" data-value="{escape(sampler)}">{escape(sampler)}</td>')
+        cells += [_cell(table, column, row) for column in table.columns]
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    caption = "A click on a heading sorts. ↓ lower is better, ↑ higher is better."
+    grid = f'<table class="sorts"><caption>{caption}</caption><thead><tr>{"".join(heads)}</tr></thead>'
+    grid += f"<tbody>{''.join(lines)}</tbody></table>"
+    notes = "".join(f"<p class='soft'>{escape(note)}</p>" for note in table.notes())
+    protocols = "".join(f"<li>{escape(line)}</li>" for line in table.protocols())
+    known = f"<details open><summary>What each column was measured with</summary><ul>{protocols}</ul></details>"
+    return f'<div class="scroll" role="region" aria-label="ranking" tabindex="0">{grid}</div>{notes}{known}'
+
+
+def _cell(table: Table, column: Column, row: str) -> str:
+    cell = column.cells.get(row)
+    value = "" if cell is None or cell.mean is None else repr(cell.mean)
+    text = escape(table.text(column, row, lambda words: words))
+    text = text.replace(" (paper:", "<small>paper:").replace(")", "</small>") if "(paper:" in text else text
+    best = ' class="best"' if row in column.best else ""
+    return f'<td data-value="{value}"{best}>{text}</td>'
+
+
+def _pictures(table: Table, name: str, part: str, wide: bool = False) -> str:
+    figures = []
+    for run in first_seeds(table):
+        if (path := run.folder / name).is_file():
+            smooth = ' class="smooth"' if "plane/box" in arrays_of(run) else ""
+            kind = "chains of" if wide else "samples of"
+            picture = f'<img{smooth} src="{data_uri(path)}" alt="{kind} {escape(run.row)}" loading="lazy">'
+            said = f"{table.sampler(run.row)}, {seed_of(run)}"
+            said += "; one chain to a row, from its start on the left" if wide else ""
+            figures.append(figure(run.row, picture, said, measured([run], part)))
+    return cards(figures, "24rem" if wide else "16rem")
+
+
+def _costs(table: Table) -> str:
+    columns = {column.metric: column for column in table.columns}
+    quality = next((columns[name] for name in _QUALITY if name in columns), None)
+    if quality is None:
+        return ""
+    figures = []
+    for name, label in _COSTS.items():
+        if (cost := columns.get(name)) is None:
+            continue
+        series = []
+        for number, row in enumerate(table.rows):
+            x, y = cost.cells.get(row), quality.cells.get(row)
+            if x and y and x.mean and y.mean is not None and x.mean > 0:
+                series.append(Series(row, number, [x.mean], [y.mean], [y.deviation]))
+        drawn = chart(series, label, quality.heading, points=True, log_x=True)
+        said = "means of seeds; bars: ± a standard deviation. " + "; ".join(
+            line for line in table.protocols() if line.split(": ")[0].split(", ").count(cost.heading)
+        )
+        figures.append(drawn and figure(f"{quality.heading} against {label}", drawn, said, _all(table, "generation")))
+    return charts(table.rows, quality.cells, figures)
+
+
+def _all(table: Table, part: str) -> list[str]:
+    return measured(table.runs, part)
+
+
+def _training(table: Table) -> str:
+    curves = {run.folder: _curves(run.folder / "metrics.csv") for run in table.runs}
+    names = list(dict.fromkeys(name for found in curves.values() for name in found))
+    first = [name for name in names if name.startswith("val/")] + [
+        "train/energy_gap",
+        "train/lambda",
+        "mcmc/displacement",
+    ]
+    figures = []
+    for name in [name for name in first if name in names][:_CURVES]:
+        series = [
+            Series(run.row, table.rows.index(run.row), *curves[run.folder][name])
+            for run in table.runs
+            if name in curves[run.folder]
+        ]
+        said = "each seed a line, from metrics.csv"
+        again = [run.commands[0] for run in table.runs if run.commands]
+        figures.append(figure(name, drawn, said, again) if (drawn := chart(series, "iteration", name)) else "")
+    return charts(table.rows, table.rows, figures)
+
+
+def _curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """Columns of a metrics file: steps and values, thinned out."""
+    import csv
+
+    if not path.is_file():
+        return {}
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if value and name not in ("epoch", "step"):
+                    steps, values = found.setdefault(name, ([], []))
+                    steps.append(float(row["step"]))
+                    values.append(float(value))
+    thin = {name: max(1, len(steps) // _PLACES) for name, (steps, _) in found.items()}
+    return {name: (steps[:: thin[name]], values[:: thin[name]]) for name, (steps, values) in found.items()}
+
+
+def _energies(table: Table) -> str:
+    figures, names = [], []
+    for run in first_seeds(table):
+        groups = {name.removeprefix("energy/"): v for name, v in arrays_of(run).items() if name.startswith("energy/")}
+        groups = {name: values[np.isfinite(values)] for name, values in groups.items()}
+        if not (groups := {name: values for name, values in groups.items() if len(values)}):
+            continue
+        names = names or list(groups)
+        everything = np.concatenate(list(groups.values()))
+        edges = np.linspace(*np.quantile(everything, [0.005, 0.995]), 41)
+        if edges[0] == edges[-1]:
+            continue
+        middles = (edges[1:] + edges[:-1]) / 2
+        series = [
+            Series(name, number, middles, np.histogram(values, edges)[0] / (len(values) * (edges[1] - edges[0])))
+            for number, (name, values) in enumerate(groups.items())
+        ]
+        sizes = ", ".join(f"{len(values):,} {name}" for name, values in groups.items())
+        said = f"{sizes}; seed 0 of the noise, {seed_of(run)}"
+        drawn = chart(series, "E(x), low: likely", "density", filled=True)
+        figures.append(figure(run.row, drawn, said, measured([run], "chains")))
+    return charts(names, names, figures)
+
+
+def _roc(table: Table) -> str:
+    scores = {run.folder: arrays_of(run) for run in first_seeds(table)}
+    names = dict.fromkeys(name for found in scores.values() for name in found if name.startswith("score/"))
+    figures, shown = [], set()
+    for name in [name for name in names if name not in ("score/test", "score/train")]:
+        series = []
+        for run in first_seeds(table):
+            if name in (found := scores[run.folder]):
+                series.append(Series(run.row, table.rows.index(run.row), *_roc_of(found["score/test"], found[name])))
+                shown.add(run.row)
+        other = name.removeprefix("score/")
+        said = f"scores of the test split against {other}; in-distribution is positive, the first seed of a row"
+        drawn = chart(series, "false positives", "true positives")
+        figures.append(
+            figure(f"{table.runs[0].data} against {other}", drawn, said, measured(first_seeds(table), "ood"))
+        )
+    return charts(table.rows, shown, figures)
+
+
+def _roc_of(inside: Any, outside: Any) -> tuple[list[float], list[float]]:
+    """False and true positives over thresholds of the score."""
+    levels = np.quantile(np.concatenate([inside, outside]), np.linspace(1, 0, 101))
+    rates = [[0.0, *((values[None, :] >= levels[:, None]).mean(1))] for values in (outside, inside)]
+    return rates[0], rates[1]
+
+
+def _landscapes(table: Table) -> str:
+    runs = [(run, arrays) for run in first_seeds(table) if "plane/box" in (arrays := arrays_of(run))]
+    if not runs:
+        return ""
+    how = f"log-density from its maximum (bright) to {_RANGE:g} nats below (dark)"
+    points = len(runs[0][1]["plane/data"])
+    figures = []
+    if "plane/truth" in runs[0][1]:
+        plane = _plane(runs[0][1]["plane/truth"], "truth", "the true log-density")
+        said = f"{how}; {points} test points"
+        figures.append(figure("the truth", plane, said, measured([runs[0][0]], "chains")))
+    for run, arrays in runs:
+        plane = _plane(arrays.get("plane/model"), run.row, f"log-density of {run.row}")
+        said = how if "plane/model" in arrays else "no log-density: samples alone"
+        plane += '<div class="step" aria-live="off"></div>'
+        figures.append(figure(run.row, plane, f"{said}; {seed_of(run)}", measured([run], "chains")))
+    slider = '<label for="along">Along the chains</label>'
+    slider += (
+        '<input id="along" type="range" min="0" max="15" value="15" step="1"><output id="share" for="along"></output>'
+    )
+    return f'<div class="slider">{slider}</div>{cards(figures)}'
+
+
+def _plane(values: Any, name: str, said: str) -> str:
+    picture = "" if values is None else f'<img src="{heat_map(values, _RANGE)}" alt="{escape(said)}">'
+    over = f'<svg viewBox="0 0 {_UNITS} {_UNITS}" aria-hidden="true"></svg>'
+    return f'<div class="plane" data-chain="{escape(name)}">{picture}{over}</div>'
+
+
+def _chains(table: Table) -> dict[str, Any]:
+    """Points of chains in units of the panels, for the slider."""
+    found: dict[str, Any] = {}
+    for run in first_seeds(table):
+        arrays = arrays_of(run)
+        if "plane/box" not in arrays:
+            continue
+        low, high = arrays["plane/box"]
+
+        def placed(points: Any, low: Any = low, high: Any = high) -> list[int]:
+            share = np.nan_to_num((points - low) / (high - low), nan=-1.0).clip(-1, 2)
+            share[:, 1] = 1 - share[:, 1]
+            return [int(value) for value in (share * _UNITS).round().flatten()]
+
+        found.setdefault("truth", {"steps": [0], "frames": [placed(arrays["plane/data"])], "says": "test data"})
+        frames = arrays.get("plane/chain", arrays["plane/data"][None, :0])
+        steps = [int(step) for step in arrays.get("plane/steps", [0])]
+        found[run.row] = {"steps": steps, "frames": [placed(frame) for frame in frames], "says": "one step, no chain"}
+    return found
+
+
+def _runs(table: Table) -> str:
+    items = []
+    for row in table.rows:
+        runs = table.of(row)
+        commands = [command for run in runs for command in run.commands]
+        folders = ", ".join(f"<code>{escape(str(run.folder))}</code>" for run in runs)
+        items.append(
+            f"<li><b>{escape(row)}</b> ({escape(runs[0].method)}): {folders}{details('commands', commands)}</li>"
+        )
+    return f"<ul>{''.join(items)}</ul>"

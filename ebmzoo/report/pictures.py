@@ -1,0 +1,56 @@
+"""Pictures as text, small enough to lie inside a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+__all__ = ["data_uri", "heat_map"]
+
+_MOST = 120_000  # bytes of a picture that is taken as it is
+_SIDE = 900  # px of the longer side of one that is not
+
+
+def data_uri(path: Path) -> str:
+    """A picture of a file as a ``data:`` address; a large one smaller, and as JPEG."""
+    content, kind = path.read_bytes(), "png"
+    if len(content) > _MOST:
+        with Image.open(io.BytesIO(content)) as image:
+            small = image.convert("RGB")
+            small.thumbnail((_SIDE, _SIDE))
+            room = io.BytesIO()
+            small.save(room, "JPEG", quality=82)
+            content, kind = room.getvalue(), "jpeg"
+    return _address(content, kind)
+
+
+def heat_map(values: Any, depth: float) -> str:
+    """Values over the plane as colours, from their maximum (bright) to ``depth`` below it (dark).
+
+    Args:
+        values: ``(X, Y)``, the first axis to the right, the second upwards.
+        depth: of the range shown; what lies lower, or is not finite, is darkest.
+
+    Returns:
+        A ``data:`` address of a PNG of X by Y pixels.
+    """
+    from matplotlib import colormaps
+
+    values = np.where(np.isfinite(values), values, -np.inf)
+    share = ((values - values.max()) / depth + 1).clip(0, 1)
+    picture = Image.fromarray((share.T[::-1] * 255).round().astype(np.uint8), mode="L")
+    picture = picture.convert("P")
+    palette = (colormaps["magma"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
+    picture.putpalette(palette.tobytes())
+    room = io.BytesIO()
+    picture.save(room, "PNG", optimize=True)
+    return _address(room.getvalue(), "png")
+
+
+def _address(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

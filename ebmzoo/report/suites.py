@@ -1,0 +1,258 @@
+"""Suites of the benchmark: which configs belong to one, and how they are brought to one budget or one network."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import yaml
+
+from .runs import Experiment
+
+__all__ = ["BUDGETS", "SUITES", "Plan", "find", "plan", "same_networks", "scaled"]
+
+#: ending of the configs of a suite, and the class of their data
+SUITES = {"toy": ("gaussians25", "Gaussians25"), "digits": ("digits", "Digits"), "cifar10": ("cifar", "CIFAR10")}
+BUDGETS = ("iterations", "seconds", "network-evaluations")
+
+_REFERENCE = "ecvae"  # whose training is the budget where none is given, and whose networks are the same ones
+# Settings that count iterations, which a shorter or longer training stretches.
+_ITERATIONS = {"T_max", "total", "val_check_interval", "every_n_steps", "vae_steps", "flow_steps", "contrast_start"}
+_ITERATIONS |= {"kl_warmup", "replay_ramp"}
+# Evaluations for each image of an iteration of a first stage: networks with a gradient count two.
+_STAGES = {"vae_steps": 4, "flow_steps": 2}
+_PROBES = 20, 120  # iterations: the difference of their times has no start of a process in it
+_NETWORKS = ("encoder", "decoder", "energy", "generator", "discriminator")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method does in a benchmark.
+
+    Args:
+        config: the config that is run, brought to the budget.
+        iterations: it trains.
+        evaluations: of networks for each image of a batch over the whole training; None where it is not known.
+    """
+
+    config: str
+    iterations: int
+    evaluations: float | None
+
+
+def find(suite: str, methods: Sequence[str] | None, folder: Path) -> dict[str, Path]:
+    """The configs of a suite by method, found by their names: ``<method>_<ending>.yaml``.
+
+    Args:
+        suite: one of `SUITES`.
+        methods: some of them, such as "ecvae"; None takes one for each class of method and each folder's own, the
+            variants of a class being left to those who name them.
+        folder: where configs lie.
+
+    Raises:
+        ValueError: there are none, or none of a name.
+    """
+    ending, data = SUITES[suite]
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob(f"*_{ending}.yaml")):
+        if _short(_read(path)["data"]["class_path"]) == data:
+            found[path.stem.removesuffix(f"_{ending}")] = path
+    if not found:
+        raise ValueError(f"no configs *_{ending}.yaml in {folder.resolve()}: give their folder with --configs")
+    if methods is not None:
+        for name in methods:
+            if name not in found:
+                near = get_close_matches(name, found, n=1)
+                meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(found)}"
+                raise ValueError(f"no method {name!r} in suite {suite}: {meant}")
+        return {name: found[name] for name in methods}
+    first: dict[str, str] = {}
+    for name in sorted(found, key=lambda one: (len(one), one)):
+        first.setdefault(_short(_read(found[name])["model"]["class_path"]), name)
+    return {name: path for name, path in found.items() if name in first.values()}
+
+
+def scaled(config: Mapping[str, Any], iterations: int) -> dict[str, Any]:
+    """A config that trains so many iterations, with all that counts them stretched alike: schedules, stages, warm-ups.
+
+    Example:
+        >>> scaled({"trainer": {"max_steps": 100}, "model": {"T_max": 100, "vae_steps": 30}}, 10)
+        {'trainer': {'max_steps': 10}, 'model': {'T_max': 10, 'vae_steps': 3}}
+    """
+    ratio = iterations / config["trainer"]["max_steps"]
+
+    def stretch(value: Any, name: str = "") -> Any:
+        if isinstance(value, Mapping):
+            return {key: stretch(inner, key) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [stretch(inner) for inner in value]
+        counts = name in _ITERATIONS and isinstance(value, int) and value > 0
+        return max(1, round(value * ratio)) if counts else value
+
+    found: dict[str, Any] = stretch(config)
+    found["trainer"]["max_steps"] = iterations
+    return found
+
+
+def same_networks(config: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with the reference's encoder, decoder, energy, latent dimension and batch size.
+
+    A network of another class (a flow, a U-Net) stays as it is, and so do settings that the reference's network does
+    not name, such as the spectral norm that a method needs.
+    """
+    theirs = dict(reference["model"]["init_args"])
+    theirs |= {"generator": theirs.get("decoder"), "discriminator": theirs.get("energy")}
+
+    def alike(value: Any) -> Any:
+        if isinstance(value, list):
+            return [alike(inner) for inner in value]
+        if not isinstance(value, Mapping):
+            return value
+        found = {}
+        for key, inner in value.items():
+            other = theirs.get(key)
+            if key in _NETWORKS and isinstance(other, Mapping) and inner["class_path"] == other["class_path"]:
+                found[key] = {**inner, "init_args": {**inner.get("init_args", {}), **other.get("init_args", {})}}
+            else:
+                found[key] = theirs.get(key, inner) if key == "latent_dim" else alike(inner)
+        return found
+
+    found = copy.deepcopy(dict(config))
+    found["model"] = alike(config["model"])
+    found["data"]["init_args"]["batch_size"] = reference["data"]["init_args"]["batch_size"]
+    return found
+
+
+def plan(
+    configs: Mapping[str, Path], root: Path, budget: str | None, amount: float | None, mode: str, reference: Path
+) -> dict[str, Plan]:
+    """Bring configs to a budget; made once for a folder, and read from there when a benchmark goes on.
+
+    Args:
+        configs: by method.
+        root: the benchmark's folder, for the configs made and for ``plan.json``.
+        budget: one of `BUDGETS`; None leaves each config its own length.
+        amount: of the budget: iterations, seconds of training, or network evaluations for each image of a batch; None
+            takes what the reference's own training has (for seconds: what it would take here).
+        mode: "paper", each config's own networks, or "same", the reference's.
+        reference: config whose training and networks these are.
+
+    Raises:
+        ValueError: the cost of an iteration is needed and cannot be counted.
+    """
+    path = root / "plan.json"
+    held: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    if budget is not None and amount is None:
+        amount = held.get("amount") or _own(_read(reference), budget)
+    for name, source in configs.items():
+        if name in held:
+            continue
+        config = _read(source)
+        if mode == "same":
+            config = same_networks(config, _read(reference))
+        cost = _cost(config)
+        iterations = int(config["trainer"]["max_steps"])
+        if budget is not None:
+            assert amount is not None
+            each = {"iterations": 1.0, "network-evaluations": cost}.get(budget) or _seconds(config)
+            if budget == "network-evaluations" and cost is None:
+                raise ValueError(f"the network evaluations of {source} cannot be counted: choose another --budget")
+            iterations = max(1, int(amount / each))
+        changed = mode == "same" or budget is not None
+        used = source
+        if changed:
+            used = root / "configs" / source.name
+            used.parent.mkdir(parents=True, exist_ok=True)
+            used.write_text(yaml.safe_dump(scaled(config, iterations), sort_keys=False, width=110))
+        total = None if cost is None else cost * iterations
+        held[name] = {"config": str(used), "iterations": iterations, "evaluations": total}
+        root.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({**held, "amount": amount}, indent=2))
+    return {name: Plan(**held[name]) for name in configs}
+
+
+def experiments(plans: Mapping[str, Plan], suite: str, seeds: Sequence[int]) -> list[Experiment]:
+    """The rows of a benchmark; a training that was cut off goes on from its newest checkpoint."""
+    ending = SUITES[suite][0]
+    resume = {"resume": "auto"}
+    return [Experiment(f"{name}_{ending}", one.config, resume, seeds=seeds) for name, one in plans.items()]
+
+
+# -- what an iteration costs --------------------------------------------------------------------------------
+
+
+def _own(config: Mapping[str, Any], budget: str) -> float:
+    iterations = float(config["trainer"]["max_steps"])
+    if budget == "iterations":
+        return iterations
+    each = _seconds(config) if budget == "seconds" else _cost(config)
+    if each is None:
+        raise ValueError("the reference's network evaluations cannot be counted: give --amount")
+    return iterations * each
+
+
+def _cost(config: Mapping[str, Any]) -> float | None:
+    """Network evaluations for each image of an iteration, on average over the training; None where not known."""
+    iterations, settings = config["trainer"]["max_steps"], config["model"]["init_args"]
+    main = _doctor(config)
+    if main is None:
+        return None
+    if (every := settings.get("contrast_every")) is not None:
+        # Chains run in some iterations alone.
+        changed = copy.deepcopy(dict(config))
+        changed["model"]["init_args"] |= {"contrast_every": 1, "contrast_start": 0}
+        if (contrast := _doctor(changed)) is None:
+            return None
+        share = (1 - settings.get("contrast_start", 0) / iterations) / every
+        main += share * (contrast - main)
+    for name, each in _STAGES.items():
+        if stage := settings.get(name):
+            main += stage / iterations * (each - main)
+    return main
+
+
+def _doctor(config: Mapping[str, Any]) -> float | None:
+    """What `ebmzoo doctor` counts."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(yaml.safe_dump(dict(config)))
+        command = [sys.executable, "-m", "ebmzoo.cli.main", "doctor", "--config", str(path)]
+        said = subprocess.run(command, capture_output=True, text=True).stdout
+    line = re.search(r"^evaluations .*?more: (.*)$", said, re.MULTILINE)
+    return sum(float(part.rpartition(" ")[2]) for part in line[1].split(", ")) if line else None
+
+
+def _seconds(config: Mapping[str, Any]) -> float:
+    """Wall-clock seconds of an iteration here, by two short trainings."""
+    times = []
+    for iterations in _PROBES:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "config.yaml"
+            short = scaled(config, iterations)
+            short["trainer"]["limit_val_batches"] = 0
+            path.write_text(yaml.safe_dump(short))
+            command = [sys.executable, "-m", "ebmzoo.cli.main", "fit", "--config", str(path)]
+            began = monotonic()
+            done = subprocess.run([*command, "--run_dir", f"{folder}/run"], capture_output=True, text=True)
+            times.append(monotonic() - began)
+        if done.returncode:
+            raise ValueError(f"a trial of {config['model']['class_path']} failed: {done.stderr.strip()[-300:]}")
+    return max(times[1] - times[0], 1e-9) / (_PROBES[1] - _PROBES[0])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(path.read_text()))
+
+
+def _short(class_path: str) -> str:
+    return class_path.rpartition(".")[2]

@@ -1,0 +1,135 @@
+"""Runs side by side: means and spreads, refusals, the paper's numbers."""
+
+import json
+
+import pytest
+
+from ebmzoo.report.compare import compare
+from ebmzoo.report.results import load
+
+PROTOCOL = {
+    "n": 500,
+    "ema": True,
+    "sampler": "none (one step)",
+    "steps": 0,
+    "reference": "digits-8 train",
+    "n_reference": 1500,
+    "extractor": "digits",
+    "extractor_sha256": "ab" * 32,
+    "seed": 0,
+    "settings": {"batch_size": 100},
+    "trained_steps": 10,
+    "versions": {"torch": "1"},
+}
+
+
+def finished(folder, method="VAE", config="a: 1", protocol=None, **numbers):
+    """A run's folder as `fit` and `test` leave it."""
+    folder.mkdir(parents=True)
+    how = PROTOCOL | (protocol or {})
+    rows = [{"name": name, "value": value, "protocol": how} for name, value in numbers.items()]
+    (folder / "results.json").write_text(json.dumps({"results": rows, "run": {"method": method}}))
+    (folder / "config.yaml").write_text(config)
+    return folder
+
+
+def test_seeds_become_a_mean_with_its_deviation_and_the_best_is_bold(tmp_path):
+    for seed, fid in enumerate((2.0, 4.0, 9.0)):
+        finished(tmp_path / f"vae/seed_{seed}", config=f"seed_everything: {seed}", fid=fid, recall=0.5)
+        finished(tmp_path / f"ecvae/seed_{seed}", "ECVAE", f"seed_everything: {seed}", fid=1.0 + seed / 10)
+    table = compare(load([tmp_path]))
+    assert table.rows == ["ecvae", "vae"]
+    fid, recall = table.columns
+    assert (fid.cells["vae"].mean, fid.cells["vae"].deviation) == (5.0, pytest.approx(13**0.5))
+    assert (fid.best, fid.level, recall.best) == ({"ecvae"}, set(), set())
+    text = table.markdown()
+    assert "| ecvae | 3 | 10 | one step | **1.1 ± 0.1** |  |" in text and "| 5 ± 3.6 | 0.5 ± 0 |" in text
+    assert "n 500, against digits-8 train (1,500), extractor digits (sha256 abababab), averaged weights" in text
+
+
+def test_rows_whose_seeds_overlap_the_best_are_marked(tmp_path):
+    for seed in (0, 1):
+        finished(tmp_path / f"a/seed_{seed}", fid=1.0 + 2 * seed)
+        finished(tmp_path / f"b/seed_{seed}", fid=2.0 + 2 * seed)
+        finished(tmp_path / f"c/seed_{seed}", fid=3.5 + seed)
+    (fid,) = compare(load([tmp_path])).columns
+    assert (fid.best, fid.level) == ({"a"}, {"b"})
+
+
+def test_two_settings_in_one_place_are_two_rows(tmp_path):
+    finished(tmp_path / "vae/version_0", config="lr: 1", fid=1.0)
+    finished(tmp_path / "vae/version_1", config="lr: 1\nseed_everything: 3", fid=2.0)
+    finished(tmp_path / "vae/version_2", config="lr: 2", fid=3.0)
+    table = compare(load([tmp_path / "vae"]))
+    assert [(row, len(table.of(row))) for row in table.rows] == [("vae/version_0", 2), ("vae/version_2", 1)]
+
+
+DIFFERENT = {
+    "n": (400, "n is 500 and 400"),
+    "reference": ("digits-8 test", "reference is digits-8 train and digits-8 test"),
+    "n_reference": (100, "n_reference is 1500 and 100"),
+    "extractor": ("inception", "extractor is digits and inception"),
+    "ema": (False, "ema is True and False"),
+    "rounding": ("truncate", "rounding is not said and truncate"),
+}
+
+
+@pytest.mark.parametrize("field", DIFFERENT)
+def test_different_protocols_are_refused_and_the_difference_is_named(tmp_path, field):
+    other, said = DIFFERENT[field]
+    a = finished(tmp_path / "a", fid=1.0)
+    b = finished(tmp_path / "b", "ECVAE", protocol={field: other}, fid=2.0)
+    with pytest.raises(ValueError, match="cannot stand in one column") as error:
+        compare(load([a, b]))
+    assert said in str(error.value) and str(a) in str(error.value) and str(b) in str(error.value)
+    one, two = compare(load([a, b]), separate=True).columns
+    assert (list(one.cells), list(two.cells)) == (["a"], ["b"]) and field in one.heading
+
+
+def test_a_sampler_is_its_methods_own_affair_and_must_agree_within_it(tmp_path):
+    chain = {"sampler": "Langevin", "steps": 15}
+    runs = load([finished(tmp_path / "a", fid=1.0), finished(tmp_path / "b", "VAEBM", protocol=chain, fid=2.0)])
+    (column,) = compare(runs).columns
+    assert list(column.cells) == ["a", "b"]
+    with pytest.raises(ValueError, match=r"sampler is none \(one step\) and Langevin; steps is 0 and 15"):
+        compare([*runs, *load([finished(tmp_path / "c", "VAE", protocol=chain, fid=3.0)])])
+
+
+def test_seeds_of_a_row_are_trained_alike_and_rows_need_not_be(tmp_path):
+    a = finished(tmp_path / "a/seed_0", fid=1.0)
+    b = finished(tmp_path / "b/seed_0", protocol={"trained_steps": 20}, fid=1.0)
+    assert len(compare(load([a, b])).columns) == 1
+    c = finished(tmp_path / "a/seed_1", protocol={"trained_steps": 20}, fid=1.0)
+    with pytest.raises(ValueError, match="trained_steps is 10 and 20"):
+        compare(load([a, c]))
+
+
+def test_runs_of_different_data_are_refused(tmp_path):
+    a = finished(tmp_path / "a", fid=1.0)
+    b = finished(tmp_path / "b", protocol={"reference": "cifar10 train"}, fid=1.0)
+    with pytest.raises(ValueError, match="different data are not compared: cifar10, digits-8"):
+        compare(load([a, b]))
+
+
+def test_the_papers_number_stands_beside_ours_under_its_protocol_alone(tmp_path):
+    paper = {"reference": "cifar10 train", "n": 50_000, "extractor": "inception", "steps": 16, "sampler": "Langevin"}
+    a = finished(tmp_path / "a", "VAEBM", protocol=paper, fid=13.0)
+    assert "13 (paper: 12.2)" in compare(load([a])).markdown()
+    b = finished(tmp_path / "b", "VAEBM", protocol=paper | {"n": 10_000}, fid=13.0)
+    assert "paper:" not in compare(load([b])).markdown()
+
+
+def test_a_seed_that_is_not_finite_is_said_and_is_never_best(tmp_path):
+    finished(tmp_path / "a/seed_0", fid=1.0)
+    finished(tmp_path / "a/seed_1", fid=None)
+    finished(tmp_path / "b", fid=9.0)
+    (fid,) = compare(load([tmp_path])).columns
+    assert str(fid.cells["a"]) == "not finite for 1 of 2 seeds" and fid.best == set()
+
+
+def test_what_is_no_run_is_named(tmp_path):
+    with pytest.raises(ValueError, match=f"no results.json in or under {tmp_path}"):
+        load([tmp_path])
+    (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(ValueError, match="is not a results file"):
+        load([tmp_path])

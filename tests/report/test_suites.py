@@ -1,0 +1,121 @@
+"""Suites are found by the names of their configs, and brought to one budget."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ebmzoo.report import suites
+from ebmzoo.report.suites import find, plan, same_networks, scaled
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+FIVE = {"ecvae", "vaebm", "denoising_ebm", "dual_mcmc", "bidvl"}
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """An iteration costs 10 evaluations and 0.5 s, whatever the method."""
+    asked = []
+    monkeypatch.setattr(suites, "_doctor", lambda config: asked.append(config) or 10.0)
+    monkeypatch.setattr(suites, "_seconds", lambda config: 0.5)
+    return asked
+
+
+@pytest.mark.parametrize("suite", suites.SUITES)
+def test_a_suite_has_the_five_methods_with_one_config_each(suite):
+    found = find(suite, None, CONFIGS)
+    assert set(found) >= FIVE
+    classes = [yaml.safe_load(path.read_text())["model"]["class_path"] for path in found.values()]
+    assert len(set(classes)) == len(classes)
+
+
+def test_a_sixth_method_appears_by_its_config_alone_and_variants_by_their_name(tmp_path):
+    for name in ("vae", "ecvae", "ecvae_prior"):
+        (tmp_path / f"{name}_digits.yaml").write_text((CONFIGS / f"{name}_digits.yaml").read_text())
+    text = (CONFIGS / "vae_digits.yaml").read_text().replace("class_path: VAE", "class_path: mine.Sixth")
+    (tmp_path / "sixth_digits.yaml").write_text(text)
+    (tmp_path / "vae_stacked_digits.yaml").write_text(text.replace("class_path: Digits", "class_path: StackedDigits"))
+    assert list(find("digits", None, tmp_path)) == ["ecvae", "sixth", "vae"]
+    assert list(find("digits", ["ecvae_prior"], tmp_path)) == ["ecvae_prior"]
+    with pytest.raises(ValueError, match=r"no method 'sixht' in suite digits: did you mean sixth\?"):
+        find("digits", ["sixht"], tmp_path)
+    with pytest.raises(ValueError, match=r"no configs \*_cifar.yaml in"):
+        find("cifar10", None, tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*_digits.yaml")), ids=lambda path: path.stem)
+def test_a_stretched_config_stretches_all_that_counts_iterations_and_nothing_else(path):
+    config = yaml.safe_load(path.read_text())
+    steps = config["trainer"]["max_steps"]
+    assert scaled(config, steps) == config
+    half = scaled(config, steps // 2)
+
+    def differ(a, b, where=()):
+        if isinstance(a, dict):
+            assert a.keys() == b.keys()
+            return [one for key in a for one in differ(a[key], b[key], (*where, key))]
+        if isinstance(a, list):
+            return [one for x, y in zip(a, b, strict=True) for one in differ(x, y, where)]
+        return [] if a == b else [(where[-1], a, b)]
+
+    changed = differ(config, half)
+    assert ("max_steps", steps, steps // 2) in changed
+    assert all(b == max(1, round(a / 2)) for _, a, b in changed)
+    assert {name for name, *_ in changed} <= suites._ITERATIONS | {"max_steps"}
+
+
+def test_the_same_networks_are_the_references_and_a_methods_need_stays():
+    ours, theirs = (yaml.safe_load((CONFIGS / f"{name}_digits.yaml").read_text()) for name in ("bidvl", "ecvae"))
+    theirs["model"]["init_args"]["latent_dim"] = 5
+    theirs["data"]["init_args"]["batch_size"] = 7
+    found = same_networks(ours, theirs)
+    model = found["model"]["init_args"]
+    assert model["encoder"]["init_args"]["depth"] == theirs["model"]["init_args"]["encoder"]["init_args"]["depth"] == 3
+    assert ours["model"]["init_args"]["encoder"]["init_args"]["depth"] == 2  # the original is left alone
+    assert model["energy"]["init_args"]["spectral_norm"] is True
+    assert (model["latent_dim"], found["data"]["init_args"]["batch_size"]) == (5, 7)
+    nested = same_networks(yaml.safe_load((CONFIGS / "vaebm_digits.yaml").read_text()), theirs)
+    assert nested["model"]["init_args"]["vae"]["init_args"]["latent_dim"] == 5
+
+
+@pytest.mark.parametrize(
+    ("budget", "amount", "expected"),
+    [
+        (None, None, 8000),
+        ("iterations", 300, 300),
+        ("iterations", None, 4000),
+        ("network-evaluations", 5000, 500),
+        ("network-evaluations", None, 4000),
+        ("seconds", 60, 120),
+    ],
+)
+def test_a_budget_becomes_iterations(tmp_path, counted, budget, amount, expected):
+    configs = {"vae": CONFIGS / "vae_digits.yaml"}
+    found = plan(configs, tmp_path, budget, amount, "paper", CONFIGS / "ecvae_digits.yaml")["vae"]
+    assert (found.iterations, found.evaluations) == (expected, expected * 10)
+    used = yaml.safe_load(Path(found.config).read_text())
+    assert used["trainer"]["max_steps"] == expected
+    assert used["model"]["init_args"]["schedule"]["init_args"]["T_max"] == expected
+    assert (found.config == str(configs["vae"])) == (budget is None)
+
+
+def test_stages_count_by_their_share_of_the_training(tmp_path, counted):
+    vaebm = yaml.safe_load((CONFIGS / "vaebm_digits.yaml").read_text())  # half of it is the VAE, at 4 evaluations
+    assert suites._cost(vaebm) == pytest.approx(0.5 * 4 + 0.5 * 10)
+
+
+def test_chains_of_some_iterations_count_by_their_share(monkeypatch):
+    config = yaml.safe_load((CONFIGS / "denoising_ebm_digits.yaml").read_text())  # 3,360 with chains in a third from 3,000
+    monkeypatch.setattr(
+        suites, "_doctor", lambda config: 106.0 if config["model"]["init_args"]["contrast_every"] == 1 else 6.0
+    )
+    assert suites._cost(config) == pytest.approx(6 + 100 * 360 / 3360 / 3)
+
+
+def test_a_plan_is_made_once(tmp_path, counted):
+    configs = {"vae": CONFIGS / "vae_digits.yaml"}
+    first = plan(configs, tmp_path, "seconds", 60, "same", CONFIGS / "ecvae_digits.yaml")
+    counted.clear()
+    assert plan(configs, tmp_path, "seconds", 60, "same", CONFIGS / "ecvae_digits.yaml") == first and not counted
+    assert json.loads((tmp_path / "plan.json").read_text())["amount"] == 60
