@@ -20,10 +20,10 @@ VERBS = {
         "score, energy and reconstruction of every example: predictions.npz",
         "ebmzoo.cli.lightning_cli",
     ),
-    "doctor": ("what a config needs: memory, evaluations, data, weights, devices", "ebmzoo.cli.doctor"),
-    "export": ("the weights of a checkpoint as one safetensors file", "ebmzoo.cli.export"),
     "sample": ("draw from a checkpoint: images, their chains, or what lies between them", "ebmzoo.cli.sample"),
     "restore": ("colour, enlarge or complete images with a checkpoint", "ebmzoo.cli.restore"),
+    "export": ("the weights of a checkpoint as one safetensors file", "ebmzoo.cli.export"),
+    "doctor": ("what a config needs: memory, evaluations, data, weights, devices", "ebmzoo.cli.doctor"),
     "speed": ("time chains here against other ways to write them: speed.json", "ebmzoo.cli.speed"),
 }
 
