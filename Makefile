@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 demo test test-all soak: export OMP_NUM_THREADS = 1
 demo test test-all soak: export MKL_NUM_THREADS = 1
 
-.PHONY: help venv demo test test-all bench soak lint format clean
+.PHONY: help venv demo test test-all bench soak docs lint format clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "ebmzoo needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,wandb]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,wandb]'
 	@touch $@
 
 demo: $(STAMP)  ## train EC-VAE on digits, evaluate it, and say where everything is
@@ -48,6 +48,10 @@ bench: $(STAMP)  ## the figures of docs/results.md: some hours
 
 soak: $(STAMP)  ## what a training has to endure: kills, damaged files, faults, 500 odd configs; an hour
 	$(BIN)/python -m benchmarks.soak
+
+docs: $(STAMP)  ## the site of docs/ in build/site
+	$(BIN)/mkdocs build --quiet --strict
+	@ls build/site/index.html
 
 format: $(STAMP)  ## mend what can be mended by machine
 	$(BIN)/ruff check --fix .

@@ -14,14 +14,17 @@ def is_wandb(logger: Any) -> bool:
     return str(getattr(logger, "class_path", "")).endswith(".WandbLogger")
 
 
-def place(init_args: Any, folder: Path, run_id: str | None) -> None:
-    """Put the W&B run's files into the run's folder and name it after it, where the config does not.
+def place(logger: Any, folder: Path, run_id: str | None, method: str, data: str) -> None:
+    """Put the W&B run's files into the run's folder, name it after it and group it, where the config does not.
 
     Args:
-        init_args: of the logger, changed in place.
+        logger: its config, changed in place.
         folder: the run's.
         run_id: of the W&B run that a checkpoint belongs to, which then goes on.
+        method: name of the method's class, the run's group.
+        data: name of the data module's class, a tag.
     """
+    init_args = logger.init_args
     if init_args.save_dir in (None, "."):
         # Absolute: W&B's own process may have been started in another folder.
         init_args.save_dir = str(folder.resolve())
@@ -31,6 +34,8 @@ def place(init_args: Any, folder: Path, run_id: str | None) -> None:
         init_args.project = "ebmzoo"
     if init_args.id is None and init_args.version is None:
         init_args.id = run_id
+    # What WandbLogger does not know it hands on to wandb.init.
+    logger.dict_kwargs = {"group": method, "tags": [data], **dict(getattr(logger, "dict_kwargs", None) or {})}
 
 
 def id_of(trainer: Trainer) -> str | None:

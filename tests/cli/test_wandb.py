@@ -3,6 +3,7 @@
 import json
 import struct
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
@@ -84,6 +85,8 @@ def test_an_offline_run_holds_losses_images_config_and_one_exit(ebmzoo, here, mo
     assert config["latent_dim"] == 4
     (name,) = (record.run.display_name for record in found if record.WhichOneof("record_type") == "run")
     assert name == "vae/version_0"
+    ((group, tags),) = ((r.run.run_group, list(r.run.tags)) for r in found if r.WhichOneof("record_type") == "run")
+    assert (group, tags) == ("VAE", ["Digits"])
     # The config lies in the run's own folder, whatever the logger.
     assert config["config"]["trainer"]["logger"]["class_path"].endswith("WandbLogger")
 
@@ -97,6 +100,32 @@ def test_a_failed_run_ends_with_its_exit_code(ebmzoo, here, monkeypatch):
     (path,) = here.rglob("run-*.wandb")
     exits = [record.exit for record in records(path) if record.WhichOneof("record_type") == "exit"]
     assert [end.exit_code for end in exits] == [1]
+
+
+def test_the_shipped_sweep_sets_options_of_the_command_line(ebmzoo, monkeypatch):
+    root = Path(__file__).parents[2]
+    sweep = yaml.safe_load((root / "benchmarks" / "wandb_sweep.yaml").read_text())
+    monkeypatch.chdir(root)
+    tried = {}
+    for name, values in sweep["parameters"].items():
+        if "values" not in values:
+            assert values["distribution"] == "log_uniform_values" and 0 < values["min"] < values["max"]
+        tried[name] = values["values"][-1] if "values" in values else values["max"]
+    # What an agent makes of the command.
+    given = {"${env}": [], "${program}": [], "${args}": [f"--{name}={value}" for name, value in tried.items()]}
+    words = [word for part in sweep["command"] for word in given.get(part, [part])]
+    answer = ebmzoo(*words, "--print_config")
+    assert answer.code == 0
+    config = yaml.safe_load(answer.out)
+    for name, value in tried.items():
+        place = config
+        for key in name.split("."):
+            place = place.get("init_args", place)[key] if key in place.get("init_args", place) else place[key]
+        assert place == value, name
+    # What it seeks to lessen is logged.
+    evaluate = next(c for c in config["trainer"]["callbacks"] if c["class_path"].endswith(".Evaluate"))
+    assert sweep["metric"]["name"] == f"val/fid_{evaluate['init_args']['n_val'] // 1000}k"
+    assert config["trainer"]["logger"]["class_path"].endswith(".WandbLogger")
 
 
 class Trouble(Callback):

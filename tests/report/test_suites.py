@@ -106,7 +106,9 @@ def test_stages_count_by_their_share_of_the_training(tmp_path, counted):
 
 
 def test_chains_of_some_iterations_count_by_their_share(monkeypatch):
-    config = yaml.safe_load((CONFIGS / "denoising_ebm_digits.yaml").read_text())  # 3,360 with chains in a third from 3,000
+    config = yaml.safe_load(
+        (CONFIGS / "denoising_ebm_digits.yaml").read_text()
+    )  # 3,360 with chains in a third from 3,000
     monkeypatch.setattr(
         suites, "_doctor", lambda config: 106.0 if config["model"]["init_args"]["contrast_every"] == 1 else 6.0
     )

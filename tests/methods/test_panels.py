@@ -1,0 +1,44 @@
+"""Every method logs the same keys, so that one dashboard shows them all."""
+
+import pytest
+import torch
+from lightning.pytorch.loggers import Logger
+
+from ebmzoo.data import Digits
+from ebmzoo.methods import GAN, WGAN, BiDVL, HasEnergy
+from ebmzoo.methods.base import Method
+
+from .conftest import quiet_trainer
+from .test_contract import METHODS
+
+
+class Keys(Logger):
+    """Remembers which keys were logged, and whether their values were numbers."""
+
+    name, version = "keys", 0
+
+    def __init__(self):
+        super().__init__()
+        self.finite, self.strange = set(), set()
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+    def log_metrics(self, metrics, step=None):
+        for key, value in metrics.items():
+            (self.finite if torch.isfinite(torch.as_tensor(value)) else self.strange).add(key)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_shared_keys(name):
+    torch.manual_seed(0)
+    method, logger = METHODS[name](), Keys()
+    quiet_trainer(max_steps=9, logger=logger).fit(method, Digits(batch_size=300))
+    assert isinstance(method, Method)
+    expected = {f"train/{what}_{player}" for player in method.players() for what in ("loss", "grad_norm")}
+    if isinstance(method, HasEnergy):
+        expected |= {f"train/energy_{of}" for of in ("data", "model", "gap")}
+        if not isinstance(method, BiDVL | WGAN | GAN):  # these have no chain
+            expected |= {f"mcmc/{what}" for what in ("displacement", "grad_norm", "saturation")}
+    assert expected <= logger.finite, expected - logger.finite
+    assert not logger.strange
