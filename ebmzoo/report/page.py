@@ -182,7 +182,8 @@ def _curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def _energies(table: Table) -> str:
-    figures, names = [], []
+    figures: list[str] = []
+    names: list[str] = []
     for run in first_seeds(table):
         groups = {name.removeprefix("energy/"): v for name, v in arrays_of(run).items() if name.startswith("energy/")}
         groups = {name: values[np.isfinite(values)] for name, values in groups.items()}
@@ -190,10 +191,11 @@ def _energies(table: Table) -> str:
             continue
         names = names or list(groups)
         everything = np.concatenate(list(groups.values()))
-        edges = np.linspace(*np.quantile(everything, [0.005, 0.995]), 41)
+        low, high = np.quantile(everything, [0.005, 0.995])
+        edges = np.linspace(float(low), float(high), 41)
         if edges[0] == edges[-1]:
             continue
-        middles = (edges[1:] + edges[:-1]) / 2
+        middles = ((edges[1:] + edges[:-1]) / 2).tolist()
         series = [
             Series(name, number, middles, np.histogram(values, edges)[0] / (len(values) * (edges[1] - edges[0])))
             for number, (name, values) in enumerate(groups.items())

@@ -118,7 +118,7 @@ def same_networks(config: Mapping[str, Any], reference: Mapping[str, Any]) -> di
             return [alike(inner) for inner in value]
         if not isinstance(value, Mapping):
             return value
-        found = {}
+        found: dict[str, Any] = {}
         for key, inner in value.items():
             other = theirs.get(key)
             if key in _NETWORKS and isinstance(other, Mapping) and inner["class_path"] == other["class_path"]:
