@@ -174,6 +174,18 @@ def test_paths_that_the_pages_name_exist():
             assert list(ROOT.glob(path.rstrip("/"))), (page, path)
 
 
+def test_the_site_builds_and_its_links_lead_somewhere(tmp_path):
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > len(PAGES)  # and the one for what is not found
+    # Nothing is fetched when it is read.
+    fetched = re.compile(r"(?:src|<link[^>]+(?:stylesheet|preconnect)[^>]+href)=.?https?:")
+    assert not [page.name for page in pages if fetched.search(page.read_text())]
+
+
 def test_every_public_method_has_a_page():
     pages = "\n".join(text for page, text in PAGES.items() if page.startswith("methods/"))
     shelf = [name for name in ebmzoo._ROOMS["methods"] if name != "Method"]

@@ -162,7 +162,7 @@ class EbmzooCLI(LightningCLI):
         wandb_id = (self.checkpoint or {}).get("ebmzoo", {}).get("wandb_id") if self.verb == "fit" else None
         for logger in as_list(config.trainer.logger):
             if wandb_run.is_wandb(logger):
-                wandb_run.place(logger, self.run.folder, wandb_id, *self._kinds(config))
+                wandb_run.place(logger, self.run.folder, wandb_id, config)
 
     def instantiate_classes(self) -> None:
         """Make data, method and trainer; leave no folder behind if they cannot be made."""
@@ -216,12 +216,8 @@ class EbmzooCLI(LightningCLI):
         return newest or Run.new(self._group(config))
 
     def _group(self, config: Any) -> str:
-        return run_name(self.configs, config.ckpt_path, *self._kinds(config))
-
-    @staticmethod
-    def _kinds(config: Any) -> tuple[str, str]:
-        """Names of the classes of method and data."""
-        return config.model.class_path.rpartition(".")[2], config.data.class_path.rpartition(".")[2]
+        names = (config[part].class_path.rpartition(".")[2] for part in ("model", "data"))
+        return run_name(self.configs, config.ckpt_path, *names)
 
     def _newest(self, config: Any) -> str | None:
         """The checkpoint that ``--resume auto`` goes on from."""

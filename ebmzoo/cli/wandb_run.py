@@ -14,15 +14,14 @@ def is_wandb(logger: Any) -> bool:
     return str(getattr(logger, "class_path", "")).endswith(".WandbLogger")
 
 
-def place(logger: Any, folder: Path, run_id: str | None, method: str, data: str) -> None:
+def place(logger: Any, folder: Path, run_id: str | None, config: Any) -> None:
     """Put the W&B run's files into the run's folder, name it after it and group it, where the config does not.
 
     Args:
         logger: its config, changed in place.
         folder: the run's.
         run_id: of the W&B run that a checkpoint belongs to, which then goes on.
-        method: name of the method's class, the run's group.
-        data: name of the data module's class, a tag.
+        config: the command's; the method's class is the run's group, the data module's a tag.
     """
     init_args = logger.init_args
     if init_args.save_dir in (None, "."):
@@ -35,6 +34,7 @@ def place(logger: Any, folder: Path, run_id: str | None, method: str, data: str)
     if init_args.id is None and init_args.version is None:
         init_args.id = run_id
     # What WandbLogger does not know it hands on to wandb.init.
+    method, data = (config[part].class_path.rpartition(".")[2] for part in ("model", "data"))
     logger.dict_kwargs = {"group": method, "tags": [data], **dict(getattr(logger, "dict_kwargs", None) or {})}
 
 
