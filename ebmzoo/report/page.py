@@ -18,7 +18,7 @@ from .svg import Series, chart
 
 __all__ = ["page"]
 
-_QUALITY = ("fid", "stacked_kl", "mode_kl", "log_likelihood", "mse_per_pixel", "mse_per_coordinate")
+_QUALITY = ("fid", "stacked_kl", "mode_high_quality_share", "log_likelihood", "mse_per_pixel", "mse_per_coordinate")
 _COSTS = {
     "seconds_50_samples": "seconds for 50 samples",
     "network_evaluations": "network evaluations for a sample",
@@ -85,13 +85,13 @@ def _ranking(table: Table) -> str:
         cells.append(f'<td class="text" data-value="{escape(sampler)}">{escape(sampler)}</td>')
         cells += [_cell(table, column, row) for column in table.columns]
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    caption = "A click on a heading sorts. ↓ lower is better, ↑ higher is better."
-    grid = f'<table class="sorts"><caption>{caption}</caption><thead><tr>{"".join(heads)}</tr></thead>'
+    hint = "<p class='soft' id='hint'>A click on a heading sorts. ↓ lower is better, ↑ higher is better.</p>"
+    grid = f'<table class="sorts" aria-describedby="hint"><thead><tr>{"".join(heads)}</tr></thead>'
     grid += f"<tbody>{''.join(lines)}</tbody></table>"
     notes = "".join(f"<p class='soft'>{escape(note)}</p>" for note in table.notes())
     protocols = "".join(f"<li>{escape(line)}</li>" for line in table.protocols())
     known = f"<details open><summary>What each column was measured with</summary><ul>{protocols}</ul></details>"
-    return f'<div class="scroll" role="region" aria-label="ranking" tabindex="0">{grid}</div>{notes}{known}'
+    return f'{hint}<div class="scroll" role="region" aria-label="ranking" tabindex="0">{grid}</div>{notes}{known}'
 
 
 def _cell(table: Table, column: Column, row: str) -> str:

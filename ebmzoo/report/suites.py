@@ -148,10 +148,14 @@ def plan(
         reference: config whose training and networks these are.
 
     Raises:
-        ValueError: the cost of an iteration is needed and cannot be counted.
+        ValueError: the cost of an iteration is needed and cannot be counted, or the folder has runs under another
+            budget or mode.
     """
     path = root / "plan.json"
     held: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    terms = {"budget": budget, "asked": amount, "mode": mode}
+    if held and held["terms"] != terms:
+        raise ValueError(f"{root} has runs under {held['terms']}, not {terms}: choose another folder with --out")
     if budget is not None and amount is None:
         amount = held.get("amount") or _own(_read(reference), budget)
     for name, source in configs.items():
@@ -164,8 +168,8 @@ def plan(
         iterations = int(config["trainer"]["max_steps"])
         if budget is not None:
             assert amount is not None
-            each = {"iterations": 1.0, "network-evaluations": cost}.get(budget) or _seconds(config)
-            if budget == "network-evaluations" and cost is None:
+            each = {"iterations": 1.0, "network-evaluations": cost}[budget] if budget != "seconds" else _seconds(config)
+            if each is None:
                 raise ValueError(f"the network evaluations of {source} cannot be counted: choose another --budget")
             iterations = max(1, int(amount / each))
         changed = mode == "same" or budget is not None
@@ -177,7 +181,7 @@ def plan(
         total = None if cost is None else cost * iterations
         held[name] = {"config": str(used), "iterations": iterations, "evaluations": total}
         root.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({**held, "amount": amount}, indent=2))
+        path.write_text(json.dumps(held := {**held, "terms": terms, "amount": amount}, indent=2))
     return {name: Plan(**held[name]) for name in configs}
 
 

@@ -11,7 +11,7 @@ __all__ = ["COLOURS", "Series", "chart"]
 
 COLOURS = 8  # the page has so many; further series are dashed
 _WIDTH, _HEIGHT = 420, 290
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 68, 12, 12, 44
 
 
 @dataclass(frozen=True)

@@ -121,3 +121,5 @@ def test_a_plan_is_made_once(tmp_path, counted):
     counted.clear()
     assert plan(configs, tmp_path, "seconds", 60, "same", CONFIGS / "ecvae_digits.yaml") == first and not counted
     assert json.loads((tmp_path / "plan.json").read_text())["amount"] == 60
+    with pytest.raises(ValueError, match="has runs under .* choose another folder with --out"):
+        plan(configs, tmp_path, "seconds", 70, "same", CONFIGS / "ecvae_digits.yaml")

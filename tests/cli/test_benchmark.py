@@ -1,0 +1,86 @@
+"""The verbs that put runs side by side, with trainings that take no time."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ebmzoo.cli.main import main
+from ebmzoo.report import runs, suites
+from tests.report.test_compare import PROTOCOL, finished
+
+CONFIGS = str(Path(__file__).parents[2] / "configs")
+
+
+def test_compare_prints_the_table_and_writes_markdown_and_page(tmp_path, capsys):
+    folders = [str(finished(tmp_path / name, name.upper(), fid=fid)) for name, fid in (("a", 2.5), ("b", 1.5))]
+    assert main(["compare", *folders, "--out", str(tmp_path / "out")]) == 0
+    assert "2.5" in (printed := capsys.readouterr().out) and str(tmp_path / "out" / "compare.html") in printed
+    assert "| b | 1 | 10 | one step | **1.5** |" in (tmp_path / "out" / "compare.md").read_text()
+    assert "ebmzoo compare" in (tmp_path / "out" / "compare.html").read_text()
+
+
+def test_compare_refuses_different_protocols_in_one_line(tmp_path, capsys):
+    a = finished(tmp_path / "a", fid=1.0)
+    b = finished(tmp_path / "b", "ECVAE", protocol={"n": 50}, fid=2.0)
+    assert main(["compare", str(a), str(b)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "n is 500 and 50" in said and "--separate" in said
+    assert main(["compare", str(a), str(b), "--separate"]) == 0
+
+
+@pytest.fixture
+def instant(monkeypatch):
+    """Commands that end at once; the fit of a method named "broken" fails."""
+    ran, broken = [], set()
+
+    def instead(words, threads, out):
+        folder = Path(words[words.index("--run_dir") + 1])
+        ran.append((words[1], folder.parent.name, folder.name))
+        if folder.parent.name in broken:
+            return 1, {"wall_s": 1.0, "cpu_s": 1.0, "threads": threads}
+        folder.mkdir(parents=True, exist_ok=True)
+        if words[1] == "test":
+            row = {"name": "fid", "value": float(len(folder.parent.name)), "protocol": PROTOCOL}
+            found = {"results": [row], "run": {"method": folder.parent.name}}
+            (folder / "results.json").write_text(json.dumps(found))
+        return 0, {"wall_s": 2.0, "cpu_s": 1.5, "threads": threads}
+
+    monkeypatch.setattr(runs, "_timed", instead)
+    monkeypatch.setattr(suites, "_doctor", lambda config: 10.0)
+    return ran, broken
+
+
+def test_a_benchmark_goes_on_where_it_stopped_and_one_failure_stops_nobody(tmp_path, capsys, instant):
+    ran, broken = instant
+    out = tmp_path / "out"
+    words = ["benchmark", "--suite", "digits", "--configs", CONFIGS, "--methods", "vae", "gan", "--seeds", "2"]
+    words += ["--out", str(out), "--jobs", "1", "--budget", "iterations", "--amount", "30"]
+    broken.add("vae_digits")
+    assert main(words) == 1
+    said = capsys.readouterr()
+    assert "2 of 4 runs failed (vae_digits seed 0, vae_digits seed 1)" in said.err
+    assert len([one for one in ran if one[1] == "gan_digits"]) == 4 and (out / "compare.html").is_file()
+    broken.clear()
+    ran.clear()
+    assert main(words) == 0
+    assert ran == [(verb, "vae_digits", f"seed_{seed}") for seed in (0, 1) for verb in ("fit", "test")]
+    text = (out / "compare.md").read_text()
+    assert "| vae_digits | 2 |" in text and "| gan_digits | 2 |" in text
+    held = json.loads((out / "gan_digits/seed_1/budget.json").read_text())
+    assert held["network_evaluations"] == 300 and "--seed_everything 1" in held["commands"][0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--methods", "ecvea"], "no method 'ecvea' in suite digits: did you mean ecvae?"),
+        (["--amount", "5"], "--amount is of a --budget"),
+        (["--seeds", "0"], "--seeds, --jobs and --threads are at least 1"),
+        (["--configs", "nowhere"], "no configs *_digits.yaml in"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line(tmp_path, capsys, words, said):
+    given = [] if "--configs" in words else ["--configs", CONFIGS]
+    assert main(["benchmark", "--suite", "digits", "--out", str(tmp_path / "out"), *given, *words]) == 2
+    assert said in (line := capsys.readouterr().err) and line.count("\n") == 1

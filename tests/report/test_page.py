@@ -1,0 +1,157 @@
+"""The page: everything inside it, and what it does in a real browser."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ebmzoo.report.compare import compare
+from ebmzoo.report.page import _roc_of, page
+from ebmzoo.report.pictures import data_uri, heat_map
+from ebmzoo.report.results import load
+from ebmzoo.report.svg import Series, chart
+
+from .test_compare import finished
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SECTIONS = ["Ranking", "Samples", "Quality and cost", "Training", "Energies", "Out-of-distribution data", "Chains"]
+SECTIONS += ["Landscapes", "The runs"]
+
+
+@pytest.fixture
+def made(tmp_path):
+    """The page of three runs that left all there is to draw; a's chains have 5 steps, b's none."""
+    rng = np.random.default_rng(0)
+    fids = {"a": 3.0, "b": 1.0, "c": 2.0}
+    for name, fid in fids.items():
+        folder = finished(
+            tmp_path / name, name.upper(), fid=fid, recall=fid / 10, seconds_50_samples=fid, network_evaluations=16.0
+        )
+        (folder / "metrics.csv").write_text("epoch,step,val/fid_2k,train/energy_gap\n0,10,5,\n0,20,4,0.1\n")
+        for picture in ("samples", "chain"):
+            Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(folder / f"{picture}.png")
+        places = rng.normal(size=(8, 8))
+        states = np.linspace(0, 1, 6 if name == "a" else 1)[:, None, None] * np.ones((1, 4, 2))
+        arrays = {"energy/test": rng.normal(size=50), "energy/samples": rng.normal(size=50)}
+        arrays |= {
+            "score/test": rng.normal(size=50),
+            "score/train": rng.normal(size=50),
+            "score/noise": rng.normal(size=50),
+        }
+        arrays |= {"plane/box": np.array([[0.0, 0.0], [1.0, 1.0]]), "plane/data": rng.uniform(size=(4, 2))}
+        arrays |= {"plane/truth": places, "plane/model": places, "plane/chain": states}
+        np.savez(folder / "arrays.npz", **arrays, **{"plane/steps": np.arange(len(states))})
+    return page(compare(load([tmp_path])), "ebmzoo compare <runs>")
+
+
+def test_the_page_has_all_sections_and_asks_nothing_of_a_network(made):
+    assert re.findall("<h2>(.*?)</h2>", made) == SECTIONS
+    assert "{{" not in made and len(made) < 5e6
+    links = re.findall(r"""(?:src|href)=["'](?!data:|#)([^"']*)|url\(([^)]*)|@import""", made)
+    assert links == [] and set(re.findall(r"https?://[^\"' ]*", made)) == {"http://www.w3.org/2000/svg"}
+    assert "ebmzoo compare &lt;runs&gt;" in made
+
+
+def test_every_figure_has_a_command_and_every_picture_a_text(made):
+    figures = re.findall("<figure.*?</figure>", made, re.DOTALL)
+    assert len(figures) == 3 + 2 + 2 + 3 + 1 + 3 + 4
+    assert all("<pre>ebmzoo" in figure and "<figcaption>" in figure for figure in figures)
+    assert all(' alt="' in image for image in re.findall("<img.*?>", made))
+    assert all("aria-" in svg for svg in re.findall("<svg.*?>", made))
+
+
+def test_sections_without_material_are_left_out(tmp_path):
+    finished(tmp_path / "a", fid=1.0)
+    assert re.findall("<h2>(.*?)</h2>", page(compare(load([tmp_path])), "again")) == ["Ranking", "The runs"]
+
+
+def test_names_of_runs_are_text_and_no_markup(tmp_path):
+    finished(tmp_path / "<b>&amp;", fid=1.0)
+    text = page(compare(load([tmp_path])), "again")
+    assert html.escape("<b>&amp;") in text and "<b>&amp;</" not in text
+
+
+def test_a_roc_curve_starts_and_ends_in_its_corners_and_parts_what_is_apart():
+    false, true = _roc_of(np.arange(10.0, 20.0), np.arange(0.0, 10.0))
+    assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
+    assert max(t for f, t in zip(false, true, strict=True) if f == 0) == 1.0
+
+
+def test_a_heat_map_has_its_first_axis_to_the_right_and_its_second_upwards(tmp_path):
+    import base64
+    import io
+
+    values = np.full((3, 2), -5.0)
+    values[2, 1] = 0.0
+    picture = Image.open(io.BytesIO(base64.b64decode(heat_map(values, 4.0).partition(",")[2]))).convert("L")
+    levels = np.asarray(picture).astype(int)
+    assert levels.shape == (2, 3) and levels[0, 2] > 200 and np.delete(levels.flatten(), 2).max() < 5
+
+
+def test_a_large_picture_is_made_small(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (1200, 1200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "large.png")
+    address = data_uri(tmp_path / "large.png")
+    assert address.startswith("data:image/jpeg;base64,") and len(address) < (tmp_path / "large.png").stat().st_size / 4
+
+
+def test_a_chart_leaves_out_what_is_not_finite_and_draws_nothing_of_nothing():
+    drawn = chart([Series("a", 0, [1, 2, 3], [1.0, float("nan"), 3.0])], "x", "y")
+    (path,) = re.findall(r'<path d="M([^"]*)"', drawn)
+    assert path.count("L") == 1 and "nan" not in drawn
+    assert chart([Series("a", 0, [1], [float("inf")])], "x", "y") == ""
+
+
+# What the page does, reported by a script in it to the page around it, which is as wide as a phone.
+_WATCH = """<script>
+const wrong = [];
+addEventListener("error", event => wrong.push(String(event.message)));
+console.error = (...words) => wrong.push(words.join(" "));
+</script>"""
+_TRY = """<script>
+addEventListener("load", () => {
+  const rows = () => [...document.querySelectorAll("table.sorts tbody tr")].map(row => row.cells[0].textContent);
+  const dots = () => [...document.querySelectorAll('[data-chain="a"] circle')].map(dot => dot.getAttribute("cx"));
+  const fid = [...document.querySelectorAll("th button")].find(button => button.textContent.startsWith("FID"));
+  const slider = document.getElementById("along"), seen = { orders: [rows()], dots: [dots()], sorts: [] };
+  for (const _ of [0, 1]) {
+    fid.click();
+    seen.orders.push(rows());
+    seen.sorts.push(fid.parentElement.getAttribute("aria-sort"));
+  }
+  slider.value = 0;
+  slider.dispatchEvent(new Event("input"));
+  seen.dots.push(dots());
+  seen.step = document.querySelector('[data-chain="a"]').parentElement.querySelector(".step").textContent;
+  seen.wide = document.documentElement.scrollWidth;
+  seen.broken = [...document.images].filter(image => image.complete && !image.naturalWidth).length;
+  seen.empty = [...document.querySelectorAll("svg")].filter(svg => !svg.children.length).length;
+  parent.postMessage(JSON.stringify({ ...seen, wrong }), "*");
+});
+</script></body>"""
+_AROUND = """<iframe src="inner.html" width="390" height="800"></iframe><pre id="said"></pre>
+<script>addEventListener("message", event => { document.getElementById("said").textContent = event.data; });</script>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
+def test_in_a_browser_it_loads_sorts_slides_and_fits_a_phone(made, tmp_path):
+    inner = made.replace("<head>", "<head>" + _WATCH).replace("</body>", _TRY)
+    (tmp_path / "inner.html").write_text(inner)
+    (tmp_path / "around.html").write_text(_AROUND)
+    quiet = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
+    command = [CHROMIUM, "--headless", "--no-sandbox", *quiet.split(), "--disable-sync", "--virtual-time-budget=5000"]
+    command += [f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom", (tmp_path / "around.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    said = re.search('<pre id="said">(.*?)</pre>', done.stdout, re.DOTALL)
+    seen = json.loads(html.unescape(said[1]))
+    assert seen["wrong"] == [] and seen["broken"] == 0 and seen["empty"] == 0
+    assert seen["orders"] == [["a", "b", "c"], ["b", "c", "a"], ["a", "c", "b"]]
+    assert seen["sorts"] == ["ascending", "descending"]
+    assert seen["dots"] == [["1000"] * 4, ["0"] * 4] and seen["step"] == "step 0 of 5"
+    assert seen["wide"] <= 390
