@@ -5,7 +5,7 @@
 Images are uniform noise of the config's shape: only the time is looked at. "digits" are the configs as they are,
 "cifar10" the networks for CIFAR-10 with batches of 2 and chains of 5 steps. One run of each changes between both ways
 every few iterations; a ratio is the median of its rounds' own, with quartiles, of CPU time with one thread. Beside it
-stands the largest relative difference of the losses of the first iteration of two runs with one seed, one a way. (Adam's
+stands the largest relative difference of the losses of the first iteration of two runs with one seed. (Adam's
 first update follows the sign of a gradient: where one is nearly zero, later iterations drift apart by rounding alone.)
 """
 
