@@ -202,6 +202,8 @@ class EbmzooCLI(LightningCLI):
         for callback in [*given, *added]:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str((folder / CHECKPOINTS).resolve())
+        if self.verb == "fit" and not _has(given, callbacks.NetworkEvaluations):
+            given = [callbacks.NetworkEvaluations(), *given]
         kwargs["callbacks"] = [*given, *added]
         return super().instantiate_trainer(**kwargs)
 
