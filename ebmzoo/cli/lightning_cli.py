@@ -159,10 +159,7 @@ class EbmzooCLI(LightningCLI):
         leave = {"config", "ckpt_path", "run_dir", "no_ema", "only", "long_run", "resume", "trust"}
         self.plain_config = {k: v for k, v in yaml.safe_load(dumped).items() if k not in leave}
         self.run = self._make_run(config)
-        wandb_id = (self.checkpoint or {}).get("ebmzoo", {}).get("wandb_id") if self.verb == "fit" else None
-        for logger in as_list(config.trainer.logger):
-            if wandb_run.is_wandb(logger):
-                wandb_run.place(logger, self.run.folder, wandb_id, config)
+        wandb_run.place(config, self.run.folder, (self.checkpoint or {}).get("ebmzoo", {}).get("wandb_id"))
 
     def instantiate_classes(self) -> None:
         """Make data, method and trainer; leave no folder behind if they cannot be made."""
