@@ -109,16 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def described(panel: Any) -> str:
-    """A panel in words: its title and its keys.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> described(SimpleNamespace(title="gap", x="step", y=["train/energy_gap"]))
-        'gap: train/energy_gap over step'
-    """
-    if hasattr(panel, "y"):
-        return f"{panel.title}: {', '.join(panel.y)} over {panel.x}"
-    return str(panel.title)
+    """A panel in words: its title, and of a curve its keys."""
+    return f"{panel.title}: {', '.join(panel.y)} over {panel.x}" if hasattr(panel, "y") else str(panel.title)
 
 
 def refuse(why: str) -> int:

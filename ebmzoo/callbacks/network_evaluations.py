@@ -51,7 +51,7 @@ class NetworkEvaluations(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log it beside the figures of validation."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            pl_module.log(_NAME, float(self.spent))
+            pl_module.log(_NAME, float(self.spent), sync_dist=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Count no more, whatever ended the training."""

@@ -159,7 +159,7 @@ class EbmzooCLI(LightningCLI):
         leave = {"config", "ckpt_path", "run_dir", "no_ema", "only", "long_run", "resume", "trust"}
         self.plain_config = {k: v for k, v in yaml.safe_load(dumped).items() if k not in leave}
         self.run = self._make_run(config)
-        wandb_run.place(config, self.run.folder, (self.checkpoint or {}).get("ebmzoo", {}).get("wandb_id"))
+        wandb_run.place(config, self.run.folder, self.checkpoint if self.verb in ("fit", "test") else None)
 
     def instantiate_classes(self) -> None:
         """Make data, method and trainer; leave no folder behind if they cannot be made."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
 
 
-def place(config: Any, folder: Path, run_id: str | None) -> None:
+def place(config: Any, folder: Path, checkpoint: Mapping[str, Any] | None) -> None:
     """Put the W&B run's files into the run's folder, name it after it and group it, where the config does not.
 
     Args:
         config: the command's; its loggers of W&B are changed in place. The method's class is the run's group; the data
             module's and what the evaluation goes by are tags.
         folder: the run's.
-        run_id: of the W&B run that a checkpoint belongs to, which then goes on.
+        checkpoint: whose W&B run goes on, if it has one; of a validation there is none, whose figures W&B would put at
+            iteration 0 of the run's curves.
     """
     for logger in _list(config.trainer.logger):
         if not str(getattr(logger, "class_path", "")).endswith(".WandbLogger"):
@@ -30,10 +32,13 @@ def place(config: Any, folder: Path, run_id: str | None) -> None:
         if init_args.project in (None, "lightning_logs"):
             init_args.project = "ebmzoo"
         if init_args.id is None and init_args.version is None:
-            init_args.id = run_id
+            init_args.id = (checkpoint or {}).get("ebmzoo", {}).get("wandb_id")
         # What WandbLogger does not know it hands on to wandb.init.
-        given = {"group": _class(config.model), "tags": [_class(config.data), *_protocol(config)]}
-        logger.dict_kwargs = {**given, **dict(getattr(logger, "dict_kwargs", None) or {})}
+        more = dict(getattr(logger, "dict_kwargs", None) or {})
+        for name, value in (("group", _class(config.model)), ("tags", [_class(config.data), *_protocol(config)])):
+            if init_args.get(name) is None:
+                more.setdefault(name, value)
+        logger.dict_kwargs = more
 
 
 def _list(value: Any) -> list[Any]:

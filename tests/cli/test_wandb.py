@@ -150,6 +150,15 @@ def test_a_test_goes_on_in_the_runs_own_and_its_results_are_the_summary(whole):
     assert "histograms/test_energy/samples/bins" in summary
 
 
+def test_a_validation_leaves_the_runs_curves_alone(ebmzoo, here, offline, whole):
+    run, fitted, _ = whole
+    last = run / "checkpoints" / "last.ckpt"
+    assert ebmzoo("validate", "--ckpt_path", last, "--run_dir", "again", "--trainer.limit_val_batches", 1).code == 0
+    (path,) = here.rglob("run-*.wandb")
+    ((other,), (first,)) = of_kind(records(path), "run"), of_kind(fitted, "run")
+    assert other.run_id != first.run_id and other.run_group == "ECVAE"
+
+
 def test_checkpoints_become_artifacts_where_they_are_asked_for(whole):
     run, fitted, tested = whole
     (artifact,) = of_kind(fitted, "artifact")
@@ -210,6 +219,14 @@ def test_an_offline_run_holds_losses_images_config_and_one_exit(ebmzoo, here, of
     assert (group, tags) == ("VAE", ["Digits", "raw weights"])
     # The config lies in the run's own folder, whatever the logger.
     assert config["config"]["trainer"]["logger"]["class_path"].endswith("WandbLogger")
+
+
+def test_what_the_command_says_of_group_and_tags_holds(ebmzoo, here, offline):
+    words = ["--trainer.logger", "WandbLogger", "--trainer.logger.group", "mine", "--trainer.logger.tags", "[a, b]"]
+    assert ebmzoo("fit", "--config", "vae.yaml", *words, "--trainer.max_epochs", 1).code == 0
+    (path,) = here.rglob("run-*.wandb")
+    ((group, tags),) = ((run.run_group, list(run.tags)) for run in of_kind(records(path), "run"))
+    assert (group, tags) == ("mine", ["a", "b"])
 
 
 def test_a_failed_run_ends_with_its_exit_code(ebmzoo, here, offline):
