@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from ebmzoo.callbacks import EMA, Evaluate
 from ebmzoo.cli.errors import UserError, condense, instantiating
-from ebmzoo.cli.lightning_cli import EbmzooCLI, as_list
+from ebmzoo.cli.given import as_list
+from ebmzoo.cli.lightning_cli import EbmzooCLI
 from ebmzoo.cli.quiet import quieten
 from ebmzoo.cli.runs import ROOT
 from ebmzoo.data.base import DataModule

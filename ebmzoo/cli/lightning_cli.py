@@ -27,7 +27,7 @@ from ebmzoo.callbacks.preemption import SaveOnTermination
 from ebmzoo.checkpoints import check_fits, newest_good, read, restore, stored_config
 from ebmzoo.cli import wandb_run
 from ebmzoo.cli.errors import Stopped, UserError, instantiating, nearest
-from ebmzoo.cli.given import check_config, import_trusted, options
+from ebmzoo.cli.given import as_list, check_config, import_trusted, options
 from ebmzoo.cli.metrics_file import MetricsFile
 from ebmzoo.cli.predictions import Predictions
 from ebmzoo.cli.quiet import quieten
@@ -336,13 +336,6 @@ def _for_processes(trainer: Any) -> dict[str, Any]:
     if several and torch.cuda.is_available() and trainer.accelerator != "cpu":
         found["sync_batchnorm"] = True  # there is none for CPUs
     return found
-
-
-def as_list(value: Any) -> list[Any]:
-    """A setting that may be one thing, a list of them, or none."""
-    if value is None or isinstance(value, bool):
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _has(given: Sequence[Callback], kind: type) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 
 from lightning import Trainer
 
+from ebmzoo.cli.given import as_list
+
 
 def place(config: Any, folder: Path, checkpoint: Mapping[str, Any] | None) -> None:
     """Put the W&B run's files into the run's folder, name it after it and group it, where the config does not.
@@ -20,7 +22,7 @@ def place(config: Any, folder: Path, checkpoint: Mapping[str, Any] | None) -> No
         checkpoint: whose W&B run goes on, if it has one; of a validation there is none, whose figures W&B would put at
             iteration 0 of the run's curves.
     """
-    for logger in _list(config.trainer.logger):
+    for logger in as_list(config.trainer.logger):
         if not str(getattr(logger, "class_path", "")).endswith(".WandbLogger"):
             continue
         init_args = logger.init_args
@@ -41,17 +43,13 @@ def place(config: Any, folder: Path, checkpoint: Mapping[str, Any] | None) -> No
         logger.dict_kwargs = more
 
 
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
 def _class(part: Any) -> str:
     return str(part.class_path).rpartition(".")[2]
 
 
 def _protocol(config: Any) -> list[str]:
     """What has to be the same for two runs' figures to be compared, as far as the config says it."""
-    callbacks = {_class(one): one.get("init_args") for one in _list(config.trainer.callbacks)}
+    callbacks = {_class(one): one.get("init_args") for one in as_list(config.trainer.callbacks)}
     raw = "EMA" not in callbacks or config.get("no_ema")
     tags = ["raw weights" if raw else "averaged weights"]
     if (evaluate := callbacks.get("Evaluate")) is not None:
