@@ -57,7 +57,7 @@ def run(verb: str, arguments: Sequence[str]) -> None:
             for name, column in columns.items():
                 if column is not None:
                     shown.setdefault(name, []).append(_pixels(column, degradation if name == "degraded" else None))
-    picture = strips([torch.cat(column)[:SHOWN] for column in shown.values()], padding=2, titles=list(shown))
+    picture = strips([torch.cat(column)[:SHOWN] for column in shown.values()], titles=list(shown))
     save_png(picture, out / "strip.png")
     lines = scores.write(out / "results.json")
     weights = weights_of(model)
