@@ -15,7 +15,11 @@ IMAGES = ["fid", "recall", "precision", "sure_share", "class_share_min", "mse_pe
 POINTS = ["modes_covered", "mode_high_quality_share", "mode_least_share", "mode_kl", "log_density_mean", "fit_cpu_s"]
 DIGITS, GAUSSIANS = "configs/denoising_ebm_digits.yaml", "configs/denoising_ebm_gaussians25.yaml"
 # A second evaluation, of as many samples as the chains have time for: a table takes the last of a name.
-OF_2000 = {"trainer.callbacks+": "Evaluate", "trainer.callbacks.n_test": 2000}
+OF_2000 = {
+    "trainer.callbacks+": "Evaluate",
+    "trainer.callbacks.n_test": 2000,
+    "trainer.callbacks.only": "[generation]",
+}
 # The denoiser's residual, annealed.
 RESIDUAL = {
     "model.kernel": "residual",

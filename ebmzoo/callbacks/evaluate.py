@@ -211,6 +211,11 @@ class Evaluate(Callback):
             return float("nan")
         return self._streaming.compute()
 
+    @property
+    def state_key(self) -> str:
+        """Two of them in one trainer, such as one of 2,000 samples beside one of 5,000, keep their own states."""
+        return self._generate_state_key(n_val=self.n_val, n_test=self.n_test)
+
     def state_dict(self) -> dict[str, Any]:
         return {"last": None if self._last is None else list(self._last)}
 

@@ -23,7 +23,7 @@ def values(path: Path) -> dict[str, float]:
 
 
 def spread(numbers: Sequence[float | None], digits: int = 3) -> str:
-    """Mean ± standard deviation of the seeds, and each of them.
+    """Mean ± standard deviation of the seeds, and each of them; None is a number that was not finite.
 
     Example:
         >>> spread([1.0, 2.0, 3.0])
@@ -45,6 +45,8 @@ def markdown(done: Iterable[tuple[Experiment, int, Path]], names: Sequence[str])
         rows.setdefault(experiment.name, []).append(values(path))
     lines = ["| run | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for row, found in rows.items():
-        cells = [spread([one.get(name) for one in found]) for name in names]
+        # What no seed has, such as the cost of training of what is only tested, is an empty cell.
+        columns = ([one.get(name) for one in found] if any(name in one for one in found) else None for name in names)
+        cells = [spread(column) if column else "" for column in columns]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

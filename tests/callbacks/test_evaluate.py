@@ -363,3 +363,10 @@ def test_two_processes_measure_what_one_does(tmp_path):
         found, _ = results(path)
         numbers.append([float(value), found["fid"]["value"], found["nn_rmse_mean"]["value"]])
     assert numbers[0] == pytest.approx(numbers[1], rel=1e-6)
+
+
+def test_two_evaluations_of_other_sizes_share_a_trainer_and_keep_their_own_states():
+    two = [Evaluate(None, n_val=0, n_test=n, only=["generation"]) for n in (8, 12)]
+    L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=two)
+    with pytest.raises(RuntimeError, match="more than one stateful callback"):
+        L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[two[0], two[0]])

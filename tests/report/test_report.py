@@ -31,6 +31,14 @@ def test_table_has_a_row_per_experiment_and_a_column_per_metric(tmp_path):
     assert markdown(done, ["fid", "recall"]).splitlines()[2] == "| a | 11 ± 1 (10, 11, 12) | 0.5 ± 0 (0.5, 0.5, 0.5) |"
 
 
+def test_a_number_that_no_seed_has_leaves_its_cell_empty_and_one_that_a_seed_lacks_is_said(tmp_path):
+    results(tmp_path / "a" / "seed_0", fid=10.0)
+    results(tmp_path / "a" / "seed_1", fid=10.0, recall=0.5)
+    done = run([Experiment("a", "none.yaml", seeds=[0, 1])], tmp_path)
+    row = markdown(done, ["fid", "recall", "fit_cpu_s"]).splitlines()[2]
+    assert row == "| a | 10 ± 0 (10, 10) | not finite for 1 of 2 seeds |  |"
+
+
 def test_a_failed_run_is_reported_and_does_not_stop_the_others(tmp_path, capsys):
     results(tmp_path / "good" / "seed_0", fid=1.0)
     bad = Experiment("bad", str(tmp_path / "missing.yaml"), seeds=[0])
