@@ -245,7 +245,7 @@ def save_images(x: Tensor, out: str | Path) -> Path:
     ======================  ==========================================================================
 
     Args:
-        x: images ``(B, C, H, W)`` in [-1, 1], or, for ``.npy``, anything ``(B, ...)``.
+        x: images ``(B, C, H, W)``, floats in [-1, 1] or uint8, or, for ``.npy``, anything ``(B, ...)``.
         out: the file or folder; missing folders are made.
 
     Returns:
@@ -287,6 +287,6 @@ def save_images(x: Tensor, out: str | Path) -> Path:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"cannot write into {out}: {error.strerror or error}") from error
-    for name, image in zip(names, to_uint8(x), strict=True):
+    for name, image in zip(names, x if x.dtype == torch.uint8 else to_uint8(x), strict=True):
         save_png(image, out / name)
     return out

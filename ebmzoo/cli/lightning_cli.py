@@ -36,6 +36,11 @@ from ebmzoo.data.base import DataModule
 from ebmzoo.methods.base import Method
 from ebmzoo.storage import WholeFiles
 
+SWITCHES = {
+    "long_run": "Also run chains of 10 and 100 times the training length, and see where they go.",
+    "save_samples": "Write the samples that are measured into samples/ of the run's folder, a PNG each.",
+}
+
 
 def run(verb: str, arguments: Sequence[str]) -> None:
     """Parse the arguments of a verb and do it."""
@@ -116,11 +121,8 @@ class EbmzooCLI(LightningCLI):
         if subcommand == "test":
             parts = ", ".join(PARTS)
             parser.add_argument("--only", type=str | None, help=f"Parts of the evaluation, by comma: {parts}.")
-            parser.add_argument(
-                "--long_run",
-                action="store_true",
-                help="Also run chains of 10 and 100 times the training length, and see where they go.",
-            )
+            for name, words in SWITCHES.items():
+                parser.add_argument(f"--{name}", action="store_true", help=words)
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -156,7 +158,7 @@ class EbmzooCLI(LightningCLI):
         if path is not None and self.checkpoint is None:
             self.checkpoint = read(path)
         dumped = self._parser(self.verb).dump(config, skip_none=False)
-        leave = {"config", "ckpt_path", "run_dir", "no_ema", "only", "long_run", "resume", "trust"}
+        leave = {"config", "ckpt_path", "run_dir", "no_ema", "only", "resume", "trust", *SWITCHES}
         self.plain_config = {k: v for k, v in yaml.safe_load(dumped).items() if k not in leave}
         self.run = self._make_run(config)
         wandb_id = (self.checkpoint or {}).get("ebmzoo", {}).get("wandb_id") if self.verb == "fit" else None
@@ -290,12 +292,15 @@ class EbmzooCLI(LightningCLI):
             raise UserError(f"--only {unknown[0]}: {nearest(unknown[0], PARTS)}")
         callbacks_given: list[Any] = getattr(self.trainer, "callbacks", [])
         measuring = [one for one in callbacks_given if isinstance(one, callbacks.Evaluate)]
-        if not measuring and (only or options.long_run):
-            raise UserError("--only and --long_run tell the Evaluate callback: add it to trainer.callbacks")
+        switches = [name for name in SWITCHES if options[name]]
+        if not measuring and (only or switches):
+            words = ", ".join(f"--{name}" for name in ("only", *SWITCHES))
+            raise UserError(f"{words} tell the Evaluate callback: add it to trainer.callbacks")
         for evaluate in measuring:
             evaluate.trained_steps = (self.checkpoint or {}).get("global_step")
             evaluate.only = only or evaluate.only
-            evaluate.long_run = options.long_run or evaluate.long_run
+            for name in switches:
+                setattr(evaluate, name, True)
 
     @contextmanager
     def _evaluating(self, model: Method, path: str) -> Iterator[None]:

@@ -9,8 +9,8 @@ import torch
 
 from ebmzoo.callbacks import Evaluate
 from ebmzoo.callbacks.looking import batches_of_samples
-from ebmzoo.data import Digits, Gaussians25, Glyphs, StackedDigits, StackedMNIST
-from ebmzoo.images import to_uint8
+from ebmzoo.data import Digits, Gaussians25, Glyphs, ImageFolder, StackedDigits, StackedMNIST
+from ebmzoo.images import save_images, to_uint8
 from ebmzoo.mcmc import Langevin, as_noise
 from ebmzoo.methods import ECVAE, VAEBM
 from ebmzoo.methods.base import spec
@@ -83,6 +83,16 @@ def test_a_set_that_is_missing_or_of_another_shape_is_a_line(tmp_path):
     assert large.startswith("out-of-distribution, digits-16: its images are (1, 16, 16)")
 
 
+def test_a_broken_image_of_a_set_is_a_line(tmp_path):
+    folder = tmp_path / "others"
+    save_images(Images().reference("test")[:6], folder)
+    (folder / "00003.png").write_bytes(b"nothing")
+    data = ImageFolder(folder, size=8, channels=1, holdout=0)
+    found, skipped, _ = measured(tmp_path / "out", Scored(), ood=[data, "constants"], only=["ood"])
+    assert len(skipped) == 1 and "00003.png cannot be read as an image" in skipped[0] and "\n" not in skipped[0]
+    assert "ood_auroc_constants" in found and len(found) == 4
+
+
 def test_missing_files_of_a_set_are_a_line(tmp_path):
     class Missing(Digits):
         def load(self, split):
@@ -129,6 +139,8 @@ def test_both_ends_of_the_chain_and_what_they_cost(tmp_path):
 
 def test_the_fast_distance_is_of_the_first_thousand(tmp_path):
     tiny = model()
+    found, _, _ = measured(tmp_path / "as many", tiny, only=["generation"], metrics=["fid"], n_test=1000)
+    assert found["fid_1k"] == pytest.approx(found["fid"], rel=1e-9)
     found, _, _ = measured(tmp_path, tiny, only=["generation"], metrics=["fid"], n_test=1100, batch_size=500)
     with torch.no_grad():
         x = torch.cat(list(batches_of_samples(tiny.eval(), 1100, 500, 0)))

@@ -42,10 +42,10 @@ def health(e: Evaluation) -> str | None:
         protocol = e.of_samples(_CHAINS, rounding=None, steps=len(trace.energy), settings={"sampler of": name})
         for key, value in values.items():
             e.results.add(f"chain_{stage}{key}", value, protocol)
-        title = f"{_CHAINS} chains of {type(e.model).__name__}, {name}"
+        title = f"{_CHAINS} chains of {type(e.model).__name__} by its {name}"
         places = list(range(len(trace.energy)))
-        lines = {"energy": torch.stack(trace.energy)}
-        picture = curves(lines, places, "step", "U before the step", title, bands=True)
+        lines = {"U": torch.stack(trace.energy)}
+        picture = curves(lines, places, "step", "potential U before the step", title, bands=True)
         e.pictures[f"chain_{stage}energy"] = picture
     return None
 
