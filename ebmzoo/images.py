@@ -82,8 +82,8 @@ def grid(x: Tensor, columns: int | None = None, padding: int | None = None, scal
     Args:
         x: images ``(B, C, H, W)`` with 1 or 3 channels: floats in [-1, 1], or uint8.
         columns: images in a row; by default as square as can be.
-        padding: white pixels between the images and around them, in pixels of the result; by default half a pixel of
-            an enlarged image, so that white strokes at the borders of two images stay apart, and at least one.
+        padding: white pixels between the images and around them, in pixels of the result; by default 1, or 4 where
+            small images are enlarged: white strokes at the borders of two of them must not grow together.
         scale: integer enlargement by nearest neighbour; by default small images grow to about 64 px, while
             the grid stays under about 2,048 px wide.
 
@@ -107,7 +107,7 @@ def grid(x: Tensor, columns: int | None = None, padding: int | None = None, scal
     columns = min(columns, count)
     if scale is None:
         scale = max(1, min(_READABLE // max(height, width), _WIDEST // (columns * width)))
-    padding = max(1, scale // 2) if padding is None else padding
+    padding = (1 if scale == 1 else 4) if padding is None else padding
     pixels = (x if x.dtype == torch.uint8 else to_uint8(x)).detach().cpu().expand(-1, 3, -1, -1)
     pixels = pixels.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
     height, width = height * scale, width * scale

@@ -250,8 +250,9 @@ def test_chain_health_and_the_long_run(tmp_path):
     method = ecvae(sampler=Langevin(steps=8, step_size=0.1, temperature=1e-2))
     found, skipped, _ = measured(tmp_path, method, only=["chains"], long_run=True)
     assert skipped == []
-    health = {"energy_start", "energy_end", "displacement", "drift_to_noise", "acceptance_if_adjusted", "rhat", "ess"}
+    health = {"energy_start", "energy_end", "displacement", "drift_to_noise", "acceptance_if_adjusted", "rhat"}
     assert {f"chain_{name}" for name in health} < set(found)
+    assert "chain_ess" not in found  # of four steps
     # From one start, the noise alone displaces by √(K·s·T) per coordinate; the last state seen had 7 steps.
     assert found["chain_displacement"] == pytest.approx((7 * 0.1 * 1e-2) ** 0.5, rel=0.2)
     assert 0.9 < found["chain_acceptance_if_adjusted"] <= 1
@@ -263,6 +264,12 @@ def test_chain_health_and_the_long_run(tmp_path):
     assert found["fid_chain_x10"] == pytest.approx(fidelity(to_uint8(x), reference, metrics=["fid"])["fid"], rel=1e-6)
     for name in ("chain_energy", "long_run", "long_run_energy"):
         assert (tmp_path / f"{name}.png").is_file()
+
+
+def test_longer_chains_have_an_effective_sample_size(tmp_path):
+    method = ecvae(sampler=Langevin(steps=20, step_size=0.1, temperature=1e-2))
+    found, _, _ = measured(tmp_path, method, only=["chains"], extractor=None)
+    assert found["chain_rhat"] > 1.5 and found["chain_ess"] < 4 * 64  # 64 chains that hardly move
 
 
 def test_arrays_for_the_report_hold_energies_scores_and_the_plane(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,7 +67,9 @@ def _numbers(trace: ChainTrace) -> dict[str, float]:
     if len(energy) >= 8:  # of the second half: the way in from the start is no sample
         half = len(energy) // 2
         values = torch.cat([energy[..., None], torch.stack(trace.projections)], dim=2)[half:]
-        found["rhat"], found["ess"] = convergence(values)
+        found["rhat"], size = convergence(values)
+        if not math.isnan(size):
+            found["ess"] = size
     return found
 
 
