@@ -49,9 +49,7 @@ def by_hand(samples, reference, **options):
     """torch-fidelity itself, on bytes."""
     find_extractor("digits")  # registers it
     options |= {"feature_extractor": "ebmzoo-digits", "cuda": False, "cache": False, "verbose": False}
-    return torch_fidelity.calculate_metrics(
-        input1=Rows(samples), input2=Rows(reference), save_cpu_ram=True, **options
-    )
+    return torch_fidelity.calculate_metrics(input1=Rows(samples), input2=Rows(reference), save_cpu_ram=True, **options)
 
 
 def test_anybody_can_measure_the_saved_samples_again(ebmzoo, checkpoint, here):
