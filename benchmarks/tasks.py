@@ -28,6 +28,7 @@ from ebmzoo.report.tables import spread, values
 from ebmzoo.tasks import Restorer
 
 ROOT = Path("runs/bench")
+CONFIGS = ["ecvae_digits", "ecvae_digits16", "ecvae_glyphs", "dual_mcmc_digits"]
 N = 297  # test images at most
 FIGURE_5 = {
     "before": "psnr_before_chains_predicted",

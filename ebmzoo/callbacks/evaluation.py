@@ -26,7 +26,7 @@ from ebmzoo.mcmc import GeneratorNoise
 from ebmzoo.metrics import Protocol, Results
 from ebmzoo.metrics.protocol import ROUNDING
 
-__all__ = ["PARTS", "Evaluation", "Plan"]
+__all__ = ["PARTS", "SWITCHES", "Evaluation", "Plan"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,13 @@ PARTS: dict[str, list[tuple[str, str, Part]]] = {
         ("data", "energies", landscape.energies),
         ("points", "landscape", landscape.plane),
     ],
+}
+
+
+#: what `ebmzoo test` can switch on beside them, and its words for it
+SWITCHES = {
+    "long_run": "Also run chains of 10 and 100 times the training length, and see where they go.",
+    "save_samples": "Write the samples that are measured into samples/ of the run's folder, a PNG each.",
 }
 
 

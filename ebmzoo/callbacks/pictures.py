@@ -26,9 +26,10 @@ class Pictures(Callback):
     """Draws what the model makes, into the run's folder and to every logger that takes images.
 
     ``samples.png``, ``reconstructions.png`` (validation data, each beside what became of it) and ``chain.png``
-    (one chain a row, from its start on the left) are the newest ones; those of earlier steps lie in ``pictures/``. For 2-D data there is a scatter plot of samples beside the data. The noise is the
-    same every time, so that pictures of different steps compare; the averaged weights are used if there are
-    any; training goes on bit for bit as without this callback. Only the first process draws.
+    (one chain a row, from its start on the left) are the newest ones; those of earlier steps lie in ``pictures/``.
+    For 2-D data there is a scatter plot of samples beside the data. The noise is the same every time, so that
+    pictures of different steps compare; the averaged weights are used if there are any; training goes on bit for bit
+    as without this callback. Only the first process draws.
 
     Args:
         n: samples in the grid; the reconstructions are of n / 2 validation images.

@@ -21,7 +21,7 @@ from torch.multiprocessing import ProcessRaisedException
 
 # Importing a room gives its classes their short names.
 from ebmzoo import callbacks, data, mcmc, methods, networks, optim  # noqa: F401
-from ebmzoo.callbacks.evaluation import PARTS
+from ebmzoo.callbacks.evaluation import PARTS, SWITCHES
 from ebmzoo.callbacks.guard import Diverged, Guard
 from ebmzoo.callbacks.preemption import SaveOnTermination
 from ebmzoo.checkpoints import check_fits, newest_good, read, restore, stored_config
@@ -35,11 +35,6 @@ from ebmzoo.cli.runs import CHECKPOINTS, Run, RunRecord, folder_of, run_name, sa
 from ebmzoo.data.base import DataModule
 from ebmzoo.methods.base import Method
 from ebmzoo.storage import WholeFiles
-
-SWITCHES = {
-    "long_run": "Also run chains of 10 and 100 times the training length, and see where they go.",
-    "save_samples": "Write the samples that are measured into samples/ of the run's folder, a PNG each.",
-}
 
 
 def run(verb: str, arguments: Sequence[str]) -> None:
@@ -119,8 +114,7 @@ class EbmzooCLI(LightningCLI):
         else:
             parser.add_argument("--no_ema", action="store_true", help="Take raw weights, not averaged ones.")
         if subcommand == "test":
-            parts = ", ".join(PARTS)
-            parser.add_argument("--only", type=str | None, help=f"Parts of the evaluation, by comma: {parts}.")
+            parser.add_argument("--only", type=str | None, help=f"Parts, by comma: {', '.join(PARTS)}.")
             for name, words in SWITCHES.items():
                 parser.add_argument(f"--{name}", action="store_true", help=words)
         return parser
@@ -294,8 +288,7 @@ class EbmzooCLI(LightningCLI):
         measuring = [one for one in callbacks_given if isinstance(one, callbacks.Evaluate)]
         switches = [name for name in SWITCHES if options[name]]
         if not measuring and (only or switches):
-            words = ", ".join(f"--{name}" for name in ("only", *SWITCHES))
-            raise UserError(f"{words} tell the Evaluate callback: add it to trainer.callbacks")
+            raise UserError(f"--only, --{', --'.join(SWITCHES)} tell Evaluate: add it to trainer.callbacks")
         for evaluate in measuring:
             evaluate.trained_steps = (self.checkpoint or {}).get("global_step")
             evaluate.only = only or evaluate.only

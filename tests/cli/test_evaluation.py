@@ -93,7 +93,7 @@ def test_what_a_user_can_get_wrong(ebmzoo, checkpoint):
     answer = ebmzoo("test", "--ckpt_path", checkpoint["vae"], "--only", "odd", *EVALUATE)
     assert answer.code == 2 and "--only odd: did you mean ood?" in answer.err
     answer = ebmzoo("test", "--ckpt_path", checkpoint["vae"], "--long_run")
-    assert answer.code == 2 and "--only, --long_run, --save_samples tell the Evaluate callback: add it" in answer.err
+    assert answer.code == 2 and "--only, --long_run, --save_samples tell Evaluate: add it" in answer.err
     options = [*EVALUATE, "--trainer.callbacks.ood", "[strange]"]
     answer = ebmzoo("test", "--ckpt_path", checkpoint["vae"], *options)
     assert answer.code == 2 and len(answer.err.strip().splitlines()) == 1

@@ -7,7 +7,6 @@ from ebmzoo.data.densities import GaussianMixture
 from ebmzoo.mcmc import as_noise
 from ebmzoo.metrics.annealing import annealed_bracket, white_gaussian
 
-
 WIDEST = {2: 0.1, 20: 5.0}  # nats, by dimension
 
 
