@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ebmzoo.callbacks import EMA, Diverged, Evaluate, Guard, Pictures, Progress
+    from ebmzoo.callbacks import EMA, Diverged, Evaluate, Guard, NetworkEvaluations, Pictures, Progress
     from ebmzoo.checkpoints import load
     from ebmzoo.data import (
         CIFAR10,
@@ -42,7 +42,7 @@ __version__ = "0.1.0"
 
 # Each room and the names of it that the package offers.
 _ROOMS = {
-    "callbacks": ("EMA", "Diverged", "Evaluate", "Guard", "Pictures", "Progress"),
+    "callbacks": ("EMA", "Diverged", "Evaluate", "Guard", "NetworkEvaluations", "Pictures", "Progress"),
     "checkpoints": ("load",),
     "data": (
         "CIFAR10",
@@ -114,6 +114,7 @@ __all__ = [
     "LSUNChurch",
     "Langevin",
     "Method",
+    "NetworkEvaluations",
     "Pictures",
     "Progress",
     "StackedDigits",

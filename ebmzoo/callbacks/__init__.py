@@ -3,8 +3,19 @@
 from ebmzoo.callbacks.ema import EMA, averaged_weights
 from ebmzoo.callbacks.evaluate import Evaluate
 from ebmzoo.callbacks.guard import Diverged, Guard
+from ebmzoo.callbacks.network_evaluations import NetworkEvaluations
 from ebmzoo.callbacks.pictures import Pictures
 from ebmzoo.callbacks.preemption import SaveOnTermination
 from ebmzoo.callbacks.progress import Progress
 
-__all__ = ["EMA", "Diverged", "Evaluate", "Guard", "Pictures", "Progress", "SaveOnTermination", "averaged_weights"]
+__all__ = [
+    "EMA",
+    "Diverged",
+    "Evaluate",
+    "Guard",
+    "NetworkEvaluations",
+    "Pictures",
+    "Progress",
+    "SaveOnTermination",
+    "averaged_weights",
+]

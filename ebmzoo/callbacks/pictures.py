@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 from torch import Tensor
 
@@ -15,9 +16,9 @@ from ebmzoo.callbacks.figures import scatter
 from ebmzoo.callbacks.looking import chain_steps, looking_at, run_folder
 from ebmzoo.images import grid, save_png, strips
 from ebmzoo.mcmc import GeneratorNoise, Noise
-from ebmzoo.methods.base import Reconstructs, Samples
+from ebmzoo.methods.base import HasEnergy, Reconstructs, Samples
 
-__all__ = ["Pictures", "chain_frames", "chain_titles", "log_picture"]
+__all__ = ["Pictures", "chain_frames", "chain_titles", "log_histogram", "log_picture"]
 
 _PAIRS_IN_A_ROW = 4
 
@@ -27,9 +28,10 @@ class Pictures(Callback):
 
     ``samples.png``, ``reconstructions.png`` (validation data, each beside what became of it) and ``chain.png``
     (one chain a row, from its start on the left) are the newest ones; those of earlier steps lie in ``pictures/``.
-    For 2-D data there is a scatter plot of samples beside the data. The noise is the same every time, so that
-    pictures of different steps compare; the averaged weights are used if there are any; training goes on bit for bit
-    as without this callback. Only the first process draws.
+    For 2-D data there is a scatter plot of samples beside the data. Loggers that take histograms get the energies of
+    samples and of validation data, where there is an energy. The noise is the same every time, so that pictures of
+    different steps compare; the averaged weights are used if there are any; training goes on bit for bit as without
+    this callback. Only the first process draws.
 
     Args:
         n: samples in the grid; the reconstructions are of n / 2 validation images.
@@ -93,24 +95,30 @@ class Pictures(Callback):
             return
         self._drawn_at = step
         with looking_at(trainer, pl_module):
-            pictures = self._pictures(trainer, pl_module)
+            samples = self._samples(pl_module)
+            pictures = {} if samples is None else self._pictures(trainer, pl_module, samples)
+            energies = {} if samples is None else self._energies(trainer, pl_module, samples)
+        for name, values in energies.items():
+            log_histogram(trainer, name, values, step)
         for name, picture in pictures.items():
             save_png(picture, self._folder / f"{name}.png")
             if keep:
                 save_png(picture, self._folder / "pictures" / f"{name}_step{step:08d}.png")
             log_picture(trainer, name, picture, step)
 
-    def _pictures(self, trainer: Trainer, pl_module: Any) -> dict[str, Tensor]:
+    def _samples(self, pl_module: Any) -> Tensor | None:
+        """Images or points of the plane; None of a method that makes neither."""
+        plane, samples = tuple(pl_module.image_shape) == (2,), isinstance(pl_module, Samples)
+        if not samples or not (plane or len(pl_module.image_shape) == 3):
+            return None
+        return pl_module.sample(self.n_points if plane else self.n, noise=self._noise(pl_module))
+
+    def _pictures(self, trainer: Trainer, pl_module: Any, samples: Tensor) -> dict[str, Tensor]:
         data = _validation_data(trainer)
-        samples, reconstructs = isinstance(pl_module, Samples), isinstance(pl_module, Reconstructs)
-        if not samples:
-            return {}
         if len(pl_module.image_shape) == 1:
-            if tuple(pl_module.image_shape) != (2,):
-                return {}
-            points = pl_module.sample(self.n_points, noise=self._noise(pl_module))
-            return {"samples": scatter(points, None if data is None else data(self.n_points))}
-        pictures = {"samples": grid(pl_module.sample(self.n, noise=self._noise(pl_module)))}
+            return {"samples": scatter(samples, None if data is None else data(self.n_points))}
+        pictures = {"samples": grid(samples)}
+        reconstructs = isinstance(pl_module, Reconstructs)
         if reconstructs and data is not None and self.n > 1:
             x = data(max(1, self.n // 2)).to(pl_module.device)
             pictures["reconstructions"] = _beside(x, pl_module.reconstruct(x))
@@ -119,6 +127,15 @@ class Pictures(Callback):
             if len(shown) > 1:
                 pictures["chain"] = strips(shown, titles=chain_titles(len(shown), steps, self.frames))
         return pictures
+
+    def _energies(self, trainer: Trainer, pl_module: Any, samples: Tensor) -> dict[str, Tensor]:
+        """Of samples and of as many validation data, if the method has energies and a logger takes histograms."""
+        if not isinstance(pl_module, HasEnergy) or not any(map(_takes_histograms, trainer.loggers)):
+            return {}
+        found = {"samples": samples}
+        if (data := _validation_data(trainer)) is not None:
+            found["data"] = data(len(samples)).to(samples)
+        return {f"energy_{name}": pl_module.energy(x) for name, x in found.items()}
 
     def _noise(self, pl_module: LightningModule) -> GeneratorNoise:
         return GeneratorNoise(torch.Generator(pl_module.device).manual_seed(self.seed))
@@ -192,11 +209,31 @@ def _beside(x: Tensor, reconstruction: Tensor) -> Tensor:
 def log_picture(trainer: Trainer, name: str, picture: Tensor, step: int) -> None:
     """Hand a picture, uint8 ``(3, H, W)``, to every logger that takes images."""
     for logger in trainer.loggers:
-        if hasattr(logger, "log_image"):  # W&B; without step=, which would have to rise with every call of W&B
+        if hasattr(logger, "log_image"):  # W&B
             caption = f"{name}, step {step}" if step else name
             image = Image.fromarray(picture.permute(1, 2, 0).numpy())
-            logger.log_image(key=f"pictures/{name}", images=[image], caption=[caption])
+            logger.log_image(key=f"pictures/{name}", images=[image], step=step or None, caption=[caption])
             continue
         experiment: Any = getattr(logger, "experiment", None)
         if hasattr(experiment, "add_image"):  # TensorBoard
             experiment.add_image(f"pictures/{name}", picture.numpy(), step)
+
+
+def log_histogram(trainer: Trainer, name: str, values: Tensor, step: int) -> None:
+    """Hand values ``(n,)``, those that are finite, to every logger that takes histograms."""
+    finite = values.detach().flatten().double().cpu()
+    finite = finite[finite.isfinite()]
+    takers: list[Any] = [logger for logger in trainer.loggers if len(finite) and _takes_histograms(logger)]
+    for logger in takers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            histogram: Any = wandb.Histogram(finite.tolist())
+            logger.log_metrics({f"histograms/{name}": histogram}, step=step or None)
+        else:
+            logger.experiment.add_histogram(f"histograms/{name}", finite, step)
+
+
+def _takes_histograms(logger: Any) -> bool:
+    """W&B's does, and TensorBoard's."""
+    return isinstance(logger, WandbLogger) or hasattr(getattr(logger, "experiment", None), "add_histogram")

@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from ebmzoo.callbacks import EMA, Evaluate
 from ebmzoo.cli.errors import UserError, condense, instantiating
-from ebmzoo.cli.lightning_cli import EbmzooCLI, as_list
+from ebmzoo.cli.given import as_list
+from ebmzoo.cli.lightning_cli import EbmzooCLI
 from ebmzoo.cli.quiet import quieten
 from ebmzoo.cli.runs import ROOT
 from ebmzoo.data.base import DataModule
+from ebmzoo.mcmc import Tally
 from ebmzoo.methods.base import Method
 from ebmzoo.metrics import find_extractor
 
@@ -143,7 +145,7 @@ class Trial:
     def __init__(self, model: Method):
         self.model, self.most, self.optimisers = model, 0, 0
         self._kept = 0
-        self._seen: dict[str, dict[nn.Module, int]] = {}
+        self.tally = Tally(model)
 
     def run(self, batch: int) -> None:
         """One iteration of the method's main stage.
@@ -154,15 +156,13 @@ class Trial:
         model = self.model
         epoch = SimpleNamespace(total_batch_idx=0)
         strategy = SimpleNamespace(reduce=lambda value, **_: value)
-        step = int(getattr(model, "vae_steps", 0)) + 1
+        step = max(int(getattr(model, stage, 0)) for stage in ("vae_steps", "flow_steps")) + 1
         model._trainer = SimpleNamespace(  # type: ignore[assignment]
             global_step=step, world_size=1, log_every_n_steps=0, strategy=strategy, state=SimpleNamespace(fn="fit"),
             fit_loop=SimpleNamespace(epoch_loop=epoch), training=True, current_epoch=0, precision="32-true",
         )  # fmt: skip
         setattr(model, "update", lambda player, loss, clock=False: loss.backward())  # noqa: B010 - for this instance
         model.train()
-        for name, network in model.named_children():
-            self._seen[name] = self._watched(network)
         for module in model.modules():
             for name, value in module._buffers.items():
                 if value is not None and value.dtype == torch.bool and not value.dim():
@@ -170,7 +170,7 @@ class Trial:
         # The meta device knows no autocast; its switch changes no shape.
         no_autocast = patch("torch.autocast", lambda *_, **__: nullcontext())
         kept = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda held: held.tensor)
-        with torch.device("meta"), no_autocast, kept:
+        with torch.device("meta"), no_autocast, kept, self.tally:
             model.training_step(torch.empty(batch, *model.image_shape), 0)
         optimizers, _ = model.configure_optimizers()
         for optimizer in optimizers:
@@ -182,25 +182,7 @@ class Trial:
 
     def evaluations(self, batch: int) -> dict[str, float]:
         """For each network: images that went through it, and gradients through it, for each of the batch."""
-        return {name: max(seen.values()) / batch for name, seen in self._seen.items() if seen}
-
-    def _watched(self, network: nn.Module) -> dict[nn.Module, int]:
-        """Counts of the network, or of its parts where it is a container that is never called itself."""
-        counted: dict[nn.Module, int] = {}
-        parts = [part for name, part in network.named_modules() if part._parameters and "parametrizations" not in name]
-        called = type(network).forward is not nn.Module.forward
-        for module in [network] if called else parts:
-            module.register_forward_hook(self._count(counted))
-        return counted
-
-    @staticmethod
-    def _count(counted: dict[nn.Module, int]) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            first = output[0] if isinstance(output, tuple | list) else output
-            if isinstance(first, Tensor) and first.dim():
-                counted[module] = counted.get(module, 0) + len(first) * (2 if first.requires_grad else 1)
-
-        return hook
+        return {name: count / batch for name, count in self.tally.networks.items()}
 
     def _keep(self, tensor: Tensor) -> Any:
         holder = _Held(tensor)

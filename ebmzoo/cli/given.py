@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -49,3 +50,10 @@ def import_trusted(module: str) -> None:
         raise UserError(
             f"--trust {module}: cannot import it ({condense(str(error))}); is its folder on PYTHONPATH?"
         ) from (error)
+
+
+def as_list(value: Any) -> list[Any]:
+    """A setting that may be one thing, a list of them, or none."""
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]

@@ -27,7 +27,7 @@ from ebmzoo.callbacks.preemption import SaveOnTermination
 from ebmzoo.checkpoints import check_fits, newest_good, read, restore, stored_config
 from ebmzoo.cli import wandb_run
 from ebmzoo.cli.errors import Stopped, UserError, instantiating, nearest
-from ebmzoo.cli.given import check_config, import_trusted, options
+from ebmzoo.cli.given import as_list, check_config, import_trusted, options
 from ebmzoo.cli.metrics_file import MetricsFile
 from ebmzoo.cli.predictions import Predictions
 from ebmzoo.cli.quiet import quieten
@@ -155,10 +155,7 @@ class EbmzooCLI(LightningCLI):
         leave = {"config", "ckpt_path", "run_dir", "no_ema", "only", "resume", "trust", *SWITCHES}
         self.plain_config = {k: v for k, v in yaml.safe_load(dumped).items() if k not in leave}
         self.run = self._make_run(config)
-        wandb_id = (self.checkpoint or {}).get("ebmzoo", {}).get("wandb_id") if self.verb == "fit" else None
-        for logger in as_list(config.trainer.logger):
-            if wandb_run.is_wandb(logger):
-                wandb_run.place(logger, self.run.folder, wandb_id, config)
+        wandb_run.place(config, self.run.folder, self.checkpoint if self.verb in ("fit", "test") else None)
 
     def instantiate_classes(self) -> None:
         """Make data, method and trainer; leave no folder behind if they cannot be made."""
@@ -198,6 +195,8 @@ class EbmzooCLI(LightningCLI):
         for callback in [*given, *added]:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str((folder / CHECKPOINTS).resolve())
+        if self.verb == "fit" and not _has(given, callbacks.NetworkEvaluations):
+            given = [callbacks.NetworkEvaluations(), *given]
         kwargs["callbacks"] = [*given, *added]
         return super().instantiate_trainer(**kwargs)
 
@@ -335,13 +334,6 @@ def _for_processes(trainer: Any) -> dict[str, Any]:
     if several and torch.cuda.is_available() and trainer.accelerator != "cpu":
         found["sync_batchnorm"] = True  # there is none for CPUs
     return found
-
-
-def as_list(value: Any) -> list[Any]:
-    """A setting that may be one thing, a list of them, or none."""
-    if value is None or isinstance(value, bool):
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _has(given: Sequence[Callback], kind: type) -> bool:

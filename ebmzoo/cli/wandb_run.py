@@ -3,39 +3,58 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
 
-
-def is_wandb(logger: Any) -> bool:
-    """Whether a logger's config is one of W&B."""
-    return str(getattr(logger, "class_path", "")).endswith(".WandbLogger")
+from ebmzoo.cli.given import as_list
 
 
-def place(logger: Any, folder: Path, run_id: str | None, config: Any) -> None:
+def place(config: Any, folder: Path, checkpoint: Mapping[str, Any] | None) -> None:
     """Put the W&B run's files into the run's folder, name it after it and group it, where the config does not.
 
     Args:
-        logger: its config, changed in place.
+        config: the command's; its loggers of W&B are changed in place. The method's class is the run's group; the data
+            module's and what the evaluation goes by are tags.
         folder: the run's.
-        run_id: of the W&B run that a checkpoint belongs to, which then goes on.
-        config: the command's; the method's class is the run's group, the data module's a tag.
+        checkpoint: whose W&B run goes on, if it has one; of a validation there is none, whose figures W&B would put at
+            iteration 0 of the run's curves.
     """
-    init_args = logger.init_args
-    if init_args.save_dir in (None, "."):
-        # Absolute: W&B's own process may have been started in another folder.
-        init_args.save_dir = str(folder.resolve())
-    if init_args.name is None:
-        init_args.name = f"{folder.parent.name}/{folder.name}"
-    if init_args.project in (None, "lightning_logs"):
-        init_args.project = "ebmzoo"
-    if init_args.id is None and init_args.version is None:
-        init_args.id = run_id
-    # What WandbLogger does not know it hands on to wandb.init.
-    method, data = (config[part].class_path.rpartition(".")[2] for part in ("model", "data"))
-    logger.dict_kwargs = {"group": method, "tags": [data], **dict(getattr(logger, "dict_kwargs", None) or {})}
+    for logger in as_list(config.trainer.logger):
+        if not str(getattr(logger, "class_path", "")).endswith(".WandbLogger"):
+            continue
+        init_args = logger.init_args
+        if init_args.save_dir in (None, "."):
+            # Absolute: W&B's own process may have been started in another folder.
+            init_args.save_dir = str(folder.resolve())
+        if init_args.name is None:
+            init_args.name = f"{folder.parent.name}/{folder.name}"
+        if init_args.project in (None, "lightning_logs"):
+            init_args.project = "ebmzoo"
+        if init_args.id is None and init_args.version is None:
+            init_args.id = (checkpoint or {}).get("ebmzoo", {}).get("wandb_id")
+        # What WandbLogger does not know it hands on to wandb.init.
+        more = dict(getattr(logger, "dict_kwargs", None) or {})
+        for name, value in (("group", _class(config.model)), ("tags", [_class(config.data), *_protocol(config)])):
+            if init_args.get(name) is None:
+                more.setdefault(name, value)
+        logger.dict_kwargs = more
+
+
+def _class(part: Any) -> str:
+    return str(part.class_path).rpartition(".")[2]
+
+
+def _protocol(config: Any) -> list[str]:
+    """What has to be the same for two runs' figures to be compared, as far as the config says it."""
+    callbacks = {_class(one): one.get("init_args") for one in as_list(config.trainer.callbacks)}
+    raw = "EMA" not in callbacks or config.get("no_ema")
+    tags = ["raw weights" if raw else "averaged weights"]
+    if (evaluate := callbacks.get("Evaluate")) is not None:
+        tags += [f"n {evaluate.n_test}", f"{evaluate.extractor or 'no'} features"]
+    return tags
 
 
 def id_of(trainer: Trainer) -> str | None:

@@ -7,6 +7,7 @@ from .hmc import HMC
 from .langevin import MALA, Langevin
 from .noise import GeneratorNoise, GlobalNoise, JointNoise, Noise, PerImageNoise, as_noise
 from .replay import ReplayBuffer
+from .tally import Tally
 
 __all__ = [
     "HMC",
@@ -21,6 +22,7 @@ __all__ = [
     "PerImageNoise",
     "ReplayBuffer",
     "Sampler",
+    "Tally",
     "as_noise",
     "frozen",
 ]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .reads import Reads, Untraceable
+from .tally import counting, recording, replayed
 from .trace import Trace
 
 Backend = Literal["auto", "eager", "trace", "compile", "cudagraph"]
@@ -87,11 +88,15 @@ def _trace(
     found = _traces.pop(key, 0)
     if isinstance(found, Trace) and not found.alive:
         found = 0
+    if isinstance(found, Trace) and counting() and found.evaluations is None:
+        found = PAYS_AFTER  # recorded when nobody counted
     if isinstance(found, int):
         found += steps
         if found >= PAYS_AFTER:
             try:
-                found = Trace(lambda *args: checked(potential(*args), args[0]), leaves, given, reads.tensors)
+                with recording() as evaluations:
+                    found = Trace(lambda *args: checked(potential(*args), args[0]), leaves, given, reads.tensors)
+                found.evaluations = evaluations if counting() else None
             except Untraceable as error:
                 found = error.with_traceback(None)
     _traces[key] = found
@@ -140,6 +145,8 @@ class Traced:
         program = self._programs.get((energy, gradient))
         if program is None:
             program = self._programs[energy, gradient] = self._program(energy, gradient, leaves)
+        if counting():
+            replayed(self.trace.evaluations or {}, gradient)
         if self.autocast:
             with self._plain():
                 results = program(*leaves, *self.baked)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .tally import counts
+
 _ATOMS = frozenset(
     (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.memory_format, torch.Size)
 )
@@ -42,8 +44,8 @@ class Reads:
         tensors: what may be read, by ``id``.
 
     Raises:
-        Untraceable: a module is in train mode or has hooks, or the potential reads an object whose contents cannot be
-            compared.
+        Untraceable: a module is in train mode or has hooks (a `Tally`'s excepted), or the potential reads an object
+            whose contents cannot be compared.
 
     Example:
         >>> def pull(weight):
@@ -107,7 +109,7 @@ class Reads:
         name, own = type(module).__name__, module.__dict__
         if module.training:
             raise Untraceable(f"{name} is in train mode (hand it to the sampler in networks, which freezes it)")
-        if any(own.get(hooks) for hooks in _HOOKS):
+        if not all(counts(hook) for hooks in _HOOKS for hook in own.get(hooks, {}).values()):
             raise Untraceable(f"{name} has hooks")
         tensors = [*own["_parameters"].values(), *own["_buffers"].values()]
         everything = frozenset(("*",))

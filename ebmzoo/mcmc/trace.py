@@ -88,6 +88,7 @@ class Trace:
         self._prologue = write(_live(still, self._baked), self._sources, self._baked)
         self._mains: dict[tuple[bool, bool], Callable[..., tuple[Tensor, ...]]] = {}
         self.programs: dict[Any, Any] = {}
+        self.evaluations: Mapping[tuple[int, bool], int] | None = None  # of networks, where a `Tally` counted them
 
     @property
     def alive(self) -> bool:

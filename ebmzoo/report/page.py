@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from html import escape
@@ -25,7 +26,9 @@ _COSTS = {
     "fit_cpu_s": "training, CPU seconds",
     "fit_network_evaluations": "training, network evaluations for each image of a batch",
 }
-_CURVES = 8  # at most
+_WATCHED = ("train/energy_gap", "train/lambda", "mcmc/displacement", "mcmc/grad_norm", "mcmc/saturation")
+_SPENT = "train/network_evaluations"
+_CURVES = 12  # at most
 _PLACES = 200  # of a curve
 _RANGE = 12.0  # nats of a landscape below its maximum
 _UNITS = 1000  # of a landscape's side, for its points
@@ -143,42 +146,41 @@ def _all(table: Table, part: str) -> list[str]:
 
 
 def _training(table: Table) -> str:
-    curves = {run.folder: _curves(run.folder / "metrics.csv") for run in table.runs}
-    names = list(dict.fromkeys(name for found in curves.values() for name in found))
-    first = [name for name in names if name.startswith("val/")] + [
-        "train/energy_gap",
-        "train/lambda",
-        "mcmc/displacement",
+    rows = {run.folder: _rows(run.folder / "metrics.csv") for run in table.runs}
+    names = list(dict.fromkeys(name for found in rows.values() for row in found for name in row))
+    drawn = [("step", "iteration", name) for name in names if name.startswith("val/")]
+    drawn += [("step", "iteration", name) for name in _WATCHED if name in names]
+    drawn += [
+        (_SPENT, "network evaluations", name) for name in names if name.startswith("val/fid_") and _SPENT in names
     ]
+    drawn.sort(key=lambda one: not one[2].startswith("val/fid_"))  # what is judged by comes first
     figures = []
-    for name in [name for name in first if name in names][:_CURVES]:
+    for x, label, name in drawn[:_CURVES]:
         series = [
-            Series(run.row, table.rows.index(run.row), *curves[run.folder][name])
+            Series(run.row, table.rows.index(run.row), *found)
             for run in table.runs
-            if name in curves[run.folder]
+            if (found := _curve(rows[run.folder], x, name))
         ]
         said = "each seed a line, from metrics.csv"
         again = [run.commands[0] for run in table.runs if run.commands]
-        figures.append(figure(name, drawn, said, again) if (drawn := chart(series, "iteration", name)) else "")
+        heading = name if x == "step" else f"{name} over {label}"
+        figures.append(figure(heading, drawing, said, again) if (drawing := chart(series, label, name)) else "")
     return charts(table.rows, table.rows, figures)
 
 
-def _curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Columns of a metrics file: steps and values, thinned out."""
-    import csv
-
+def _rows(path: Path) -> list[dict[str, float]]:
+    """Rows of a metrics file, without what is empty."""
     if not path.is_file():
-        return {}
-    found: dict[str, tuple[list[float], list[float]]] = {}
+        return []
     with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            for name, value in row.items():
-                if value and name not in ("epoch", "step"):
-                    steps, values = found.setdefault(name, ([], []))
-                    steps.append(float(row["step"]))
-                    values.append(float(value))
-    thin = {name: max(1, len(steps) // _PLACES) for name, (steps, _) in found.items()}
-    return {name: (steps[:: thin[name]], values[:: thin[name]]) for name, (steps, values) in found.items()}
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def _curve(rows: list[dict[str, float]], x: str, y: str) -> tuple[list[float], list[float]] | None:
+    """Two columns where both are there, thinned out."""
+    both = [(row[x], row[y]) for row in rows if x in row and y in row]
+    thin = both[:: max(1, len(both) // _PLACES)]
+    return ([a for a, _ in thin], [b for _, b in thin]) if thin else None
 
 
 def _energies(table: Table) -> str:

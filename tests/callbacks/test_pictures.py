@@ -116,8 +116,7 @@ class WandB(Board):
     """Takes images as the W&B logger does."""
 
     def log_image(self, key, images, step=None, **options):
-        assert step is None
-        self.shown.append((key, images[0].size, options["caption"]))
+        self.shown.append((key, images[0].size, options["caption"], step))
 
 
 def test_loggers_get_the_pictures(tmp_path):
@@ -126,7 +125,7 @@ def test_loggers_get_the_pictures(tmp_path):
     run.fit(model(), Images())
     width, height = Image.open(tmp_path / "samples.png").size
     assert board.shown[0] == ("pictures/samples", (3, height, width), 5)
-    assert wandb.shown[0] == ("pictures/samples", (width, height), ["samples, step 5"])
+    assert wandb.shown[0] == ("pictures/samples", (width, height), ["samples, step 5"], 5)
     assert [shown[0] for shown in board.shown] == ["pictures/samples", "pictures/reconstructions"]
 
 

@@ -1,5 +1,9 @@
 """The doctor: exact counts on a config whose numbers are known, and what is missing, by its exact path."""
 
+from pathlib import Path
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
 
 def lines(answer):
     return {line.split()[0]: line.partition(" ")[2].strip() for line in answer.out.splitlines() if line.strip()}
@@ -45,3 +49,9 @@ def test_out_of_memory_is_answered_with_what_to_change(ebmzoo, here):
     line = answer.err.splitlines()[-1]
     assert "out of memory (tried to allocate 256000000000 bytes): lower --data.batch_size" in line
     assert not (here / "runs").exists()
+
+
+def test_of_two_stages_the_second_is_counted(ebmzoo):
+    answer = ebmzoo("doctor", "--config", CONFIGS / "ecflow_digits.yaml", "--model.sampler.steps", 15)
+    # A chain's 15 steps and the update of two halves, each with a gradient.
+    assert lines(answer)["evaluations"].endswith("flow 2, energy_network 34")

@@ -1,5 +1,7 @@
 """metrics.csv: one row a step, new columns, and what a resumed run keeps."""
 
+import csv
+
 import torch
 
 from ebmzoo.cli.metrics_file import MetricsFile
@@ -42,3 +44,13 @@ def test_nothing_logged_nothing_written(tmp_path):
     logger.log_hyperparams({"a": 1})
     logger.finalize("success")
     assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_count_their_network_evaluations_together(ebmzoo, here):
+    words = ["--trainer.devices", 2, "--trainer.strategy", "ddp_fork_find_unused_parameters_true"]
+    answer = ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "run", *words, "--trainer.accelerator", "cpu")
+    assert answer.code == 0, answer.err
+    with (here / "run" / "metrics.csv").open() as file:
+        counts = [float(row["train/network_evaluations"]) for row in csv.DictReader(file) if row["train/energy_gap"]]
+    # Two batches of 32: encoder 2, decoder 4, energy 8 with a chain of two steps.
+    assert counts == [2 * 32 * (2 + 4 + 8) * n for n in range(1, 9)]

@@ -1,7 +1,11 @@
 """One line of config logs to Weights & Biases, offline too; the run file is read back record by record."""
 
 import json
+import os
+import runpy
 import struct
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -10,9 +14,18 @@ import yaml
 from lightning import Callback
 from PIL import Image
 
+from ebmzoo.cli.main import main
+
+from .conftest import ECVAE
+
 wandb = pytest.importorskip("wandb")
 pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
 
+ROOT = Path(__file__).parents[2]
+CALLBACKS = """
+    - {class_path: EMA, init_args: {decay: 0.5}}
+    - {class_path: Evaluate, init_args: {n_val: 20, n_test: 30, batch_size: 30, metrics: [fid], n_scored: 20}}
+    - {class_path: Pictures, init_args: {n: 6, every_n_steps: 4}}"""
 BLOCK = 32 * 1024
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
@@ -50,9 +63,126 @@ def history(found):
     return values
 
 
-def test_an_offline_run_holds_losses_images_config_and_one_exit(ebmzoo, here, monkeypatch):
+def of_kind(found, kind):
+    return [getattr(record, kind) for record in found if record.WhichOneof("record_type") == kind]
+
+
+@pytest.fixture
+def offline(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of EC-VAE with all that the shipped configs have, its records, and those of the test after it."""
+    folder = tmp_path_factory.mktemp("whole")
+    own = "[{class_path: EMA, init_args: {decay: 0.5}}]"
+    assert own in ECVAE
+    run = folder / "runs" / "whole" / "version_0"
+    few = ["--trainer.limit_val_batches", "1", "--trainer.num_sanity_val_steps", "0"]
+    logger = ["--trainer.logger", "WandbLogger", "--trainer.logger.log_model", "true"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_SILENT", "true")
+        Path("whole.yaml").write_text(ECVAE.replace(own, CALLBACKS))
+        assert main(["fit", "--config", "whole.yaml", *logger, *few]) == 0
+        last = str(run / "checkpoints" / "last.ckpt")
+        assert main(["test", "--ckpt_path", last, "--only", "generation,chains"]) == 0
+        return run, *(list(records(path)) for path in sorted(run.rglob("run-*.wandb")))
+
+
+def test_a_run_holds_all_panels_of_the_dashboard(whole, capfd):
+    _, fitted, tested = whole
+    logged = history(fitted) | history(tested)
+    dashboard = runpy.run_path(str(ROOT / "benchmarks" / "wandb_dashboard.py"))
+    made = dashboard["workspace"]("someone", "ebmzoo", "methods", "Digits", "val/fid_20")
+    panels = [panel for section in made.sections for panel in section.panels]
+    for panel in panels:
+        keys = [panel.x, *panel.y] if hasattr(panel, "y") else getattr(panel, "metrics", None) or panel.media_keys
+        for key in keys:
+            assert key in logged or f"{key}/_type" in logged, key
+    # A curve over a key needs both in one row.
+    rows = [{item.key or "/".join(item.nested_key) for item in record.item} for record in of_kind(fitted, "history")]
+    assert any({"val/fid_20", "train/network_evaluations", "trainer/global_step"} <= row for row in rows)
+    # What would be sent: all but the pictures are means over the runs of a method.
+    sent = json.dumps(made._to_model().model_dump(by_alias=True, exclude_none=True))
+    assert sent.count('"groupBy": "group", "groupAgg": "mean", "groupArea": "minmax"') == len(panels) - 3
+    assert '"name": "tags"}, "op": "IN", "value": ["Digits"]' in sent
+
+    assert dashboard["main"](["--dry_run", "--fid", "val/fid_20"]) == 0
+    shown = capfd.readouterr().out
+    assert "FID over network evaluations: val/fid_20 over train/network_evaluations" in shown
+    assert "pictures/chain" in shown and "mcmc/saturation over trainer/global_step" in shown
+
+
+def test_network_evaluations_and_histograms_are_exact(whole):
+    run, fitted, _ = whole
+    logged = history(fitted)
+    # Batches of 32: encoder 2, decoder 4, energy 8 with a chain of two steps; the run has eight and two validations.
+    each = 32 * (2 + 4 + 8)
+    assert logged["train/network_evaluations"] == sorted([*(each * n for n in range(1, 9)), each * 4, each * 8])
+    for name in ("samples", "data"):
+        kinds, counts = (logged[f"histograms/energy_{name}/{what}"] for what in ("_type", "values"))
+        assert set(kinds) == {"histogram"} and [sum(values) for values in counts] == [6] * len(kinds)
+    assert logged["train/lambda"][0] > 0
+
+
+def test_a_test_goes_on_in_the_runs_own_and_its_results_are_the_summary(whole):
+    run, fitted, tested = whole
+    (first,), (second,) = of_kind(fitted, "run"), of_kind(tested, "run")
+    assert first.run_id == second.run_id and first.project == second.project == "ebmzoo"
+    assert second.display_name == first.display_name == "whole/version_0"
+    assert first.run_group == second.run_group == "ECVAE"
+    tags = ["Digits", "averaged weights", "n 30", "digits features"]
+    assert list(first.tags) == list(second.tags) == tags
+    summary = {}
+    for record in of_kind(tested, "summary"):
+        summary |= {
+            update.key or "/".join(update.nested_key): json.loads(update.value_json) for update in record.update
+        }
+    results = json.loads((run / "results.json").read_text())["results"]
+    assert len(results) > 10
+    for one in results:
+        assert summary[f"test/{one['name']}"] == pytest.approx(one["value"], rel=1e-9)
+    assert summary["trainer/global_step"] == 8  # that of the weights
+    assert "histograms/test_energy/samples/bins" in summary
+
+
+def test_a_validation_leaves_the_runs_curves_alone(ebmzoo, here, offline, whole):
+    run, fitted, _ = whole
+    last = run / "checkpoints" / "last.ckpt"
+    assert ebmzoo("validate", "--ckpt_path", last, "--run_dir", "again", "--trainer.limit_val_batches", 1).code == 0
+    (path,) = here.rglob("run-*.wandb")
+    ((other,), (first,)) = of_kind(records(path), "run"), of_kind(fitted, "run")
+    assert other.run_id != first.run_id and other.run_group == "ECVAE"
+
+
+def test_checkpoints_become_artifacts_where_they_are_asked_for(whole):
+    run, fitted, tested = whole
+    (artifact,) = of_kind(fitted, "artifact")
+    assert artifact.type == "model" and "latest" in artifact.aliases
+    (entry,) = artifact.manifest.contents
+    assert entry.size == (run / "checkpoints" / "last.ckpt").stat().st_size
+    assert not of_kind(tested, "artifact")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"), [([], "--entity is missing"), (["--entity", "someone"], "not saved: No API key configured")]
+)
+def test_the_dashboard_says_in_a_line_what_it_needs(here, words, why):
+    # A process of its own, without any key of the user's: wandb looks for one but once.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    environment |= {"HOME": str(here), "NETRC": str(here / "netrc")}
+    command = [sys.executable, str(ROOT / "benchmarks" / "wandb_dashboard.py"), *words]
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"wandb_dashboard: error: {why}") and "--dry_run" in line
+
+
+def test_an_offline_run_holds_losses_images_config_and_one_exit(ebmzoo, here, offline):
     words = ["--trainer.logger", "WandbLogger", "--trainer.callbacks+=Pictures"]
     assert ebmzoo("fit", "--config", "vae.yaml", *words).code == 0
 
@@ -86,14 +216,20 @@ def test_an_offline_run_holds_losses_images_config_and_one_exit(ebmzoo, here, mo
     (name,) = (record.run.display_name for record in found if record.WhichOneof("record_type") == "run")
     assert name == "vae/version_0"
     ((group, tags),) = ((r.run.run_group, list(r.run.tags)) for r in found if r.WhichOneof("record_type") == "run")
-    assert (group, tags) == ("VAE", ["Digits"])
+    assert (group, tags) == ("VAE", ["Digits", "raw weights"])
     # The config lies in the run's own folder, whatever the logger.
     assert config["config"]["trainer"]["logger"]["class_path"].endswith("WandbLogger")
 
 
-def test_a_failed_run_ends_with_its_exit_code(ebmzoo, here, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
+def test_what_the_command_says_of_group_and_tags_holds(ebmzoo, here, offline):
+    words = ["--trainer.logger", "WandbLogger", "--trainer.logger.group", "mine", "--trainer.logger.tags", "[a, b]"]
+    assert ebmzoo("fit", "--config", "vae.yaml", *words, "--trainer.max_epochs", 1).code == 0
+    (path,) = here.rglob("run-*.wandb")
+    ((group, tags),) = ((run.run_group, list(run.tags)) for run in of_kind(records(path), "run"))
+    assert (group, tags) == ("mine", ["a", "b"])
+
+
+def test_a_failed_run_ends_with_its_exit_code(ebmzoo, here, offline):
     words = ["--trainer.logger", "WandbLogger", f"--trainer.callbacks+={__name__}.Trouble"]
     code, _, err = ebmzoo("fit", "--config", "vae.yaml", *words)
     assert (code, err.splitlines()[-1]) == (2, "ebmzoo: error: the third batch is no good")
@@ -103,9 +239,8 @@ def test_a_failed_run_ends_with_its_exit_code(ebmzoo, here, monkeypatch):
 
 
 def test_the_shipped_sweep_sets_options_of_the_command_line(ebmzoo, monkeypatch):
-    root = Path(__file__).parents[2]
-    sweep = yaml.safe_load((root / "benchmarks" / "wandb_sweep.yaml").read_text())
-    monkeypatch.chdir(root)
+    sweep = yaml.safe_load((ROOT / "benchmarks" / "wandb_sweep.yaml").read_text())
+    monkeypatch.chdir(ROOT)
     tried = {}
     for name, values in sweep["parameters"].items():
         if "values" not in values:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import Logger
 
+from ebmzoo.callbacks import NetworkEvaluations
 from ebmzoo.data import Digits
 from ebmzoo.methods import GAN, VAEBM, WGAN, BiDVL, HasEnergy
 from ebmzoo.methods.base import Method
@@ -33,12 +34,13 @@ class Keys(Logger):
 def test_shared_keys(name):
     torch.manual_seed(0)
     method, logger = METHODS[name](), Keys()
-    quiet_trainer(max_steps=9, logger=logger).fit(method, Digits(batch_size=300))
+    quiet_trainer(max_steps=9, logger=logger, callbacks=[NetworkEvaluations()]).fit(method, Digits(batch_size=300))
     assert isinstance(method, Method)
     players = set(method.players())
     if isinstance(method, VAEBM) and not method.vae_steps:
         players -= {"vae"}  # trained beforehand
     expected = {f"train/{what}_{player}" for player in players for what in ("loss", "grad_norm")}
+    expected |= {"train/network_evaluations"}
     if isinstance(method, HasEnergy):
         expected |= {f"train/energy_{of}" for of in ("data", "model", "gap")}
         if not isinstance(method, BiDVL | WGAN | GAN):  # these have no chain

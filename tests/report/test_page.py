@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ebmzoo.report.compare import compare
-from ebmzoo.report.page import _roc_of, page
+from ebmzoo.report.page import _curve, _roc_of, page
 from ebmzoo.report.pictures import data_uri, heat_map
 from ebmzoo.report.results import load
 from ebmzoo.report.svg import Series, chart
@@ -32,7 +32,8 @@ def made(tmp_path):
         folder = finished(
             tmp_path / name, name.upper(), fid=fid, recall=fid / 10, seconds_50_samples=fid, network_evaluations=16.0
         )
-        (folder / "metrics.csv").write_text("epoch,step,val/fid_2k,train/energy_gap\n0,10,5,\n0,20,4,0.1\n")
+        head = "epoch,step,val/fid_2k,train/energy_gap,train/network_evaluations"
+        (folder / "metrics.csv").write_text(f"{head}\n0,10,5,,9000\n0,15,,0.1,13500\n0,20,4,0.1,18000\n")
         for picture in ("samples", "chain"):
             Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(folder / f"{picture}.png")
         places = rng.normal(size=(8, 8))
@@ -59,10 +60,17 @@ def test_the_page_has_all_sections_and_asks_nothing_of_a_network(made):
 
 def test_every_figure_has_a_command_and_every_picture_a_text(made):
     figures = re.findall("<figure.*?</figure>", made, re.DOTALL)
-    assert len(figures) == 3 + 2 + 2 + 3 + 1 + 3 + 4
+    assert len(figures) == 3 + 2 + 3 + 3 + 1 + 3 + 4
     assert all("<pre>ebmzoo" in figure and "<figcaption>" in figure for figure in figures)
     assert all(' alt="' in image for image in re.findall("<img.*?>", made))
     assert all("aria-" in svg for svg in re.findall("<svg.*?>", made))
+
+
+def test_the_distance_is_drawn_over_iterations_and_over_what_they_cost(made):
+    drawn = re.findall('aria-label="([^"]*)"', made)
+    assert {"val/fid_2k over iteration: a, b, c", "val/fid_2k over network evaluations: a, b, c"} <= set(drawn)
+    assert _curve([{"x": 1.0, "y": 5.0}, {"y": 3.0}, {"x": 2.0, "y": 4.0}], "x", "y") == ([1.0, 2.0], [5.0, 4.0])
+    assert _curve([{"x": 1.0}], "x", "y") is None
 
 
 def test_sections_without_material_are_left_out(tmp_path):

@@ -10,7 +10,7 @@ from ebmzoo.cli.main import main
 from ebmzoo.mcmc import HMC, MALA, Langevin
 from ebmzoo.networks import VAEBMEnergy
 from ebmzoo.report import speed
-from ebmzoo.report.speed_others import as_written, loop
+from ebmzoo.report.speed_others import as_written, loop, plainly
 
 SMALL = speed.Case(
     partial(VAEBMEnergy, (1, 8, 8), column="stacked_mnist", width=4), (1, 8, 8), 3, Langevin(steps=3, step_size=0.1)
@@ -36,6 +36,22 @@ def test_the_plain_loops_are_the_kernels_chain_to_the_last_bit(backward):
     net, x = as_written(SMALL.energy()), torch.randn(3, 1, 8, 8)
     chain = Langevin(steps=3, step_size=0.1, backend="trace")(net, x, noise=0)
     assert torch.equal(loop(net, x, SMALL.sampler, backward), chain.state)
+
+
+def test_plainly_a_chain_runs_as_the_plain_loop_does_and_afterwards_as_before():
+    net, x = SMALL.energy(), torch.randn(3, 1, 8, 8)
+    before = SMALL.sampler(net, x, noise=0).state
+    required = []
+    hook = net.register_forward_pre_hook(
+        lambda module, _: required.append(all(p.requires_grad and not module.training for p in module.parameters()))
+    )
+    with plainly(net), speed._Products() as products:
+        plain = SMALL.sampler(net, x, noise=0).state
+    hook.remove()
+    strides = {tuple(call.args[3]) for call in products.calls if call.func is torch.ops.aten.convolution.default}
+    assert required == [True] * 3 and strides == {(1, 1)} and net.training
+    assert torch.equal(plain, loop(as_written(net), x, SMALL.sampler, backward=False))
+    assert torch.equal(SMALL.sampler(net, x, noise=0).state, before)
 
 
 def test_every_way_is_measured_against_the_others():

@@ -1,0 +1,114 @@
+"""How many network evaluations a model makes: forwards are counted by hooks, and what a trace replays by its recording.
+
+A network evaluation is one forward of one example through one network; its gradient counts one more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+_open: list[Tally] = []
+
+
+class Tally:
+    """Counts the evaluations of a model's networks, which are its children, while the context lasts.
+
+    A forward whose result has a graph counts as one with a gradient. Of a network that is never called itself, but by
+    its parts, the part used most counts.
+
+    Args:
+        model: its children are the networks.
+
+    Example:
+        >>> import torch
+        >>> model = nn.ModuleDict({"energy": nn.Linear(2, 1)})
+        >>> with Tally(model) as tally:
+        ...     energy = model["energy"](torch.zeros(5, 2))
+        >>> tally.networks
+        {'energy': 10}
+    """
+
+    def __init__(self, model: nn.Module):
+        self._parts = {name: _called(network) for name, network in model.named_children()}
+        self.counts: Counter[tuple[int, bool]] = Counter()  # examples, by a part's id and whether with a gradient
+        self._hooks: list[Any] = []
+
+    @property
+    def networks(self) -> dict[str, int]:
+        """Evaluations until now, by network; those never used are left out."""
+        found = {
+            name: max((self.counts[id(part), False] + 2 * self.counts[id(part), True] for part in parts), default=0)
+            for name, parts in self._parts.items()
+        }
+        return {name: count for name, count in found.items() if count}
+
+    @property
+    def total(self) -> int:
+        """Evaluations until now, of all networks."""
+        return sum(self.networks.values())
+
+    def __enter__(self) -> Self:
+        for part in {part for parts in self._parts.values() for part in parts}:
+            self._hooks.append(part.register_forward_hook(self._count))
+        _open.append(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _open.remove(self)
+        while self._hooks:
+            self._hooks.pop().remove()
+
+    def __deepcopy__(self, memo: Any) -> Tally:
+        return self  # a network's copy has its hooks; copies are not counted
+
+    def _count(self, part: nn.Module, inputs: Any, output: Any) -> None:
+        first = output[0] if isinstance(output, tuple | list) and output else output
+        if isinstance(first, Tensor) and first.dim():
+            self.counts[id(part), first.requires_grad] += len(first)
+
+
+def _called(network: nn.Module) -> list[nn.Module]:
+    """The network, or where it is a container without a forward its parts that hold weights."""
+    if type(network).forward is not nn.Module.forward:
+        return [network]
+    return [part for name, part in network.named_modules() if part._parameters and "parametrizations" not in name]
+
+
+def counts(hook: Any) -> bool:
+    """Whether a hook is a tally's, which changes nothing."""
+    return isinstance(getattr(hook, "__self__", None), Tally)
+
+
+def counting() -> bool:
+    """Whether anybody counts."""
+    return bool(_open)
+
+
+@contextmanager
+def recording() -> Iterator[Counter[tuple[int, bool]]]:
+    """What is counted meanwhile goes into this, and into no tally: a potential is recorded, which is not yet a step."""
+    found: Counter[tuple[int, bool]] = Counter()
+    held = [tally.counts for tally in _open]
+    for tally in _open:
+        tally.counts = Counter()
+    try:
+        yield found
+    finally:
+        for tally, before in zip(_open, held, strict=True):
+            found |= tally.counts
+            tally.counts = before
+
+
+def replayed(recorded: Mapping[tuple[int, bool], int], gradient: bool) -> None:
+    """Count what a recording did, with or without its gradients."""
+    for tally in _open:
+        for (part, graph), examples in recorded.items():
+            tally.counts[part, graph and gradient] += examples
