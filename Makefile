@@ -42,7 +42,7 @@ test-all: lint  ## the same with the tests that take minutes
 	$(BIN)/pytest -q -n 2 --dist worksteal -m ''
 
 bench: $(STAMP)  ## the figures of docs/results.md: some hours
-	for script in foundation shelf dual_mcmc denoising_ebm baselines extensions tasks; do \
+	for script in foundation shelf dual_mcmc denoising_ebm baselines extensions tasks ood; do \
 		$(BIN)/python benchmarks/$$script.py || exit 1; \
 	done
 

@@ -1,6 +1,6 @@
 """Restoration figures of docs/results.md: trained models of a few configs against the simplest fillings, as tables.
 
-    python benchmarks/tasks.py                       # EC-VAE on digits and coloured glyphs, seeds 0, 1, 2
+    python benchmarks/tasks.py                       # EC-VAE on digits and coloured glyphs, Dual-MCMC, seeds 0, 1, 2
     python benchmarks/tasks.py ecvae_digits --seeds 10
     python benchmarks/tasks.py --checkpoint some/last.ckpt   # a trained model instead
 
@@ -28,6 +28,7 @@ from ebmzoo.report.tables import spread, values
 from ebmzoo.tasks import Restorer
 
 ROOT = Path("runs/bench")
+CONFIGS = ["ecvae_digits", "ecvae_digits16", "ecvae_glyphs", "dual_mcmc_digits"]
 N = 297  # test images at most
 FIGURE_5 = {
     "before": "psnr_before_chains_predicted",
@@ -116,7 +117,9 @@ def table(seeds: list[dict[str, dict[str, float]]]) -> str:
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configs", nargs="*", default=["ecvae_digits", "ecvae_digits16", "ecvae_glyphs"])
+    parser.add_argument(
+        "configs", nargs="*", default=["ecvae_digits", "ecvae_digits16", "ecvae_glyphs", "dual_mcmc_digits"]
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--checkpoint", nargs="+", type=Path, help="trained models to measure instead")
     options = parser.parse_args()

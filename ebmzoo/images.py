@@ -76,13 +76,14 @@ def from_uint8(b: Tensor) -> Tensor:
     return b.to(torch.float32).div_(127.5).sub_(1)
 
 
-def grid(x: Tensor, columns: int | None = None, padding: int = 1, scale: int | None = None) -> Tensor:
+def grid(x: Tensor, columns: int | None = None, padding: int | None = None, scale: int | None = None) -> Tensor:
     """Lay a batch out as one picture, row by row.
 
     Args:
         x: images ``(B, C, H, W)`` with 1 or 3 channels: floats in [-1, 1], or uint8.
         columns: images in a row; by default as square as can be.
-        padding: white pixels between the images and around them, in pixels of the result.
+        padding: white pixels between the images and around them, in pixels of the result; by default 1, or 4 where
+            small images are enlarged: white strokes at the borders of two of them must not grow together.
         scale: integer enlargement by nearest neighbour; by default small images grow to about 64 px, while
             the grid stays under about 2,048 px wide.
 
@@ -101,11 +102,12 @@ def grid(x: Tensor, columns: int | None = None, padding: int = 1, scale: int | N
         raise ValueError(f"a grid takes images of shape (B, 1 or 3, H, W), not {tuple(x.shape)}")
     count, _, height, width = x.shape
     columns = math.ceil(math.sqrt(count)) if columns is None else columns
-    if columns < 1 or padding < 0 or (scale is not None and scale < 1):
+    if columns < 1 or (padding is not None and padding < 0) or (scale is not None and scale < 1):
         raise ValueError(f"a grid needs columns >= 1, padding >= 0, scale >= 1, not {columns}, {padding} and {scale}")
     columns = min(columns, count)
     if scale is None:
         scale = max(1, min(_READABLE // max(height, width), _WIDEST // (columns * width)))
+    padding = (1 if scale == 1 else 4) if padding is None else padding
     pixels = (x if x.dtype == torch.uint8 else to_uint8(x)).detach().cpu().expand(-1, 3, -1, -1)
     pixels = pixels.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
     height, width = height * scale, width * scale
@@ -122,7 +124,9 @@ def grid(x: Tensor, columns: int | None = None, padding: int = 1, scale: int | N
     return picture
 
 
-def strips(frames: Sequence[Tensor], padding: int = 1, scale: int | None = None, titles: Sequence[str] = ()) -> Tensor:
+def strips(
+    frames: Sequence[Tensor], padding: int | None = None, scale: int | None = None, titles: Sequence[str] = ()
+) -> Tensor:
     """Lay the frames of several examples out: one row per example, one column per frame.
 
     Args:
@@ -241,7 +245,7 @@ def save_images(x: Tensor, out: str | Path) -> Path:
     ======================  ==========================================================================
 
     Args:
-        x: images ``(B, C, H, W)`` in [-1, 1], or, for ``.npy``, anything ``(B, ...)``.
+        x: images ``(B, C, H, W)``, floats in [-1, 1] or uint8, or, for ``.npy``, anything ``(B, ...)``.
         out: the file or folder; missing folders are made.
 
     Returns:
@@ -283,6 +287,6 @@ def save_images(x: Tensor, out: str | Path) -> Path:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"cannot write into {out}: {error.strerror or error}") from error
-    for name, image in zip(names, to_uint8(x), strict=True):
+    for name, image in zip(names, x if x.dtype == torch.uint8 else to_uint8(x), strict=True):
         save_png(image, out / name)
     return out

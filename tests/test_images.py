@@ -79,7 +79,7 @@ def test_grid_places_every_pixel():
 
 
 def test_grid_is_square_and_readable_by_default():
-    assert grid(torch.zeros(9, 1, 8, 8)).shape == (3, 3 * 64 + 4, 3 * 64 + 4)
+    assert grid(torch.zeros(9, 1, 8, 8)).shape == (3, 3 * 64 + 4 * 4, 3 * 64 + 4 * 4)
     assert grid(torch.zeros(1, 3, 128, 128)).shape == (3, 130, 130)
     assert grid(torch.zeros(10_000, 1, 8, 8)).shape[2] <= 2048
 

@@ -74,6 +74,7 @@ class Evaluate(Callback):
         iw_draws: draws of the importance-weighted bounds.
         ais_temperatures: of annealed importance sampling; 0 leaves it out.
         long_run: run chains of 1, 10 and 100 times the training length.
+        save_samples: write the images that are measured into ``samples/``, a PNG each, for other tools to measure.
         out: folder of ``results.json``; by default the run's.
         cache: folder for the reference's features; see `ebmzoo.metrics.fidelity.fidelity`.
 
@@ -106,6 +107,7 @@ class Evaluate(Callback):
         iw_draws: Sequence[int] = (100,),
         ais_temperatures: int = 0,
         long_run: bool = False,
+        save_samples: bool = False,
     ) -> None:
         super().__init__()
         if n_test < 1 or n_val < 0 or n_val == 1 or batch_size < 1:
@@ -137,7 +139,7 @@ class Evaluate(Callback):
         self.only: Sequence[str] | None = only
         self.ood, self.n_scored, self.crop = ood, n_scored, crop
         self.n_timed, self.iw_draws, self.ais_temperatures = n_timed, tuple(iw_draws), ais_temperatures
-        self.long_run = long_run
+        self.long_run, self.save_samples = long_run, save_samples
         self.trained_steps: int | None = None  # of the weights, where they came from a checkpoint
         self.results: Results | None = None
         self._streaming: StreamingFID | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from ebmzoo.mcmc import GeneratorNoise
 from ebmzoo.metrics import Protocol, Results
 from ebmzoo.metrics.protocol import ROUNDING
 
-__all__ = ["PARTS", "Evaluation", "Plan"]
+__all__ = ["PARTS", "SWITCHES", "Evaluation", "Plan"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Plan:
     iw_draws: Sequence[int]
     ais_temperatures: int
     long_run: bool
+    save_samples: bool
     folder: Path
 
 
@@ -59,6 +60,7 @@ Part = Callable[..., str | None]
 #: by name, as ``only`` of `Evaluate` takes them: what each part needs, and what it does
 PARTS: dict[str, list[tuple[str, str, Part]]] = {
     "generation": [
+        ("samples of images", "saved samples", generation.saved),
         ("samples of images", "fidelity", generation.fidelity_of_samples),
         ("samples of images", "classifier report", generation.classified),
         ("samples of points", "density and modes", points.density_and_modes),
@@ -81,6 +83,13 @@ PARTS: dict[str, list[tuple[str, str, Part]]] = {
         ("data", "energies", landscape.energies),
         ("points", "landscape", landscape.plane),
     ],
+}
+
+
+#: what `ebmzoo test` can switch on beside them, and its words for it
+SWITCHES = {
+    "long_run": "Also run chains of 10 and 100 times the training length, and see where they go.",
+    "save_samples": "Write the samples that are measured into samples/ of the run's folder, a PNG each.",
 }
 
 
@@ -193,10 +202,11 @@ class Evaluation:
         """The same in one tensor, on the CPU."""
         return torch.cat([x.cpu() for x in self.batches(split, most)])
 
-    def bytes_of(self, examples: Any, most: int) -> Tensor:
-        """The first ``most`` images of a dataset as uint8."""
+    def bytes_of(self, split: str, rows: Iterable[int]) -> Tensor:
+        """Images of a split as uint8."""
+        examples = self.data.reference(split)
         # One at a time: as floats a large set would take four times the memory.
-        return torch.stack([to_uint8(examples[i]) for i in range(min(most, len(examples)))])
+        return torch.stack([to_uint8(examples[i]) for i in rows])
 
     # -- protocols --------------------------------------------------------------------------------------
 

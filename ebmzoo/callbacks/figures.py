@@ -132,6 +132,7 @@ def rows(images: Mapping[str, Tensor], title: str) -> Tensor:
     """
 
     def draw(figure: Any) -> None:
+        figure.set_facecolor("0.9")  # so that white pixels at an image's border do not run into the page
         panels = figure.subplots(len(images), 1, squeeze=False)[:, 0]
         for axes, (name, batch) in zip(panels, images.items(), strict=True):
             axes.imshow(grid(batch, columns=len(batch)).permute(1, 2, 0).numpy(), interpolation="nearest")
@@ -165,7 +166,7 @@ def curves(
         label_y: of the vertical axis, with its unit.
         title: of the picture.
         bands: see ``lines``.
-        logarithmic: whether the horizontal axis is.
+        logarithmic: whether the horizontal axis is; it then is marked at the places alone.
 
     Returns:
         The picture, uint8 ``(3, H, W)``.
@@ -183,11 +184,14 @@ def curves(
             if bands:
                 low, middle, high = y.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), dim=1)
                 axes.fill_between(places, low.numpy(), high.numpy(), alpha=0.25, color=f"C{k}", linewidth=0)
-                axes.plot(places, middle.numpy(), color=f"C{k}", label=f"{name}: median, 10th to 90th percentile")
+                label, marker = f"{name}: median, 10th to 90th percentile", "o" if logarithmic else ""
+                axes.plot(places, middle.numpy(), marker=marker, color=f"C{k}", label=label)
             else:
                 axes.plot(places, y.numpy(), marker="o", color=f"C{k}", label=name)
         if logarithmic:
             axes.set_xscale("log")
+            axes.set_xticks(places, [f"{place:,}" for place in places])
+            axes.minorticks_off()
         axes.set_xlabel(label_x)
         axes.set_ylabel(label_y)
         axes.set_title(title)

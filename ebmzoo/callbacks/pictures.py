@@ -18,20 +18,20 @@ from ebmzoo.images import grid, save_png, strips
 from ebmzoo.mcmc import GeneratorNoise, Noise
 from ebmzoo.methods.base import HasEnergy, Reconstructs, Samples
 
-__all__ = ["Pictures", "chain_frames", "log_histogram", "log_picture"]
+__all__ = ["Pictures", "chain_frames", "chain_titles", "log_histogram", "log_picture"]
 
-_PAIRS_IN_A_ROW = 8
+_PAIRS_IN_A_ROW = 4
 
 
 class Pictures(Callback):
     """Draws what the model makes, into the run's folder and to every logger that takes images.
 
-    ``samples.png``, ``reconstructions.png`` (a row of data above a row of what became of it) and
-    ``chain.png`` (one chain a row, from its start on the left) are the newest ones; those of earlier steps
-    lie in ``pictures/``. For 2-D data there is a scatter plot of samples beside the data. Loggers that take histograms
-    get the energies of samples and of validation data, where there is an energy. The noise is the
-    same every time, so that pictures of different steps compare; the averaged weights are used if there are
-    any; training goes on bit for bit as without this callback. Only the first process draws.
+    ``samples.png``, ``reconstructions.png`` (validation data, each beside what became of it) and ``chain.png``
+    (one chain a row, from its start on the left) are the newest ones; those of earlier steps lie in ``pictures/``.
+    For 2-D data there is a scatter plot of samples beside the data. Loggers that take histograms get the energies of
+    samples and of validation data, where there is an energy. The noise is the same every time, so that pictures of
+    different steps compare; the averaged weights are used if there are any; training goes on bit for bit as without
+    this callback. Only the first process draws.
 
     Args:
         n: samples in the grid; the reconstructions are of n / 2 validation images.
@@ -121,11 +121,11 @@ class Pictures(Callback):
         reconstructs = isinstance(pl_module, Reconstructs)
         if reconstructs and data is not None and self.n > 1:
             x = data(max(1, self.n // 2)).to(pl_module.device)
-            pictures["reconstructions"] = _above(x, pl_module.reconstruct(x))
+            pictures["reconstructions"] = _beside(x, pl_module.reconstruct(x))
         if self.chain and (steps := chain_steps(pl_module)):
             shown = chain_frames(pl_module, self.n_chain, steps, self.frames, self._noise(pl_module))
             if len(shown) > 1:
-                pictures["chain"] = strips(shown)
+                pictures["chain"] = strips(shown, titles=chain_titles(len(shown), steps, self.frames))
         return pictures
 
     def _energies(self, trainer: Trainer, pl_module: Any, samples: Tensor) -> dict[str, Tensor]:
@@ -154,7 +154,7 @@ def chain_frames(model: Any, n: int, steps: int, frames: int, noise: Noise) -> l
     Returns:
         Batches ``(n, C, H, W)``; none where the chain's states are no images.
     """
-    wanted = set(torch.linspace(0, steps, min(frames, steps + 1)).round().int().tolist())
+    wanted = set(_steps_of(steps, frames))
     shown: list[Tensor] = []
     seen = 0
 
@@ -170,6 +170,22 @@ def chain_frames(model: Any, n: int, steps: int, frames: int, noise: Noise) -> l
     return [*shown, last] if shown else []
 
 
+def chain_titles(count: int, steps: int, frames: int) -> list[str]:
+    """What stands above the ``count`` states that `chain_frames` gave, asked for so many frames.
+
+    Example:
+        >>> chain_titles(3, steps=10, frames=3)
+        ['step 0', 'step 5', 'step 10']
+    """
+    at = _steps_of(steps, frames)
+    # A method that runs several chains in turn shows the states of all; only one chain's steps can be named.
+    return [f"step {k}" for k in at] if len(at) == count else [f"state {k}" for k in range(count)]
+
+
+def _steps_of(steps: int, frames: int) -> list[int]:
+    return torch.linspace(0, steps, min(frames, steps + 1)).round().int().tolist()
+
+
 def _validation_data(trainer: Trainer) -> Callable[[int], Tensor] | None:
     module: Any = getattr(trainer, "datamodule", None)
     if not hasattr(module, "reference"):
@@ -182,13 +198,12 @@ def _validation_data(trainer: Trainer) -> Callable[[int], Tensor] | None:
     return first
 
 
-def _above(x: Tensor, reconstruction: Tensor) -> Tensor:
-    """Rows of data, each above the row of what became of it."""
-    rows = []
-    for part, again in zip(x.split(_PAIRS_IN_A_ROW), reconstruction.split(_PAIRS_IN_A_ROW), strict=True):
-        blank = part.new_ones((_PAIRS_IN_A_ROW - len(part), *part.shape[1:]))
-        rows += [part, blank, again.to(part), blank]
-    return grid(torch.cat(rows), columns=_PAIRS_IN_A_ROW)
+def _beside(x: Tensor, reconstruction: Tensor) -> Tensor:
+    """Pairs of data and what became of them, several in a row."""
+    pairs = min(_PAIRS_IN_A_ROW, len(x))
+    blank = x.new_ones((-len(x) % pairs, *x.shape[1:]))
+    columns = [torch.cat([part, blank])[k::pairs] for k in range(pairs) for part in (x, reconstruction.to(x))]
+    return strips(columns, titles=["data", "recon."] * pairs)
 
 
 def log_picture(trainer: Trainer, name: str, picture: Tensor, step: int) -> None:

@@ -21,7 +21,7 @@ from torch.multiprocessing import ProcessRaisedException
 
 # Importing a room gives its classes their short names.
 from ebmzoo import callbacks, data, mcmc, methods, networks, optim  # noqa: F401
-from ebmzoo.callbacks.evaluation import PARTS
+from ebmzoo.callbacks.evaluation import PARTS, SWITCHES
 from ebmzoo.callbacks.guard import Diverged, Guard
 from ebmzoo.callbacks.preemption import SaveOnTermination
 from ebmzoo.checkpoints import check_fits, newest_good, read, restore, stored_config
@@ -114,13 +114,9 @@ class EbmzooCLI(LightningCLI):
         else:
             parser.add_argument("--no_ema", action="store_true", help="Take raw weights, not averaged ones.")
         if subcommand == "test":
-            parts = ", ".join(PARTS)
-            parser.add_argument("--only", type=str | None, help=f"Parts of the evaluation, by comma: {parts}.")
-            parser.add_argument(
-                "--long_run",
-                action="store_true",
-                help="Also run chains of 10 and 100 times the training length, and see where they go.",
-            )
+            parser.add_argument("--only", type=str | None, help=f"Parts, by comma: {', '.join(PARTS)}.")
+            for name, words in SWITCHES.items():
+                parser.add_argument(f"--{name}", action="store_true", help=words)
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -156,7 +152,7 @@ class EbmzooCLI(LightningCLI):
         if path is not None and self.checkpoint is None:
             self.checkpoint = read(path)
         dumped = self._parser(self.verb).dump(config, skip_none=False)
-        leave = {"config", "ckpt_path", "run_dir", "no_ema", "only", "long_run", "resume", "trust"}
+        leave = {"config", "ckpt_path", "run_dir", "no_ema", "only", "resume", "trust", *SWITCHES}
         self.plain_config = {k: v for k, v in yaml.safe_load(dumped).items() if k not in leave}
         self.run = self._make_run(config)
         wandb_run.place(config, self.run.folder, self.checkpoint if self.verb in ("fit", "test") else None)
@@ -289,12 +285,14 @@ class EbmzooCLI(LightningCLI):
             raise UserError(f"--only {unknown[0]}: {nearest(unknown[0], PARTS)}")
         callbacks_given: list[Any] = getattr(self.trainer, "callbacks", [])
         measuring = [one for one in callbacks_given if isinstance(one, callbacks.Evaluate)]
-        if not measuring and (only or options.long_run):
-            raise UserError("--only and --long_run tell the Evaluate callback: add it to trainer.callbacks")
+        switches = [name for name in SWITCHES if options[name]]
+        if not measuring and (only or switches):
+            raise UserError(f"--only, --{', --'.join(SWITCHES)} tell Evaluate: add it to trainer.callbacks")
         for evaluate in measuring:
             evaluate.trained_steps = (self.checkpoint or {}).get("global_step")
             evaluate.only = only or evaluate.only
-            evaluate.long_run = options.long_run or evaluate.long_run
+            for name in switches:
+                setattr(evaluate, name, True)
 
     @contextmanager
     def _evaluating(self, model: Method, path: str) -> Iterator[None]:

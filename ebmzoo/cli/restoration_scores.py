@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,13 @@ class Scores:
     def _add(self, name: str, values: Tensor) -> None:
         self._values.setdefault(name, []).append(values.double().cpu())
 
-    def write(self, path: Path) -> list[str]:
-        """Write ``results.json``; return lines for the terminal."""
-        about = {"method": type(self.model).__name__, "checkpoint": str(self.options.ckpt_path)}
+    def write(self, path: Path, skipped: Sequence[str] = ()) -> list[str]:
+        """Write ``results.json``, with a line for each image that could not be read; return lines for the terminal."""
+        about = {
+            "method": type(self.model).__name__,
+            "checkpoint": str(self.options.ckpt_path),
+            "skipped": list(skipped),
+        }
         results = Results(path, run=about)
         values = {name: torch.cat(parts) for name, parts in self._values.items()}
         common = self._common(len(values["consistency_max"]))

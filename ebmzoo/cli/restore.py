@@ -42,10 +42,11 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     restorer = _restorer(options, model).settled(model)
     make = degradation_of(options, tuple(model.image_shape))
     load = _loader(options, files, names, make(range(1)), model)
+    usable, unusable = _sorted_out(load, len(files))
     scores = Scores(options, model, restorer)
     shown: dict[str, list[Tensor]] = {}
-    for start in range(0, len(files), options.batch_size):
-        rows = range(start, min(start + options.batch_size, len(files)))
+    for start in range(0, len(usable), options.batch_size):
+        rows = usable[start : start + options.batch_size]
         degradation, (y, reference) = make(rows), load(rows)
         y = degradation.degrade(y) if _at_full_size(options) else y
         found = restorer(model, degradation, y, noise=PerImageNoise.of_rows(options.seed, rows, model.device))
@@ -57,12 +58,12 @@ def run(verb: str, arguments: Sequence[str]) -> None:
             for name, column in columns.items():
                 if column is not None:
                     shown.setdefault(name, []).append(_pixels(column, degradation if name == "degraded" else None))
-    picture = strips([torch.cat(column)[:SHOWN] for column in shown.values()], padding=2, titles=list(shown))
+    picture = strips([torch.cat(column)[:SHOWN] for column in shown.values()], titles=list(shown))
     save_png(picture, out / "strip.png")
-    lines = scores.write(out / "results.json")
+    lines = scores.write(out / "results.json", unusable)
     weights = weights_of(model)
-    print(f"{out}: {len(names)} images restored by {options.ckpt_path}, {weights} weights, seed {options.seed}")
-    print("\n".join([*lines, f"picture: {out / 'strip.png'}"]))
+    print(f"{out}: {len(usable)} images restored by {options.ckpt_path}, {weights} weights, seed {options.seed}")
+    print("\n".join([*(f"skipped {line}" for line in unusable), *lines, f"picture: {out / 'strip.png'}"]))
 
 
 def parser_of(verb: str) -> argparse.ArgumentParser:
@@ -150,7 +151,7 @@ def degradation_of(options: argparse.Namespace, image_shape: tuple[int, ...]) ->
     share = re.fullmatch(r"R(\d+)", mask) if task == "inpaint" else None
     if share:
 
-        def drawn(rows: range) -> Degradation:
+        def drawn(rows: Sequence[int]) -> Degradation:
             # Not the seed's own numbers: those are the codes'.
             noise = PerImageNoise.of_rows(options.seed + 1_000_003, rows)
             return Inpaint(scattered_mask(image_shape, int(share[1]) / 100, noise, len(rows)))
@@ -162,7 +163,7 @@ def degradation_of(options: argparse.Namespace, image_shape: tuple[int, ...]) ->
         else:
             one = Colorize() if task == "colorize" else SuperResolve(4 if options.scale is None else options.scale)
 
-        def fixed(rows: range) -> Degradation:
+        def fixed(rows: Sequence[int]) -> Degradation:
             return one
 
         make = fixed
@@ -224,24 +225,35 @@ def _loader(
     names: Sequence[str],
     degradation: Degradation,
     model: Method,
-) -> Callable[[range], tuple[Tensor, Tensor | None]]:
-    """What reads inputs and, where there are any, references of some rows, floats in [-1, 1]; all are read once now."""
+) -> Callable[[Sequence[int]], tuple[Tensor, Tensor | None]]:
+    """What reads inputs and, where there are any, references of some rows, floats in [-1, 1]."""
     full = tuple(model.image_shape)
     shape = full if _at_full_size(options) else degradation.measured_shape(full)
     inputs = [path for path, _ in files]
     references = _references(options, names) if options.reference else None
-    for path in inputs:
-        _read([path], shape)
-    for path in references or ():
-        _read([path], full)
 
-    def load(rows: range) -> tuple[Tensor, Tensor | None]:
+    def load(rows: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         given = _read([inputs[row] for row in rows], shape).to(model.device)
         if references is None:
             return given, given if options.degrade else None
         return given, _read([references[row] for row in rows], full).to(model.device)
 
     return load
+
+
+def _sorted_out(load: Callable[[Sequence[int]], Any], count: int) -> tuple[list[int], list[str]]:
+    """The rows that can be read, which all are once now, and a line for each of the others; not all may be others."""
+    usable: list[int] = []
+    unusable: list[str] = []
+    for row in range(count):
+        try:
+            load([row])
+            usable.append(row)
+        except ValueError as error:
+            unusable.append(str(error))
+    if not usable:
+        raise UserError(unusable[0])
+    return usable, unusable
 
 
 def _references(options: argparse.Namespace, names: Sequence[str]) -> list[Path]:

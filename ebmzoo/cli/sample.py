@@ -189,7 +189,7 @@ def _along_the_chain(options: argparse.Namespace, model: Any) -> Film:
     import torch
 
     from ebmzoo.callbacks.looking import chain_steps
-    from ebmzoo.callbacks.pictures import chain_frames
+    from ebmzoo.callbacks.pictures import chain_frames, chain_titles
 
     kind = type(model).__name__
     _images_only(model, "--chain")
@@ -205,9 +205,7 @@ def _along_the_chain(options: argparse.Namespace, model: Any) -> Film:
         return torch.stack(states)
 
     found = _in_batches(options, model, draw, dim=1)
-    at = torch.linspace(0, steps, min(wanted, steps + 1)).round().int().tolist()
-    # A method that runs several chains in turn shows the states of all; only one chain's steps can be named.
-    titles = [f"step {k}" for k in at] if len(at) == len(found) else [f"state {k}" for k in range(len(found))]
+    titles = chain_titles(len(found), steps, wanted)
     words = f"{options.n} chains of {steps} steps, {len(found)} states each"
     return Film(found, titles, f"{words}, of {options.ckpt_path}, {weights_of(model)} weights, seed {options.seed}")
 

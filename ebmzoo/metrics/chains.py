@@ -16,6 +16,7 @@ from ebmzoo.mcmc import Sampler, frozen
 __all__ = ["ChainTrace", "convergence", "swapped", "watching"]
 
 _PROJECTIONS = 8
+_ESS_STEPS = 10  # below, ArviZ sums no autocorrelation, and chains that do not move have its largest size
 
 
 @dataclass
@@ -197,7 +198,7 @@ def convergence(values: Tensor) -> tuple[float, float]:
 
     Returns:
         The largest R-hat of the k scalars (1 at convergence; above 1.01 the chains have not mixed), and the smallest
-        effective sample size of them, of steps × B draws.
+        effective sample size of them, of steps × B draws; NaN below 10 steps, of which none can be told.
 
     Raises:
         ValueError: for fewer than 4 steps or 2 chains.
@@ -214,5 +215,7 @@ def convergence(values: Tensor) -> tuple[float, float]:
 
     columns = [column.T.double().numpy() for column in values.unbind(2)]
     rhats = [float(array_stats.rhat(column, chain_axis=0, draw_axis=1)) for column in columns]
+    if len(values) < _ESS_STEPS:
+        return max(rhats), math.nan
     sizes = [float(array_stats.ess(column, chain_axis=0, draw_axis=1)) for column in columns]
     return max(rhats), min(sizes)

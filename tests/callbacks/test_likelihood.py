@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from scipy.special import roots_legendre
 
 from ebmzoo.callbacks import Evaluate
 from ebmzoo.data import Gaussians25
@@ -83,6 +84,32 @@ def test_a_density_of_its_own_needs_no_base(tmp_path):
     exact = (-A * x.square().sum(1) / 2).mean().item() - math.log(2 * math.pi / A)
     assert found["log_likelihood"] == pytest.approx(exact, abs=1e-3)
     assert "log_z_base_draws" not in found
+
+
+def test_a_network_s_likelihood_agrees_with_scipys_quadrature(tmp_path):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(2, 32), torch.nn.SiLU(), torch.nn.Linear(32, 1))
+
+    class Bumpy(Tilted):
+        has_base = False
+        log_likelihood_bound = None
+
+        @torch.no_grad()
+        def log_density(self, x):
+            return 12 * network.to(x.dtype)(x)[:, 0] - x.square().sum(1) / 4
+
+    data = Gaussians25(n_train=10, n_test=500)
+    found, _ = numbers(tmp_path, Bumpy(), data)
+    model = Bumpy()
+
+    nodes, weights = (torch.from_numpy(array) for array in roots_legendre(300))
+    places = 9 * torch.cartesian_prod(nodes, nodes)  # Gauss-Legendre on [-9, 9] squared
+    whole = 81 * (torch.outer(weights, weights).flatten() * model.log_density(places).exp()).sum()
+    x = data.reference("test")[torch.arange(500)].double()
+    exact = (model.log_density(x).mean() - whole.log()).item()
+    assert found["log_likelihood"] == pytest.approx(exact, abs=0.01)
+    flat = -x.square().sum(1).mean().item() / 4 - math.log(4 * math.pi)
+    assert abs(exact - flat) > 0.1  # the network matters
 
 
 def test_mass_around_the_data_leaves_the_rest(tmp_path):

@@ -9,8 +9,8 @@ import torch
 
 from ebmzoo.callbacks import Evaluate
 from ebmzoo.callbacks.looking import batches_of_samples
-from ebmzoo.data import Digits, Gaussians25, Glyphs, StackedDigits, StackedMNIST
-from ebmzoo.images import to_uint8
+from ebmzoo.data import Digits, Gaussians25, Glyphs, ImageFolder, StackedDigits, StackedMNIST
+from ebmzoo.images import save_images, to_uint8
 from ebmzoo.mcmc import Langevin, as_noise
 from ebmzoo.methods import ECVAE, VAEBM
 from ebmzoo.methods.base import spec
@@ -83,6 +83,16 @@ def test_a_set_that_is_missing_or_of_another_shape_is_a_line(tmp_path):
     assert large.startswith("out-of-distribution, digits-16: its images are (1, 16, 16)")
 
 
+def test_a_broken_image_of_a_set_is_a_line(tmp_path):
+    folder = tmp_path / "others"
+    save_images(Images().reference("test")[:6], folder)
+    (folder / "00003.png").write_bytes(b"nothing")
+    data = ImageFolder(folder, size=8, channels=1, holdout=0)
+    found, skipped, _ = measured(tmp_path / "out", Scored(), ood=[data, "constants"], only=["ood"])
+    assert len(skipped) == 1 and "00003.png cannot be read as an image" in skipped[0] and "\n" not in skipped[0]
+    assert "ood_auroc_constants" in found and len(found) == 4
+
+
 def test_missing_files_of_a_set_are_a_line(tmp_path):
     class Missing(Digits):
         def load(self, split):
@@ -129,6 +139,8 @@ def test_both_ends_of_the_chain_and_what_they_cost(tmp_path):
 
 def test_the_fast_distance_is_of_the_first_thousand(tmp_path):
     tiny = model()
+    found, _, _ = measured(tmp_path / "as many", tiny, only=["generation"], metrics=["fid"], n_test=1000)
+    assert found["fid_1k"] == pytest.approx(found["fid"], rel=1e-9)
     found, _, _ = measured(tmp_path, tiny, only=["generation"], metrics=["fid"], n_test=1100, batch_size=500)
     with torch.no_grad():
         x = torch.cat(list(batches_of_samples(tiny.eval(), 1100, 500, 0)))
@@ -238,8 +250,9 @@ def test_chain_health_and_the_long_run(tmp_path):
     method = ecvae(sampler=Langevin(steps=8, step_size=0.1, temperature=1e-2))
     found, skipped, _ = measured(tmp_path, method, only=["chains"], long_run=True)
     assert skipped == []
-    health = {"energy_start", "energy_end", "displacement", "drift_to_noise", "acceptance_if_adjusted", "rhat", "ess"}
+    health = {"energy_start", "energy_end", "displacement", "drift_to_noise", "acceptance_if_adjusted", "rhat"}
     assert {f"chain_{name}" for name in health} < set(found)
+    assert "chain_ess" not in found  # of four steps
     # From one start, the noise alone displaces by √(K·s·T) per coordinate; the last state seen had 7 steps.
     assert found["chain_displacement"] == pytest.approx((7 * 0.1 * 1e-2) ** 0.5, rel=0.2)
     assert 0.9 < found["chain_acceptance_if_adjusted"] <= 1
@@ -251,6 +264,12 @@ def test_chain_health_and_the_long_run(tmp_path):
     assert found["fid_chain_x10"] == pytest.approx(fidelity(to_uint8(x), reference, metrics=["fid"])["fid"], rel=1e-6)
     for name in ("chain_energy", "long_run", "long_run_energy"):
         assert (tmp_path / f"{name}.png").is_file()
+
+
+def test_longer_chains_have_an_effective_sample_size(tmp_path):
+    method = ecvae(sampler=Langevin(steps=20, step_size=0.1, temperature=1e-2))
+    found, _, _ = measured(tmp_path, method, only=["chains"], extractor=None)
+    assert found["chain_rhat"] > 1.5 and found["chain_ess"] < 4 * 64  # 64 chains that hardly move
 
 
 def test_arrays_for_the_report_hold_energies_scores_and_the_plane(tmp_path):

@@ -2,6 +2,17 @@
 
 import json
 
+import numpy as np
+import pytest
+import torch
+import torch_fidelity
+from PIL import Image
+from torch.utils.data import Dataset
+
+from ebmzoo.data.digits import digits
+from ebmzoo.images import to_uint8
+from ebmzoo.metrics import find_extractor, frechet_distance, load_digit_classifier
+
 EVALUATE = [
     "--trainer.callbacks+=Evaluate",
     *("--trainer.callbacks.n_test", 40, "--trainer.callbacks.n_val", 0, "--trainer.callbacks.batch_size", 20),
@@ -23,6 +34,52 @@ def test_only_some_parts_of_an_early_checkpoint(ebmzoo, checkpoint, here):
     assert (here / "out" / "score_ood.png").is_file()
 
 
+class Rows(Dataset):
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.images[i]
+
+
+def by_hand(samples, reference, **options):
+    """torch-fidelity itself, on bytes."""
+    find_extractor("digits")  # registers it
+    options |= {"feature_extractor": "ebmzoo-digits", "cuda": False, "cache": False, "verbose": False}
+    return torch_fidelity.calculate_metrics(input1=Rows(samples), input2=Rows(reference), save_cpu_ram=True, **options)
+
+
+def test_anybody_can_measure_the_saved_samples_again(ebmzoo, checkpoint, here):
+    options = [*EVALUATE, "--trainer.callbacks.n_test", 300, "--only", "generation", "--save_samples"]
+    answer = ebmzoo("test", "--ckpt_path", checkpoint["vae"], "--run_dir", "out", *options)
+    assert answer.code == 0, answer.err
+    found = {name: entry["value"] for name, entry in results(here / "out")[0].items()}
+    files = sorted((here / "out" / "samples").glob("*.png"))
+    assert [path.name for path in files] == [f"{k:05d}.png" for k in range(300)]
+    samples = torch.stack([torch.from_numpy(np.array(Image.open(path)))[None] for path in files])
+    train = to_uint8(digits("train")[0])
+    hand = by_hand(samples, train, fid=True, kid=True, isc=True, kid_subset_size=300)
+    spread = torch.linspace(0, len(train) - 1, 300, dtype=torch.float64).round().long()
+    hand |= by_hand(samples, train[spread], prc=True)
+    names = {
+        "fid": "frechet_inception_distance",
+        "kid": "kernel_inception_distance_mean",
+        "kid_std": "kernel_inception_distance_std",
+        "isc": "inception_score_mean",
+        "isc_std": "inception_score_std",
+        "precision": "precision",
+        "recall": "recall",
+    }
+    for ours, theirs in names.items():
+        assert found[ours] == pytest.approx(hand[theirs], rel=1e-6), ours
+    network = load_digit_classifier().double()
+    exact = frechet_distance(network.features(samples), network.features(train))
+    assert found["fid"] == pytest.approx(exact, rel=1e-5)
+
+
 def test_long_runs_are_asked_for(ebmzoo, checkpoint, here):
     words = ["test", "--ckpt_path", checkpoint["ecvae"], "--run_dir", "out", "--only", "chains", *EVALUATE]
     assert ebmzoo(*words).code == 0
@@ -36,7 +93,7 @@ def test_what_a_user_can_get_wrong(ebmzoo, checkpoint):
     answer = ebmzoo("test", "--ckpt_path", checkpoint["vae"], "--only", "odd", *EVALUATE)
     assert answer.code == 2 and "--only odd: did you mean ood?" in answer.err
     answer = ebmzoo("test", "--ckpt_path", checkpoint["vae"], "--long_run")
-    assert answer.code == 2 and "add it to trainer.callbacks" in answer.err
+    assert answer.code == 2 and "--only, --long_run, --save_samples tell Evaluate: add it" in answer.err
     options = [*EVALUATE, "--trainer.callbacks.ood", "[strange]"]
     answer = ebmzoo("test", "--ckpt_path", checkpoint["vae"], *options)
     assert answer.code == 2 and len(answer.err.strip().splitlines()) == 1

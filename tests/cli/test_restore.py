@@ -90,7 +90,7 @@ def test_what_it_writes_is_the_restorers(ebmzoo, here, checkpoint, whole):
     assert {name for name, _ in rows} >= {"ssim", "ssim_predicted", "consistency_l1", "consistency_max"}
     assert "FID was left out: no --extractor" in said
     strip = Image.open(here / "out/strip.png")
-    assert strip.width == pytest.approx(3 * 64, abs=10) and strip.height > 6 * 64
+    assert strip.width == 3 * 64 + 4 * 4 and strip.height > 6 * 64
     colours = {colour for _, colour in strip.getcolors(10**6)}
     assert {colour for colour in colours if len(set(colour)) > 1} == {(230, 150, 60), (110, 60, 10)}  # holes alone
 
@@ -124,6 +124,24 @@ def test_colours(ebmzoo, here, coloured):
     image = Image.open(here / "out/restored/grey.png")
     assert image.mode == "RGB"
     assert figures("out")["consistency_max", False]["value"] <= 1e-5
+
+
+def test_what_cannot_be_read_is_a_line_and_the_rest_is_restored(ebmzoo, here, checkpoint, whole):
+    words = ["--ckpt_path", checkpoint["vae"], *BOX, "--degrade", "--steps", 2, "--batch_size", 2]
+    assert ebmzoo("restore", *words, "--input", "whole", "--out", "all").code == 0
+    (here / "whole" / "00001.png").write_bytes(b"nothing")
+    Image.new("L", (9, 8)).save(here / "whole" / "00004.png")
+    code, said, err = ebmzoo("restore", *words, "--input", "whole", "--out", "some")
+    assert (code, err) == (0, "") and said.startswith("some: 4 images restored by ")
+    held = json.loads((here / "some" / "results.json").read_text())
+    broken, wide = held["run"]["skipped"]
+    assert "00001.png cannot be read as an image" in broken and "00004.png has 9 x 8 px, 8 x 8 are needed" in wide
+    assert f"skipped {broken}\nskipped {wide}\n" in said
+    assert figures("some")["psnr", True]["protocol"]["n"] == 4
+    names = [path.name for path in sorted((here / "some/restored").iterdir())]
+    assert names == ["00000.png", "00002.png", "00003.png", "00005.png"]
+    rest = pixels("all/restored")[[0, 2, 3, 5]]  # each image keeps its seed
+    assert (pixels("some/restored") - rest).abs().max() <= 1.01 / 127.5
 
 
 def test_scattered_masks_do_not_depend_on_the_batch(ebmzoo, here, checkpoint, whole):

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim import Adam
 
 from ebmzoo.data import Digits
-from ebmzoo.mcmc import AnnealedLangevin, Langevin, as_noise
+from ebmzoo.mcmc import AnnealedLangevin, Langevin, PerImageNoise, as_noise
 from ebmzoo.methods import (
     EBM,
     ECVAE,
@@ -197,6 +197,14 @@ def assert_identical(a, b):
     assert a.keys() == b.keys()
     different = [name for name in a if not torch.equal(a[name], b[name])]
     assert not different, different
+
+
+def test_an_image_does_not_depend_on_its_batch(make):
+    method = make().eval()
+    with torch.no_grad():
+        together = method.sample(4, noise=PerImageNoise.of_rows(0, range(4)))
+        alone = method.sample(1, noise=PerImageNoise.of_rows(0, [2]))
+    assert (together[2] - alone[0]).abs().max() <= 1e-5 < (together[2] - together[1]).abs().max()
 
 
 def test_contract(make):

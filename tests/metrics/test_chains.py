@@ -137,5 +137,11 @@ def test_convergence_of_independent_draws_and_of_chains_apart():
     assert ess == pytest.approx(16_000 * (1 - rho) / (1 + rho), rel=0.15)
     rhat, _ = convergence(draws[..., 0] + 3 * torch.arange(4))
     assert rhat > 2
+    # Chains that stay where they are have an effective draw each; of short ones ArviZ would say 12·8·log10(96).
+    stuck = torch.arange(12.0) + 1e-3 * torch.randn(20, 12, generator=generator)
+    for steps in (10, 20):
+        rhat, ess = convergence(stuck[:steps])
+        assert rhat > 5 and ess < 40
+    assert math.isnan(convergence(stuck[:8])[1])
     with pytest.raises(ValueError, match="R-hat needs 4 steps"):
         convergence(draws[:3])

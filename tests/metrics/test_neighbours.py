@@ -35,8 +35,20 @@ def test_bytes_become_floats():
 def test_bad_shapes():
     with pytest.raises(ValueError, match="one shape"):
         nearest_neighbours(torch.zeros(2, 3), torch.zeros(2, 4))
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="0 samples and 2 training examples"):
         nearest_neighbours(torch.zeros(0, 3), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="2 samples and 0 training examples"):
+        nearest_neighbours(torch.zeros(2, 3), iter([]))
+
+
+def test_training_images_may_come_batch_by_batch(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    samples, train = (torch.randint(256, (n, 3, 8, 8), generator=generator).byte() for n in (7, 50))
+    whole = nearest_neighbours(samples, train)
+    assert whole.row.unique().numel() > 4
+    monkeypatch.setattr("ebmzoo.metrics.neighbours._VALUES", 4 * 192)  # four images at once
+    found = nearest_neighbours(samples, iter(train.split(11)))
+    assert torch.equal(found.row, whole.row) and torch.allclose(found.distance, whole.distance, rtol=1e-12)
 
 
 def test_a_centre_crop_looks_at_the_middle_alone():

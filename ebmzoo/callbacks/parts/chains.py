@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,10 +43,10 @@ def health(e: Evaluation) -> str | None:
         protocol = e.of_samples(_CHAINS, rounding=None, steps=len(trace.energy), settings={"sampler of": name})
         for key, value in values.items():
             e.results.add(f"chain_{stage}{key}", value, protocol)
-        title = f"{_CHAINS} chains of {type(e.model).__name__}, {name}"
+        title = f"{_CHAINS} chains of {type(e.model).__name__} by its {name}"
         places = list(range(len(trace.energy)))
-        lines = {"energy": torch.stack(trace.energy)}
-        picture = curves(lines, places, "step", "U before the step", title, bands=True)
+        lines = {"U": torch.stack(trace.energy)}
+        picture = curves(lines, places, "step", "potential U before the step", title, bands=True)
         e.pictures[f"chain_{stage}energy"] = picture
     return None
 
@@ -66,7 +67,9 @@ def _numbers(trace: ChainTrace) -> dict[str, float]:
     if len(energy) >= 8:  # of the second half: the way in from the start is no sample
         half = len(energy) // 2
         values = torch.cat([energy[..., None], torch.stack(trace.projections)], dim=2)[half:]
-        found["rhat"], found["ess"] = convergence(values)
+        found["rhat"], size = convergence(values)
+        if not math.isnan(size):
+            found["ess"] = size
     return found
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ebmzoo.callbacks.looking import chain_steps
+from ebmzoo.images import save_images
 from ebmzoo.methods.base import Samples
 from ebmzoo.metrics import (
     classifier_report,
@@ -26,11 +27,18 @@ from ebmzoo.metrics.digit_classifier import WEIGHTS, sha256_of
 if TYPE_CHECKING:
     from ebmzoo.callbacks.evaluation import Evaluation
 
-__all__ = ["classified", "cost", "fidelity_of_samples", "other_end"]
+__all__ = ["classified", "cost", "fidelity_of_samples", "other_end", "saved"]
 
 _PRC_N = 10_000
 _FAST_N = 1000
 _TIMES = 3
+
+
+def saved(e: Evaluation, samples: Tensor) -> str | None:
+    """The samples themselves as PNGs, so that anybody can measure them again."""
+    if e.plan.save_samples:
+        save_images(samples, e.plan.folder / "samples")
+    return None
 
 
 def fidelity_of_samples(e: Evaluation, samples: Tensor) -> str | None:
@@ -52,7 +60,7 @@ def fidelity_of_samples(e: Evaluation, samples: Tensor) -> str | None:
             **about(network),
         )
         e.results.add(name, value, protocol)
-    if "fid" in plan.metrics and len(samples) > _FAST_N:
+    if "fid" in plan.metrics and len(samples) >= _FAST_N:
         value = compare(e, samples[:_FAST_N], ["fid"])["fid"]
         e.results.add("fid_1k", value, e.of_samples(_FAST_N, split="train", **about(network)))
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,25 +20,27 @@ if TYPE_CHECKING:
 __all__ = ["neighbours"]
 
 _MOST_COMPARISONS = 5e11  # values compared in the search: a minute or two on a CPU
-_MOST_VALUES = 2e9  # of the training images held for it, a byte each
+_AT_ONCE = 500  # training images read at once
 _SHOWN = 10
 
 
 def neighbours(e: Evaluation, samples: Tensor) -> str | None:
     """Distances in pixels (of the centre, with ``crop``) and in features; a picture of pairs, and histograms."""
-    reference, held_out, crop = e.data.reference("train"), e.data.reference("test"), e.plan.crop
-    pixels = samples[0].numel()
-    if len(reference) * pixels > _MOST_VALUES:
-        return f"{len(reference):,} training images of {pixels:,} values are more than fit in memory"
-    most = max(1, int(_MOST_COMPARISONS / (len(reference) * pixels)))
-    train = e.bytes_of(reference, len(reference))
-    ours, theirs = samples[:most], e.bytes_of(held_out, most)
-    cut = [images if crop is None else centre_crop(images, crop) for images in (ours, theirs, train)]
+    crop = e.plan.crop
+    most = max(1, int(_MOST_COMPARISONS / (len(e.data.reference("train")) * samples[0].numel())))
+    ours, theirs = samples[:most], e.bytes_of("test", range(min(most, len(e.data.reference("test")))))
+
+    def cut(images: Tensor) -> Tensor:
+        return images if crop is None else centre_crop(images, crop)
+
     settings: dict[str, Any] = {"distance": "root mean square over pixels, in [-1, 1]"}
     if crop is not None:
         settings["crop"] = crop
-    pairs = _compare(e, "nn_rmse", "pixel distance (root mean square, in [-1, 1])", *cut, settings=settings)
-    shown = {"samples": ours[:_SHOWN], "nearest in pixels": train[pairs[:_SHOWN]]}
+    label = "pixel distance (root mean square, in [-1, 1])"
+    title = f"samples and their nearest neighbours in {e.name('train')}"
+    shown = {"samples": ours[:_SHOWN]}
+    shown["nearest in pixels"] = _compare(e, "nn_rmse", label, cut, ours, theirs, settings=settings)
+    e.pictures["neighbours"] = rows(shown, title)
     if e.plan.extractor is not None:
         network = find_extractor(e.plan.extractor, e.plan.inception_path)
         features = network.build(e.device)
@@ -46,32 +49,42 @@ def neighbours(e: Evaluation, samples: Tensor) -> str | None:
             parts = [features(network.bytes_of(part).to(e.device))[0].cpu() for part in images.split(100)]
             return torch.cat(parts)
 
-        settings = {"distance": "root mean square over features"}
-        options = {"settings": settings, **about(network)}
+        options = {"settings": {"distance": "root mean square over features"}, **about(network)}
         label = f"distance in {network.name} features (root mean square)"
-        pairs = _compare(e, "nn_feature", label, of(ours), of(theirs), of(train), **options)
-        shown[f"in {network.name} features"] = train[pairs[:_SHOWN]]
-    e.pictures["neighbours"] = rows(shown, f"samples and their nearest neighbours in {e.name('train')}")
+        name = f"nearest in\n{network.name} features"
+        shown[name] = _compare(e, "nn_feature", label, of, ours, theirs, **options)
+        e.pictures["neighbours"] = rows(shown, title)
     return None
 
 
 def _compare(
-    e: Evaluation, name: str, label: str, ours: Tensor, theirs: Tensor, train: Tensor, **protocol: Any
+    e: Evaluation,
+    name: str,
+    label: str,
+    see: Callable[[Tensor], Tensor],
+    ours: Tensor,
+    theirs: Tensor,
+    **protocol: Any,
 ) -> Tensor:
-    """Add the distances of samples and of test data to the training data; the samples' neighbours, as rows."""
-    train = train.to(e.device)
-    found = {key: nearest_neighbours(x.to(e.device), train) for key, x in (("ours", ours), ("theirs", theirs))}
-    definition = {**protocol.pop("settings"), "of": e.name("test")}
+    """Add the distances of samples and of test data to the training data, as ``see`` sees them all.
+
+    Returns:
+        The nearest training images of the first samples, uint8.
+    """
+    asked = torch.cat([see(ours), see(theirs)]).to(e.device)
+    batches = torch.arange(len(e.data.reference("train"))).split(_AT_ONCE)
+    found = nearest_neighbours(asked, (see(e.bytes_of("train", rows.tolist())) for rows in batches))
+    distances = found.distance.split([len(ours), len(theirs)])
+    definition = protocol.pop("settings")
     protocols = {
-        name: e.of_samples(
-            len(ours), split="train", settings={k: v for k, v in definition.items() if k != "of"}, **protocol
+        name: e.of_samples(len(ours), split="train", settings=definition, **protocol),
+        f"{name}_test": e.of_data(
+            len(theirs), split="train", rounding=ROUNDING, settings={**definition, "of": e.name("test")}, **protocol
         ),
-        f"{name}_test": e.of_data(len(theirs), split="train", rounding=ROUNDING, settings=definition, **protocol),
     }
-    for (key, how), side in zip(protocols.items(), ("ours", "theirs"), strict=True):
-        distance = found[side].distance
+    for (key, how), distance in zip(protocols.items(), distances, strict=True):
         e.results.add(f"{key}_mean", distance.mean().item(), how)
         e.results.add(f"{key}_median", distance.median().item(), how)
-    groups = {"test images": found["theirs"].distance, "samples": found["ours"].distance}
+    groups = {"test images": distances[1], "samples": distances[0]}
     e.pictures[f"{name}_histogram"] = histograms(groups, label, "distance to the nearest training image")
-    return found["ours"].row.cpu()
+    return e.bytes_of("train", found.row[: min(_SHOWN, len(ours))].tolist())

@@ -30,7 +30,7 @@ def out_of_distribution(e: Evaluation) -> str | None:
     train = _scores(e, e.examples("train", n))
     found = detection(inside, train)
     # Overfitting would lift the training data above the test data, and this below one half.
-    protocol = e.of_data(len(inside), split="train", settings={"score": "method's", "against": len(train)})
+    protocol = e.of_data(len(inside), split=None, reference=e.name("train"), n_reference=len(train))
     e.results.add("auroc_test_against_train", found.auroc, protocol)
     label = f"score of {type(e.model).__name__} (high: in-distribution)"
     groups = {e.name("train"): train, e.name("test"): inside}

@@ -67,5 +67,5 @@ def _along_the_chain(e: Evaluation, model: Any) -> None:
         for name in ("mse_per_pixel", "psnr", "ssim"):
             e.results.add(f"{name}_{suffix}", found[name], protocol)
     title = f"reconstruction along the z chain ({n:,} test images; {own} steps in training)"
-    picture = curves({"MSE": torch.tensor(mse)}, lengths, "steps of the z chain", "MSE per pixel", title)
+    picture = curves({"MSE": torch.tensor(mse)}, lengths, "steps of the z chain", "MSE per pixel, in [-1, 1]", title)
     e.pictures["reconstruction_along_chain"] = picture
