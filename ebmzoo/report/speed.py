@@ -66,6 +66,9 @@ def _mlp() -> nn.Module:
 CASES: dict[str, Case] = {
     "table7 c128 b8": Case(partial(VAEBMEnergy, (3, 32, 32)), (3, 32, 32), 8, _ULA),
     "table7 c32 b16": Case(partial(VAEBMEnergy, (3, 32, 32), width=32), (3, 32, 32), 16, _ULA),
+    "table7 c32 b8": Case(partial(VAEBMEnergy, (3, 32, 32), width=32), (3, 32, 32), 8, _ULA),
+    "table7 c32 b32": Case(partial(VAEBMEnergy, (3, 32, 32), width=32), (3, 32, 32), 32, _ULA),
+    "table7 c32 b8 64px": Case(partial(VAEBMEnergy, (3, 64, 64), width=32), (3, 64, 64), 8, _ULA),
     "table7 c32 b1": Case(partial(VAEBMEnergy, (3, 32, 32), width=32), (3, 32, 32), 1, _ULA),
     "mlp b32": Case(_mlp, (2,), 32, _POINTS),
     "mlp b128": Case(_mlp, (2,), 128, _POINTS),
