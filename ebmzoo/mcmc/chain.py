@@ -208,16 +208,14 @@ class Target:
 
 def squared_norm(leaves: Sequence[Tensor]) -> Tensor:
     """Sum of squares per example over all leaves, ``(B,)``."""
-    total = leaves[0].new_zeros(leaves[0].shape[0])
-    for leaf in leaves:
-        total = total + leaf.flatten(1).square().sum(1)
-    return total
+    first, *others = (leaf.flatten(1).square().sum(1) for leaf in leaves)
+    return sum(others, start=first)
 
 
 def select_(accept: Tensor, leaves: Sequence[Tensor], proposed: Sequence[Tensor]) -> None:
     """Overwrite, in place, the accepted examples of ``leaves`` with the proposed ones."""
     for leaf, new in zip(leaves, proposed, strict=True):
-        leaf.copy_(torch.where(per_example(accept, leaf), new, leaf))
+        torch.where(per_example(accept, leaf), new, leaf, out=leaf)
 
 
 def per_example(values: Tensor, like: Tensor) -> Tensor:
