@@ -110,17 +110,17 @@ def test_bad_words_are_one_line(words, line, capsys):
 
 def test_a_training_iteration_is_the_plainly_written_one():
     """Folded kernels, constants baked and one joint forward change the loss and its gradient by rounding alone."""
-    net, data = SMALL.energy(), torch.rand(3, 1, 8, 8)
+    net, data = SMALL.energy().double(), torch.rand(3, 1, 8, 8).double()
     net.initialise(data)
-    start = torch.randn(3, 1, 8, 8)
+    start = torch.randn(3, 1, 8, 8).double()
     plain = as_written(net)
     negatives = loop(plain, start, SMALL.sampler, backward=False)
     loss = plain(data).mean() - plain(negatives).mean()
     state = SMALL.sampler(net, start, noise=0).state
     energies = net(torch.cat([data, state])).chunk(2)
     own = energies[0].mean() - energies[1].mean()
-    torch.testing.assert_close(own, loss, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(own, loss, rtol=1e-10, atol=1e-12)
     loss.backward()
     own.backward()
     for one, other in zip(net.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-10, atol=1e-12)
