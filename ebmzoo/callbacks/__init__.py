@@ -3,6 +3,7 @@
 from ebmzoo.callbacks.ema import EMA, averaged_weights
 from ebmzoo.callbacks.evaluate import Evaluate
 from ebmzoo.callbacks.guard import Diverged, Guard
+from ebmzoo.callbacks.last import LastCheckpoint
 from ebmzoo.callbacks.network_evaluations import NetworkEvaluations
 from ebmzoo.callbacks.pictures import Pictures
 from ebmzoo.callbacks.preemption import SaveOnTermination
@@ -13,6 +14,7 @@ __all__ = [
     "Diverged",
     "Evaluate",
     "Guard",
+    "LastCheckpoint",
     "NetworkEvaluations",
     "Pictures",
     "Progress",

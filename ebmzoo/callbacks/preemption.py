@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from ebmzoo.callbacks.last import LastCheckpoint
 
 __all__ = ["SaveOnTermination"]
 
@@ -24,12 +24,12 @@ class SaveOnTermination(Callback):
     answer to the signal saves nothing, and talks to the other processes from within the signal handler.
 
     Args:
-        path: the checkpoint, usually ``last.ckpt`` of the run.
+        last: what saves.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, last: LastCheckpoint) -> None:
         super().__init__()
-        self.path = Path(path)
+        self.last = last
         self.told = self.saved = False
         self._before: Any = None
 
@@ -51,16 +51,13 @@ class SaveOnTermination(Callback):
             told = bool(trainer.strategy.reduce(torch.tensor(float(told), device=pl_module.device), reduce_op="max"))
         if not told:
             return
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, ModelCheckpoint):
-                callback.last_model_path = str(self.path)  # or the resumed run would count versions beside it
-        trainer.save_checkpoint(self.path, weights_only=False)
+        self.last.save(trainer)
         self.saved = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Leave, now that what the last batch reported is logged too."""
         if self.saved:
-            raise SIGTERMException(f"terminated at step {trainer.global_step}: saved {self.path}")
+            raise SIGTERMException(f"terminated at step {trainer.global_step}: saved {self.last.path}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signal back."""

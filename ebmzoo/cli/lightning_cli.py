@@ -23,6 +23,7 @@ from torch.multiprocessing import ProcessRaisedException
 from ebmzoo import callbacks, data, mcmc, methods, networks, optim  # noqa: F401
 from ebmzoo.callbacks.evaluation import PARTS, SWITCHES
 from ebmzoo.callbacks.guard import Diverged, Guard
+from ebmzoo.callbacks.last import LastCheckpoint
 from ebmzoo.callbacks.preemption import SaveOnTermination
 from ebmzoo.checkpoints import check_fits, newest_good, read, restore, stored_config
 from ebmzoo.cli import wandb_run
@@ -189,9 +190,10 @@ class EbmzooCLI(LightningCLI):
         if trainer.enable_progress_bar is not False and not _has(given, ProgressBar):
             added.append(callbacks.Progress())
         if trainer.enable_checkpointing is not False and not _has(given, ModelCheckpoint):
-            added.append(ModelCheckpoint(save_last=True, save_top_k=0))
+            added.append(ModelCheckpoint(save_top_k=0))  # or Lightning would add one that keeps every epoch's
         if trainer.enable_checkpointing is not False and self.verb == "fit":
-            added.append(SaveOnTermination(folder.resolve() / CHECKPOINTS / "last.ckpt"))
+            last = LastCheckpoint(folder.resolve() / CHECKPOINTS / "last.ckpt")
+            added += [last, SaveOnTermination(last)]
         for callback in [*given, *added]:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str((folder / CHECKPOINTS).resolve())

@@ -210,3 +210,16 @@ def test_a_run_in_forked_processes_stops_with_the_reason_too(ebmzoo, here):
     assert answer.code == 1
     assert "ebmzoo: stopped: training diverged at step 6: the batch of data of step 5" in answer.err.splitlines()[-1]
     assert json.loads((here / "run" / "results.json").read_text())["run"]["guard"][0]["action"] == "stopped"
+
+
+def test_the_last_checkpoint_is_the_last_whatever_was_best(ebmzoo, here):
+    """Lightning's own save_last writes the best: it saves only beside a checkpoint that is kept."""
+    words = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.monitor=val/elbo"]
+    words += ["--trainer.callbacks.mode=min", "--trainer.callbacks.save_last=true"]
+    short = ["--trainer.max_steps=7", "--trainer.val_check_interval=2", "--trainer.check_val_every_n_epoch=null"]
+    assert ebmzoo("fit", "--config", "vae.yaml", *words, *short).code == 0
+    folder = here / "runs" / "vae" / "version_0" / "checkpoints"
+    steps = {path.name: torch.load(path, weights_only=True)["global_step"] for path in folder.iterdir()}
+    assert steps.pop("last.ckpt") == 7
+    (best,) = steps.values()
+    assert best in (2, 4, 6)
