@@ -49,8 +49,9 @@ def from_vae(name: str, config: str, overrides: dict[str, object]) -> list[Exper
 GROUPS: dict[str, list[Experiment]] = {
     "digits": [
         Experiment(name, f"configs/{name}.yaml")
-        for name in ("vae_digits", "ecvae_digits", "cooperative_digits", "wgan_digits", "gan_digits", "ebm_digits")
+        for name in ("vae_digits", "ecvae_digits", "cooperative_digits", "wgan_digits", "ebm_digits")
     ],
+    "digits, a GAN": [Experiment("gan_digits", "configs/gan_digits.yaml")],
     "digits, from a trained VAE": [
         *from_vae("ebm_digits from the VAE", "configs/ebm_digits.yaml", VAE),
         *from_vae("wgan_digits without the ELBO", "configs/wgan_digits.yaml", ALONE),
