@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from weakref import proxy
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
@@ -46,8 +47,11 @@ class LastCheckpoint(Checkpoint):
         """Save now; to be called by all processes."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.save_last:
-                callback.last_model_path = str(self.path)  # or it would count versions beside it
+        others = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
+        for callback in others:
+            callback.last_model_path = str(self.path)  # or its own last.ckpt would count versions beside this one
         self._saved = trainer.global_step
         trainer.save_checkpoint(self.path, weights_only=False)
+        if trainer.is_global_zero and others:
+            for logger in trainer.loggers:  # one that keeps checkpoints looks for their paths in such a callback
+                logger.after_save_checkpoint(proxy(others[0]))
