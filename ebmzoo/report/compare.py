@@ -15,6 +15,7 @@ __all__ = ["METRICS", "Cell", "Column", "Table", "compare"]
 #: heading, and which way is better; None where a nearer value to the truth is, or neither
 METRICS: dict[str, tuple[str, str | None]] = {
     "fid": ("FID", "low"),
+    "fid_1k": ("FID of 1,000", "low"),  # of as many for each, where methods draw unlike numbers
     "kid": ("KID", "low"),
     "isc": ("inception score", "high"),
     "precision": ("precision", "high"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -158,13 +160,15 @@ def plan(
         raise ValueError(f"{root} has runs under {held['terms']}, not {terms}: choose another folder with --out")
     if budget is not None and amount is None:
         amount = held.get("amount") or _own(_read(reference), budget)
-    for name, source in configs.items():
-        if name in held:
-            continue
-        config = _read(source)
-        if mode == "same":
-            config = same_networks(config, _read(reference))
-        cost = _cost(config)
+    new = {name: _read(source) for name, source in configs.items() if name not in held}
+    if mode == "same":
+        new = {name: same_networks(config, _read(reference)) for name, config in new.items()}
+    if new:
+        print(f"counting the network evaluations of {', '.join(new)}", flush=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        costs = list(pool.map(_cost, new.values()))
+    for (name, config), cost in zip(new.items(), costs, strict=True):
+        source = configs[name]
         iterations = int(config["trainer"]["max_steps"])
         if budget is not None:
             assert amount is not None

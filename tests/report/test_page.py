@@ -73,6 +73,16 @@ def test_the_distance_is_drawn_over_iterations_and_over_what_they_cost(made):
     assert _curve([{"x": 1.0}], "x", "y") is None
 
 
+def test_costs_are_set_against_the_quality_that_most_rows_share(tmp_path):
+    for name, n in {"a": 500, "b": 500, "c": 200}.items():
+        path = finished(tmp_path / name, name.upper(), fid=3.0, fid_1k=7.0, network_evaluations=2.0) / "results.json"
+        found = json.loads(path.read_text())
+        found["results"][0]["protocol"] |= {"n": n}
+        path.write_text(json.dumps(found))
+    drawn = re.findall('aria-label="([^"]*)"', page(compare(load([tmp_path]), separate=True), "again"))
+    assert "FID of 1,000 over network evaluations for a sample: a, b, c" in drawn
+
+
 def test_sections_without_material_are_left_out(tmp_path):
     finished(tmp_path / "a", fid=1.0)
     assert re.findall("<h2>(.*?)</h2>", page(compare(load([tmp_path])), "again")) == ["Ranking", "The runs"]
