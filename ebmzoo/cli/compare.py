@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from ebmzoo.cli.arguments import check_writable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table as Grid
 
-    from ebmzoo.report.compare import Table
+    from ebmzoo.report.compare import Column, Table
 
-_FIRST, _AT_ONCE = 2, 4  # columns of a table on the terminal: beside the facts about a row, and alone
+_HEADING = 18  # letters of a heading's line
 
 
 def run(verb: str, arguments: Sequence[str]) -> None:
@@ -62,26 +64,36 @@ def present(table: Table, out: Path | None, command: str) -> None:
 
 
 def _show(console: Console, table: Table) -> None:
+    """As many tables as it takes to fit the terminal's width."""
+    endless = console.options.update(max_width=10_000)
+    left = list(table.columns)
+    facts = True
+    while left or facts:
+        fits = 1
+        while fits < len(left):
+            wider = _grid(table, left[: fits + 1], facts)
+            if console.measure(wider, options=endless).maximum > console.width:
+                break
+            fits += 1
+        console.print(_grid(table, left[:fits], facts))
+        left, facts = left[fits:], False
+    for line in [*table.notes(), *table.protocols()]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _grid(table: Table, columns: Sequence[Column], facts: bool) -> Grid:
     from rich.markup import escape
     from rich.table import Table as Grid
 
-    def bold(text: str) -> str:
-        return f"[bold]{text}[/bold]"
-
-    starts = [0, *range(_FIRST, len(table.columns), _AT_ONCE)]
-    for start in starts:
-        columns = table.columns[start : start + (_AT_ONCE if start else _FIRST)]
-        grid = Grid()
-        grid.add_column("run", overflow="fold")
-        if start == 0:
-            for name in ("seeds", "iterations"):
-                grid.add_column(name, justify="right")
-            grid.add_column("sampler", overflow="fold")
-        for column in columns:
-            grid.add_column(column.heading, justify="right", overflow="fold")
-        for row in table.rows:
-            facts = table.facts(row) if start == 0 else []
-            grid.add_row(escape(row), *facts, *(table.text(column, row, bold) for column in columns))
-        console.print(grid)
-    for line in [*table.notes(), *table.protocols()]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    grid = Grid()
+    grid.add_column("run", overflow="fold")
+    if facts:
+        grid.add_column("seeds", justify="right")
+        grid.add_column("iterations", justify="right")
+        grid.add_column("sampler", overflow="fold")
+    for column in columns:
+        grid.add_column(fill(column.heading, _HEADING), justify="right", overflow="fold")
+    for row in table.rows:
+        cells = [table.text(column, row, lambda text: f"[bold]{text}[/bold]") for column in columns]
+        grid.add_row(escape(row), *(table.facts(row) if facts else []), *cells)
+    return grid

@@ -19,8 +19,8 @@ from .svg import Series, chart
 
 __all__ = ["page"]
 
-_QUALITY = ("fid", "fid_1k", "stacked_kl", "mode_high_quality_share")
-_QUALITY += ("log_likelihood", "mse_per_pixel", "mse_per_coordinate")  # of what draws no samples
+_QUALITY = ["fid", "fid_1k", "stacked_kl", "mode_high_quality_share"]
+_QUALITY += ["log_likelihood", "mse_per_pixel", "mse_per_coordinate"]  # of what draws no samples
 _COSTS = {
     "seconds_50_samples": "seconds for 50 samples",
     "network_evaluations": "network evaluations for a sample",
