@@ -123,15 +123,14 @@ class MALA(Sampler):
                 for leaf, grad, xi in zip(leaves, grads, noises, strict=True)
             ]
             new_energy, new_grads = target.value_and_grad(proposed)
-            back = [
-                leaf - new + self.step_size / 2 * grad
-                for leaf, new, grad in zip(leaves, proposed, new_grads, strict=True)
+            # log q(x|x') − log q(x'|x) = h·ξ − ‖h‖²/2 with h = (s/2)(∇U + ∇U')/√(s·T): no difference of large squares.
+            halves = [
+                (grad + new).mul_(self.step_size / 2 / math.sqrt(variance))
+                for grad, new in zip(grads, new_grads, strict=True)
             ]
-            log_ratio = (
-                (energy - new_energy) / self.temperature
-                + 0.5 * squared_norm(noises)
-                - squared_norm(back) / (2 * variance)
-            )
+            log_ratio = (energy - new_energy) / self.temperature
+            for half, xi in zip(halves, noises, strict=True):
+                log_ratio += xi.sub(half, alpha=0.5).mul_(half).flatten(1).sum(1)
             accept = noise.uniform(energy.shape, energy).log() < log_ratio
             energy = torch.where(accept, new_energy, energy)
             select_(accept, [*leaves, *grads], [*proposed, *new_grads])
