@@ -38,6 +38,9 @@ METRICS: dict[str, tuple[str, str | None]] = {
     "fit_network_evaluations": ("evaluations per training image", "low"),
     "fit_cpu_s": ("training, CPU s", "low"),
 }
+#: what rows are ordered by, the first that most of them share
+_QUALITY = ["fid", "fid_1k", "stacked_kl", "mode_high_quality_share"]
+_QUALITY += ["log_likelihood", "mse_per_pixel", "mse_per_coordinate"]  # of what draws no samples
 _OOD = "ood_auroc_"
 
 
@@ -101,11 +104,16 @@ class Column:
         if not self.best:
             return set()
         top = [value for row in self.best for value in self.cells[row].finite]
-        others = {
-            row: cell.finite for row, cell in self.cells.items() if row not in self.best and cell.mean is not None
-        }
-        several = {row: found for row, found in others.items() if min(len(found), len(top)) > 1}
-        return {row for row, found in several.items() if min(found) <= max(top) and min(top) <= max(found)}
+        others = {row: cell for row, cell in self.cells.items() if row not in self.best and cell.mean is not None}
+        return {row for row, cell in others.items() if _overlap(cell.finite, top)}
+
+    @property
+    def order(self) -> list[tuple[str, bool]]:
+        """Rows, the best first, and whether each one's seeds overlap those of the row before it."""
+        means = {row: cell.mean for row, cell in self.cells.items() if cell.mean is not None}
+        rows = sorted(means, key=means.__getitem__, reverse=self.better == "high")
+        before = [[], *(self.cells[row].finite for row in rows[:-1])]
+        return [(row, _overlap(self.cells[row].finite, other)) for row, other in zip(rows, before, strict=True)]
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -148,9 +156,21 @@ class Table:
             lines.append("| " + " | ".join([row, *self.facts(row), *cells]) + " |")
         return "\n".join([*lines, "", *self.notes(), "", *(f"* {line}" for line in self.protocols())])
 
+    @property
+    def quality(self) -> Column | None:
+        """What the rows are ordered by; None where they share nothing that says how good they are."""
+        known = [column for name in _QUALITY for column in self.columns if column.metric == name]
+        return max(known, key=lambda column: len(column.cells), default=None)
+
     def notes(self) -> list[str]:
-        """How the table is read."""
+        """How the table is read, and the order of its rows."""
         notes = ["Mean ± standard deviation over seeds; the best of a column is bold."]
+        if (quality := self.quality) is not None and len(quality.order) > 1:
+            said = "".join(
+                f"{' ≈ ' if level else ', ' if number else ''}{row}"
+                for number, (row, level) in enumerate(quality.order)
+            )
+            notes += [f"By {quality.heading}, the best first (≈ where the seeds of two overlap): {said}."]
         if any(column.level for column in self.columns):
             notes += ["≈: the seeds' range overlaps that of the best; the order of these is not settled."]
         if any(len(self.of(row)) == 1 for row in self.rows):
@@ -177,6 +197,11 @@ class Table:
             if name := number.protocol.get("sampler"):
                 return f"{number.protocol['steps']} × {name}" if number.protocol.get("steps") else "one step"
         return "?"
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether the ranges of two rows of several seeds do; one seed has no range."""
+    return min(len(one), len(other)) > 1 and min(one) <= max(other) and min(other) <= max(one)
 
 
 def compare(runs: Sequence[Run], separate: bool = False) -> Table:

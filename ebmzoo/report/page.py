@@ -19,8 +19,6 @@ from .svg import Series, chart
 
 __all__ = ["page"]
 
-_QUALITY = ["fid", "fid_1k", "stacked_kl", "mode_high_quality_share"]
-_QUALITY += ["log_likelihood", "mse_per_pixel", "mse_per_coordinate"]  # of what draws no samples
 _COSTS = {
     "seconds_50_samples": "seconds for 50 samples",
     "network_evaluations": "network evaluations for a sample",
@@ -123,10 +121,8 @@ def _pictures(table: Table, name: str, part: str, wide: bool = False) -> str:
 def _costs(table: Table) -> str:
     # Of a metric under several protocols, the one that most rows share.
     columns = {column.metric: column for column in sorted(table.columns, key=lambda one: len(one.cells))}
-    known = [columns[name] for name in _QUALITY if name in columns]
-    if not known:
+    if (quality := table.quality) is None:
         return ""
-    quality = max(known, key=lambda one: len(one.cells))
     figures = []
     for name, label in _COSTS.items():
         if (cost := columns.get(name)) is None:

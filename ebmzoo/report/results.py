@@ -77,7 +77,7 @@ def load(paths: Iterable[str | Path]) -> list[Run]:
     folders: list[Path] = []
     for path in map(Path, paths):
         file = path if path.is_file() else path / RESULTS
-        found = [file] if file.is_file() else sorted(path.rglob(RESULTS))
+        found = [file] if file.is_file() else _outermost(sorted(path.rglob(RESULTS)))
         if not found:
             raise ValueError(
                 f"no {RESULTS} in or under {path}: `ebmzoo test --ckpt_path …` writes it into a run's folder"
@@ -91,6 +91,12 @@ def load(paths: Iterable[str | Path]) -> list[Run]:
             places[key] = folder
     names = dict(zip(places, _shortest(list(places.values())), strict=True))
     return [_run(folder, names[key]) for key, folder in zip(keys, folders, strict=True)]
+
+
+def _outermost(files: Sequence[Path]) -> list[Path]:
+    """Without those below another one's folder: a restoration that was written into its run's is no run."""
+    folders = {file.parent for file in files}
+    return [file for file in files if folders.isdisjoint(file.parent.parents)]
 
 
 def _shortest(places: Sequence[Path]) -> list[str]:

@@ -56,6 +56,23 @@ def test_rows_whose_seeds_overlap_the_best_are_marked(tmp_path):
     assert (fid.best, fid.level) == ({"a"}, {"b"})
 
 
+def test_the_order_of_rows_says_which_neighbours_overlap(tmp_path):
+    for seed in (0, 1):
+        for name, fid in {"a": 1.0, "b": 2.0, "c": 8.0, "d": 9.5}.items():
+            finished(tmp_path / f"{name}/seed_{seed}", fid=fid + 2 * seed, recall=0.5)
+    table = compare(load([tmp_path]))
+    assert table.quality is table.columns[0]
+    assert table.quality.order == [("a", False), ("b", True), ("c", False), ("d", True)]
+    assert "By FID, the best first (≈ where the seeds of two overlap): a ≈ b, c ≈ d." in table.notes()
+
+
+def test_what_lies_inside_a_run_is_no_run(tmp_path):
+    finished(tmp_path / "a/seed_0/tasks/M20", psnr=3.0, protocol={"reference": "the inputs"})
+    path = tmp_path / "a/seed_0/results.json"
+    path.write_text((finished(tmp_path / "b/seed_0", fid=1.0) / "results.json").read_text())
+    assert [run.folder for run in load([tmp_path])] == [tmp_path / "a/seed_0", tmp_path / "b/seed_0"]
+
+
 def test_two_settings_in_one_place_are_two_rows(tmp_path):
     finished(tmp_path / "vae/version_0", config="lr: 1", fid=1.0)
     finished(tmp_path / "vae/version_1", config="lr: 1\nseed_everything: 3", fid=2.0)
