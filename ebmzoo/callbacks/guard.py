@@ -179,12 +179,15 @@ class Guard(Callback):
     def _healthy(self) -> Path:
         return self._folder / "guard_healthy.ckpt"
 
+    @property
+    def _candidate(self) -> Path:
+        return self._folder / "guard_newest.ckpt"
+
     def _keep(self, trainer: Trainer) -> None:
         """A checkpoint is called healthy when the training was still so ``checkpoint_every`` iterations after it."""
-        newest = self._folder / "guard_newest.ckpt"
-        if trainer.is_global_zero and newest.exists():
-            os.replace(newest, self._healthy)
-        trainer.save_checkpoint(newest, weights_only=False)
+        if trainer.is_global_zero and self._candidate.exists():
+            os.replace(self._candidate, self._healthy)
+        trainer.save_checkpoint(self._candidate, weights_only=False)
 
     def _raise(self, trainer: Trainer, reason: str) -> None:
         step, halvings = trainer.global_step, self._halvings + 1
@@ -196,6 +199,8 @@ class Guard(Callback):
             entry["steps_times"] = 0.5**halvings
         self.history.append(entry)
         if trainer.is_global_zero:
+            if entry["action"] != _STOPPED:  # of what diverged; the next attempt must not call it healthy
+                self._candidate.unlink(missing_ok=True)
             results = Results(self._folder.parent / "results.json")
             results.note(guard=self.history)
             results.write()

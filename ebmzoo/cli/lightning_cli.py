@@ -246,6 +246,9 @@ class EbmzooCLI(LightningCLI):
                         raise Stopped(f"{trouble}; {self._kept()}") from trouble
                     ckpt_path = str(trouble.checkpoint) if trouble.checkpoint else self.config[self.verb].ckpt_path
                     self._begin_again(trouble)
+                    if ckpt_path and not Path(ckpt_path).exists():  # the last.ckpt that was resumed, and has diverged
+                        say(f"{ckpt_path} has diverged: the training begins anew")
+                        ckpt_path = None
 
     def _begin_again(self, trouble: Diverged) -> None:
         """A fresh trainer, model and data after a rollback; the guard makes the steps smaller."""

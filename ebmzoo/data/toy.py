@@ -17,8 +17,7 @@ from ebmzoo.data.densities import Checkerboard, Density, Draws, GaussianMixture,
 class Gaussians25(DataModule):
     """Twenty-five Gaussians on the grid {-4, -2, 0, 2, 4}^2, with their exact density.
 
-    With the default width the truth scores a mean log-density of -1.10 nats. The points are drawn once, from
-    fixed
+    With the default width the truth scores a mean log-density of -1.10 nats. The points are drawn once, from fixed
     seeds: they do not depend on ``seed``, which orders the batches.
 
     Args:

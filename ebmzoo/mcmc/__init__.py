@@ -5,7 +5,7 @@ from .chain import Chain, Sampler
 from .frozen import frozen
 from .hmc import HMC
 from .langevin import MALA, Langevin
-from .noise import GeneratorNoise, GlobalNoise, JointNoise, Noise, PerImageNoise, as_noise
+from .noise import GeneratorNoise, GlobalNoise, JointNoise, Noise, PerImageNoise, SharedNoise, as_noise
 from .replay import ReplayBuffer
 from .tally import Tally
 
@@ -22,6 +22,7 @@ __all__ = [
     "PerImageNoise",
     "ReplayBuffer",
     "Sampler",
+    "SharedNoise",
     "Tally",
     "as_noise",
     "frozen",

@@ -38,6 +38,14 @@ class Langevin(Sampler):
     bounds: tuple[float, float] | None = None
     noise_first: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("grad_clamp", "max_drift"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"{name} must be positive, not {value}")
+        if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
+            raise ValueError(f"bounds are [low, high] with low < high, not {list(self.bounds)}")
+
     @classmethod
     def from_noise(cls, steps: int, drift: float, noise: float, **settings: Any) -> Langevin:
         """The sampler of decoupled settings x ← x − a ∇U + b ξ: step size 2a, temperature b²/2a.

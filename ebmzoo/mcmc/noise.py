@@ -100,6 +100,30 @@ class JointNoise(Noise):
         return out.copy_(super().integers_(high, joint)[rows])
 
 
+class SharedNoise(GeneratorNoise):
+    """The same draw for every example of a batch, so that what it decides of one does not depend on the others.
+
+    Example:
+        >>> a, b = SharedNoise(torch.Generator().manual_seed(0)).normal((2, 3))
+        >>> torch.equal(a, b)
+        True
+    """
+
+    def normal_(self, out: Tensor) -> Tensor:
+        return out.copy_(super().normal_(torch.empty_like(out[:1])))
+
+    def uniform_(self, out: Tensor) -> Tensor:
+        return out.copy_(super().uniform_(torch.empty_like(out[:1])))
+
+    def integers_(self, high: int, out: Tensor) -> Tensor:
+        return out.copy_(super().integers_(high, torch.empty_like(out[:1])))
+
+    @classmethod
+    def of_seed(cls, seed: int, device: torch.device | str = "cpu") -> SharedNoise:
+        """From a generator of its own."""
+        return cls(torch.Generator(device).manual_seed(seed))
+
+
 class PerImageNoise(Noise):
     """One generator per example, so that an image does not depend on the batch it is drawn in.
 

@@ -44,6 +44,7 @@ class ReplayBuffer:
     def push(self, *leaves: Tensor) -> None:
         """Add a batch of examples (each leaf ``(B, …)``); the oldest go when the buffer is full."""
         leaves = tuple(leaf.detach()[-self.capacity :] for leaf in leaves)
+        self._follow(leaves)
         room = self.capacity - len(self)
         if room:
             fresh = tuple(leaf[:room] for leaf in leaves)
@@ -79,9 +80,14 @@ class ReplayBuffer:
         """
         if not len(self) or not probability:
             return fresh
+        self._follow(fresh)
         old = noise.uniform((len(fresh[0]),), fresh[0]) < probability
         kept = self.draw(len(fresh[0]), noise)
         return tuple(torch.where(old.view(-1, *[1] * (f.dim() - 1)), k, f) for f, k in zip(fresh, kept, strict=True))
+
+    def _follow(self, leaves: tuple[Tensor, ...]) -> None:
+        """Move to where examples now come from: a checkpoint is read on the CPU."""
+        self.leaves = tuple(kept.to(leaf.device) for kept, leaf in zip(self.leaves, leaves, strict=False))
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers that `load_state_dict` restores exactly."""
@@ -112,6 +118,10 @@ class ReplayBuffer:
             self.load_state_dict(states[rank])
             return
         self.leaves, self._next = (), 0
-        filled = [state["leaves"] for state in states if state["leaves"]]
-        if filled:
-            self.push(*(torch.cat(parts)[rank::world_size] for parts in zip(*filled, strict=True)))
+        oldest_first = [[leaf.roll(-state["next"], 0) for leaf in state["leaves"]] for state in states]
+        if not (filled := [leaves for leaves in oldest_first if leaves]):
+            return
+        # Age by age over all processes: a smaller buffer then keeps the newest of each.
+        ages = torch.cat([torch.arange(-len(leaves[0]), 0) for leaves in filled])
+        mine = ages.argsort(stable=True)[rank::world_size]
+        self.push(*(torch.cat(parts)[mine] for parts in zip(*filled, strict=True)))

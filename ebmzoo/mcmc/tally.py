@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,8 +20,8 @@ _open: list[Tally] = []
 class Tally:
     """Counts the evaluations of a model's networks, which are its children, while the context lasts.
 
-    A forward whose result has a graph counts as one with a gradient. Of a network that is never called itself, but by
-    its parts, the part used most counts.
+    A forward whose result has a graph counts as one with a gradient. What a network does beside its forward (a flow's
+    ``sample``) counts by its parts with weights: the one used most.
 
     Args:
         model: its children are the networks.
@@ -35,7 +36,8 @@ class Tally:
     """
 
     def __init__(self, model: nn.Module):
-        self._parts = {name: _called(network) for name, network in model.named_children()}
+        self._networks = dict(model.named_children())
+        self._inside: Counter[int] = Counter()  # forwards of a network that are under way, by its id
         self.counts: Counter[tuple[int, bool]] = Counter()  # examples, by a part's id and whether with a gradient
         self._hooks: list[Any] = []
 
@@ -43,8 +45,8 @@ class Tally:
     def networks(self) -> dict[str, int]:
         """Evaluations until now, by network; those never used are left out."""
         found = {
-            name: max((self.counts[id(part), False] + 2 * self.counts[id(part), True] for part in parts), default=0)
-            for name, parts in self._parts.items()
+            name: self._of(network) + max((self._of(part) for part in _parts(network)), default=0)
+            for name, network in self._networks.items()
         }
         return {name: count for name, count in found.items() if count}
 
@@ -54,8 +56,11 @@ class Tally:
         return sum(self.networks.values())
 
     def __enter__(self) -> Self:
-        for part in {part for parts in self._parts.values() for part in parts}:
-            self._hooks.append(part.register_forward_hook(self._count))
+        for network in set(self._networks.values()):
+            self._hooks.append(network.register_forward_pre_hook(self._enter))
+            self._hooks.append(network.register_forward_hook(self._leave, always_call=True))
+            for part in _parts(network):
+                self._hooks.append(part.register_forward_hook(partial(self._count, network)))
         _open.append(self)
         return self
 
@@ -69,22 +74,33 @@ class Tally:
     def __deepcopy__(self, memo: Any) -> Tally:
         return self  # a network's copy has its hooks; copies are not counted
 
-    def _count(self, part: nn.Module, inputs: Any, output: Any) -> None:
+    def _of(self, part: nn.Module) -> int:
+        return self.counts[id(part), False] + 2 * self.counts[id(part), True]
+
+    def _enter(self, network: nn.Module, inputs: Any) -> None:
+        self._inside[id(network)] += 1
+
+    def _leave(self, network: nn.Module, inputs: Any, output: Any) -> None:
+        self._inside[id(network)] -= 1
+        self._count(network, network, inputs, output)
+
+    def _count(self, network: nn.Module, part: nn.Module, inputs: Any, output: Any) -> None:
+        if self._inside[id(network)]:
+            return
         first = output[0] if isinstance(output, tuple | list) and output else output
         if isinstance(first, Tensor) and first.dim():
             self.counts[id(part), first.requires_grad] += len(first)
 
 
-def _called(network: nn.Module) -> list[nn.Module]:
-    """The network, or where it is a container without a forward its parts that hold weights."""
-    if type(network).forward is not nn.Module.forward:
-        return [network]
-    return [part for name, part in network.named_modules() if part._parameters and "parametrizations" not in name]
+def _parts(network: nn.Module) -> list[nn.Module]:
+    """What of a network holds weights, itself left out."""
+    parts = [part for name, part in network.named_modules() if name and "parametrizations" not in name]
+    return [part for part in parts if part._parameters or hasattr(part, "parametrizations")]
 
 
 def counts(hook: Any) -> bool:
     """Whether a hook is a tally's, which changes nothing."""
-    return isinstance(getattr(hook, "__self__", None), Tally)
+    return isinstance(getattr(getattr(hook, "func", hook), "__self__", None), Tally)
 
 
 def counting() -> bool:

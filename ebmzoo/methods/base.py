@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import ebmzoo
-from ebmzoo.mcmc import GlobalNoise, Noise, Sampler, as_noise
+from ebmzoo.mcmc import GlobalNoise, Noise, ReplayBuffer, Sampler, as_noise
 
 from .capabilities import (
     BoundsLikelihood,
@@ -262,13 +262,21 @@ class Method(L.LightningModule):
             torch.manual_seed(torch.initial_seed() + self.global_rank)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning leaves out: random states of every process, and what rebuilds this very module."""
+        """Add what Lightning leaves out: random states and buffers of every process, and what rebuilds this module."""
         checkpoint["rng"] = gathered(random_state())
+        checkpoint |= {name: gathered(buffer.state_dict()) for name, buffer in self._buffers_kept()}
         checkpoint.setdefault("ebmzoo", {}).update(class_path=class_path(type(self)), version=ebmzoo.__version__)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the random state until the first batch: what happens before (sanity checks) must not move it."""
+        """Restore the buffers; keep the random state until the first batch: what happens before must not move it."""
         self._rng_to_restore = checkpoint.get("rng")
+        for name, buffer in self._buffers_kept():
+            if name in checkpoint:
+                buffer.load_share(checkpoint[name], self.global_rank, self.world_size)
+
+    def _buffers_kept(self) -> list[tuple[str, ReplayBuffer]]:
+        """The replay buffers among the attributes, by name."""
+        return [(name, value) for name, value in vars(self).items() if isinstance(value, ReplayBuffer)]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Restore the random state of a resumed run."""

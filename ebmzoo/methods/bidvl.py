@@ -139,6 +139,7 @@ class BiDVL(EnergyBased, GaussianLatent, Method):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One iteration of Algorithm 1."""
         v = self.data(batch)
+        self.initialise_energy(v)
         # 3, 4: the lower level.
         for _ in range(self.lower_steps):
             self._update_variational(v)

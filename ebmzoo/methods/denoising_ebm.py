@@ -16,6 +16,7 @@ from ebmzoo.objectives import contrastive_gap, denoising_loss, squared_error
 
 from .base import DecoderFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, spec
 from .denoising_ebm_chains import Chains, Kernel, Start, TwoStage, semantic_energy, texture_energy
+from .mixins import chain_health
 
 DenoiserFactory = Callable[[ImageShape, int], nn.Module]
 
@@ -212,14 +213,7 @@ class DenoisingEBM(Method):
 
     def _report_chain(self, ends: Chains) -> None:
         if self.logs_now():
-            x = ends.texture.state
-            self.report(
-                {
-                    "mcmc/displacement": squared_error(ends.start, x).sqrt(),
-                    "mcmc/grad_norm": ends.texture.grad_norm,
-                    "mcmc/saturation": (x.abs() >= 1).float(),
-                }
-            )
+            self.report(chain_health(ends.start, ends.texture.state, ends.texture))
 
     # -- the contract -----------------------------------------------------------------------------------------------
 
@@ -268,7 +262,6 @@ class DenoisingEBM(Method):
     def test_sampler(self) -> tuple[Any, int]:
         return self.refine, self.refine.texture.steps
 
-    @torch.no_grad()
     def sample(
         self,
         n: int,
@@ -285,7 +278,7 @@ class DenoisingEBM(Method):
             noise: where all random numbers come from.
             callback: sees the texture chain.
         """
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), torch.no_grad():
             like = torch.empty(0, device=self.device, dtype=next(self.denoiser.parameters()).dtype)
             source = as_noise(noise, self.device)
             ends = self.refine(n, self.denoiser, self.decoder, source, like, steps, callback)

@@ -22,10 +22,9 @@ from .base import (
     OptimizerFactory,
     ScheduleFactory,
     build,
-    gathered,
     spec,
 )
-from .mixins import EnergyBased, GaussianLatent
+from .mixins import GaussianLatent, TaughtByChains, chain_health
 
 Start = Literal["inference", "noise"]
 
@@ -40,7 +39,7 @@ class Revised(NamedTuple):
     latent: Chain[Tensor]
 
 
-class DualMCMC(EnergyBased, GaussianLatent, Method):
+class DualMCMC(TaughtByChains, GaussianLatent, Method):
     """Dual-MCMC teaching: an energy revises what a generator makes, the generator what an inference network infers.
 
     Paper: Cui and Han, "Learning Energy-based Model via Dual-MCMC Teaching", NeurIPS 2023.
@@ -156,12 +155,12 @@ class DualMCMC(EnergyBased, GaussianLatent, Method):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One iteration of Algorithm 1."""
         x = self.data(batch)
+        self.initialise_energy(x)
         # 1, 2, 3: both chains.
         revised = self._revise(x)
         self._report_chains(revised)
         # 4: the energy.
-        data = x + self.data_noise * self.noise.normal(x.shape, like=x) if self.data_noise else x
-        self.update_energy(data, revised.x.state)
+        self.update_energy(self.noisy(x), revised.x.state)
         # 5: the generator.
         if self.fresh_chains:
             revised = self._revise(x)
@@ -223,12 +222,9 @@ class DualMCMC(EnergyBased, GaussianLatent, Method):
 
     def _report_chains(self, revised: Revised) -> None:
         if self.logs_now():
-            state = revised.x.state
             self.report(
                 {
-                    "mcmc/displacement": squared_error(revised.generated, state).sqrt(),
-                    "mcmc/grad_norm": revised.x.grad_norm,
-                    "mcmc/saturation": (state.abs() >= 1).float(),
+                    **chain_health(revised.generated, revised.x.state, revised.x),
                     "mcmc/displacement_z": squared_error(revised.inferred, revised.latent.state).sqrt(),
                     "mcmc/grad_norm_z": revised.latent.grad_norm,
                 }
@@ -244,10 +240,6 @@ class DualMCMC(EnergyBased, GaussianLatent, Method):
             self.log(name, error, sync_dist=True)
         self.log("val/energy_data", self.energy(x).mean(), sync_dist=True)
 
-    def log_density(self, x: Tensor) -> Tensor:
-        """−E(x)/T up to log Z, ``(B,)`` nats."""
-        return -self.energy(x) / self.sampler.temperature
-
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), both ``(B, latent_dim)``."""
         mean, log_variance = (value.to(x.dtype) for value in self.encoder(x))
@@ -257,7 +249,6 @@ class DualMCMC(EnergyBased, GaussianLatent, Method):
         """The generator's mean of p(x|z), ``(B, *image_shape)``."""
         return self.decoder(z)
 
-    @torch.no_grad()
     def reconstruct(
         self,
         x: Tensor,
@@ -277,7 +268,7 @@ class DualMCMC(EnergyBased, GaussianLatent, Method):
             callback: sees the chain, its state as z.
         """
         source = as_noise(noise, x.device)
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), torch.no_grad():
             x = x.clone()  # a tensor made in inference mode could not enter the chain's graph
             z = self._infer(x, source) if self.z_init == "noise" else self.encode(x)[0]
             if steps != 0:
@@ -288,7 +279,6 @@ class DualMCMC(EnergyBased, GaussianLatent, Method):
         sampler = self.refine or self.sampler
         return sampler, sampler.steps
 
-    @torch.no_grad()
     def sample(
         self,
         n: int,
@@ -306,19 +296,9 @@ class DualMCMC(EnergyBased, GaussianLatent, Method):
             callback: sees the chain.
         """
         source, sampler = as_noise(noise, self.device), self.refine or self.sampler
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), torch.no_grad():
             x = self.decode(self.draw_latents(n, source, like=torch.empty(0, device=self.device))).float()
             if (sampler.steps if steps is None else steps) == 0:
                 return x
             call: dict[str, Any] = {"steps": steps, "noise": source, "callback": callback}
             return sampler(self.energy, x, networks=[self.energy_network], **call).state
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        if self.pairs is not None:
-            checkpoint["pairs"] = gathered(self.pairs.state_dict())
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        if self.pairs is not None and "pairs" in checkpoint:
-            self.pairs.load_share(checkpoint["pairs"], self.global_rank, self.world_size)

@@ -13,12 +13,12 @@ from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, as_noise, frozen
 from ebmzoo.mcmc.chain import Callback
 from ebmzoo.objectives import Penalty
 
-from .base import EnergyFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, gathered, spec
-from .mixins import EnergyBased
+from .base import EnergyFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, spec
+from .mixins import TaughtByChains, chain_health
 from .stage_one import TakesVAE, VAEFactory
 
 
-class EBM(TakesVAE, EnergyBased, Method):
+class EBM(TakesVAE, TaughtByChains, Method):
     """Energy-based model p(x) ∝ exp(−E(x)/T), trained with persistent chains in x.
 
     Paper: Du and Mordatch, "Implicit Generation and Modeling with Energy-Based Models", NeurIPS 2019 (IGEBM); the
@@ -98,6 +98,7 @@ class EBM(TakesVAE, EnergyBased, Method):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One iteration of the algorithm above."""
         x = self.data(batch)
+        self.initialise_energy(x)
         # 1: where the chains begin.
         start = self._fresh(len(x), x, self.noise)
         if self.replay is not None:
@@ -107,9 +108,9 @@ class EBM(TakesVAE, EnergyBased, Method):
         if self.replay is not None:
             self.replay.push(chain.state)
         # 3: the energy.
-        data = x + self.data_noise * self.noise.normal(x.shape, like=x) if self.data_noise else x
-        self.update_energy(data, chain.state, clock=True)
-        self.report_chain(start, chain.state, chain.grad_norm)
+        self.update_energy(self.noisy(x), chain.state, clock=True)
+        if self.logs_now():
+            self.report(chain_health(start, chain.state, chain))
 
     def _fresh(self, n: int, like: Tensor, noise: Noise) -> Tensor:
         """Uniform noise, or means of the VAE, ``(n, *image_shape)``."""
@@ -123,15 +124,10 @@ class EBM(TakesVAE, EnergyBased, Method):
         """The energy of held-out data."""
         self.log("val/energy_data", self.energy(self.data(batch)).mean(), sync_dist=True)
 
-    def log_density(self, x: Tensor) -> Tensor:
-        """−E(x)/T up to log Z, ``(B,)`` nats."""
-        return -self.energy(x) / self.sampler.temperature
-
     def test_sampler(self) -> tuple[Sampler | None, int]:
         sampler = self.refine or self.sampler
         return sampler, sampler.steps
 
-    @torch.no_grad()
     def sample(
         self,
         n: int,
@@ -149,18 +145,8 @@ class EBM(TakesVAE, EnergyBased, Method):
             callback: sees the chain.
         """
         source = as_noise(noise, self.device)
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), torch.no_grad():
             start = self._fresh(n, torch.empty(0, device=self.device), source)
             sampler = self.refine or self.sampler
             call: dict[str, Any] = {"noise": source, "callback": callback, "networks": [self.energy_network]}
             return sampler(self.energy, start, steps=steps, **call).state
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        if self.replay is not None:
-            checkpoint["replay"] = gathered(self.replay.state_dict())
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        if self.replay is not None and "replay" in checkpoint:
-            self.replay.load_share(checkpoint["replay"], self.global_rank, self.world_size)

@@ -24,10 +24,10 @@ from .base import (
     build,
     spec,
 )
-from .mixins import Calibrated, EnergyBased, FlowBased
+from .mixins import Calibrated, FlowBased, chain_health
 
 
-class ECFlow(FlowBased, Calibrated, EnergyBased, Method):
+class ECFlow(FlowBased, Calibrated, Method):
     """Energy-Calibrated normalising flow (EC-Flow): EC-VAE's calibration of a flow in place of a decoder.
 
     Paper: Luo et al., "Energy-Calibrated VAE with Test Time Free Lunch", section 4.2.
@@ -127,6 +127,10 @@ class ECFlow(FlowBased, Calibrated, EnergyBased, Method):
         if self.global_step < self.flow_steps:
             self._update_flow(x, calibration=x.new_zeros(()))
             return
+        if not self.flow_steps and self.global_step == 0:
+            with torch.no_grad():
+                self.flow.log_prob(x)  # a new flow takes its scales from data, not from its own samples
+        self.initialise_energy(x)
         # 2, 3: generate and revise.
         generated = self.generate(len(x), self.noise, like=x)
         chain = self.revise(generated.detach(), self.sampler, self.noise)
@@ -137,7 +141,8 @@ class ECFlow(FlowBased, Calibrated, EnergyBased, Method):
         self._update_flow(x, distance)
         # 6: the dual variable.
         self.update_dual(distance.detach(), x[0].numel())
-        self.report_chain(generated.detach(), chain.state, chain.grad_norm)
+        if self.logs_now():
+            self.report(chain_health(generated.detach(), chain.state, chain))
 
     def _update_flow(self, x: Tensor, calibration: Tensor) -> None:
         log_density = self.flow.log_prob(x)
@@ -155,7 +160,6 @@ class ECFlow(FlowBased, Calibrated, EnergyBased, Method):
         self.log("val/bits_per_dim", self.bits_per_dim(bound).mean(), sync_dist=True)
         self.log("val/energy_data", self.energy(self.dequantise(x, noise)).mean(), sync_dist=True)
 
-    @torch.no_grad()
     def sample(
         self,
         n: int,
@@ -173,6 +177,6 @@ class ECFlow(FlowBased, Calibrated, EnergyBased, Method):
             callback: sees the chain.
         """
         source = as_noise(noise, self.device)
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), torch.no_grad():
             x = self.generate(n, source, torch.empty(0, device=self.device))
             return self.quantise(self.refined(x, steps, source, callback))

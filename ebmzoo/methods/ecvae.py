@@ -25,16 +25,15 @@ from .base import (
     PriorFactory,
     ScheduleFactory,
     build,
-    gathered,
     spec,
 )
 from .ecvae_posterior import CalibratedPosterior
-from .mixins import Autoencoding, Calibrated, EnergyBased
+from .mixins import Autoencoding, Calibrated, chain_health
 
 BoundOn = Literal["data", "revised"]
 
 
-class ECVAE(Autoencoding, Calibrated, EnergyBased, Method):
+class ECVAE(Autoencoding, Calibrated, Method):
     """Energy-Calibrated VAE: an energy revises the decoder's samples by a short chain; the decoder learns to match.
 
     Paper: Luo et al., "Energy-Calibrated VAE with Test Time Free Lunch" (EC-VAE).
@@ -139,6 +138,10 @@ class ECVAE(Autoencoding, Calibrated, EnergyBased, Method):
         super().__init__(image_shape, grad_clip)
         if bound_on not in get_args(BoundOn):
             raise ValueError(f"unknown bound_on {bound_on!r}: choose one of {', '.join(get_args(BoundOn))}")
+        if decoder_steps < 1 or dual_margin <= 0:
+            raise ValueError(
+                f"decoder_steps must be at least 1 and dual_margin positive, not {decoder_steps} and {dual_margin}"
+            )
         self.encoder = build(encoder, self.image_shape, latent_dim)
         self.decoder = build(decoder, self.image_shape, latent_dim)
         self.energy_network = build(energy, self.image_shape)
@@ -168,13 +171,13 @@ class ECVAE(Autoencoding, Calibrated, EnergyBased, Method):
         if self.global_step < self.vae_steps:
             self._update_vae(x, calibration=x.new_zeros(()), clock=True)
             return
+        self.initialise_energy(x)
         # 2, 3: generate and revise.
         z = self.draw_latents(len(x), self.noise, like=x)
         generated = self.decoder(z).to(x.dtype)
         chain = self.revise(generated.detach(), self.sampler, self.noise)
         # 4: the energy.
-        data = x + self.data_noise * self.noise.normal(x.shape, like=x) if self.data_noise else x
-        self.update_energy(data, chain.state)
+        self.update_energy(self.noisy(x), chain.state)
         # 5: the VAE, on data and on the pairs of this chain and, where they are kept, of the last ones.
         if self.fresh_chains:
             z = self.draw_latents(len(x), self.noise, like=x)
@@ -194,7 +197,8 @@ class ECVAE(Autoencoding, Calibrated, EnergyBased, Method):
             self._update_vae(bounded, calibration, clock=step == self.decoder_steps - 1)
         # 6: the dual variable.
         self.update_dual(distance.detach(), revised[0].numel())
-        self.report_chain(generated.detach(), revised, chain.grad_norm)
+        if self.logs_now():
+            self.report(chain_health(generated.detach(), revised, chain))
 
     def _update_vae(self, x: Tensor, calibration: Tensor, *, clock: bool) -> None:
         bound = self.elbo(x)
@@ -223,7 +227,6 @@ class ECVAE(Autoencoding, Calibrated, EnergyBased, Method):
         self.log("val/mse", squared_error(self.reconstruct(x), x).mean() / x[0].numel(), sync_dist=True)
         self.log("val/energy_data", self.energy(x).mean(), sync_dist=True)
 
-    @torch.no_grad()
     def sample(
         self,
         n: int,
@@ -241,16 +244,6 @@ class ECVAE(Autoencoding, Calibrated, EnergyBased, Method):
             callback: sees the chain.
         """
         source = as_noise(noise, self.device)
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), torch.no_grad():
             z = self.draw_latents(n, source, torch.empty(0, device=self.device))
             return self.refined(self.decode(z).float(), steps, source, callback)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        if self.pairs is not None:
-            checkpoint["pairs"] = gathered(self.pairs.state_dict())
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        if self.pairs is not None and "pairs" in checkpoint:
-            self.pairs.load_share(checkpoint["pairs"], self.global_rank, self.world_size)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Noise, as_noise
+from ebmzoo.mcmc import Noise, SharedNoise, as_noise
 from ebmzoo.mcmc.chain import Callback
 
 from .base import FlowFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, spec
@@ -82,8 +82,8 @@ class Flow(FlowBased, Method):
         self.log("val/bits_per_dim", self.bits_per_dim(bound).mean(), sync_dist=True)
 
     def score(self, x: Tensor) -> Tensor:
-        """The bound of the log-density, ``(B,)`` nats, with fixed noise: high means in-distribution."""
-        return self.log_likelihood_bound(x, noise=0)
+        """The bound of the log-density, ``(B,)`` nats, with one fixed draw for all: high means in-distribution."""
+        return self.log_likelihood_bound(x, noise=SharedNoise.of_seed(0, x.device))
 
     @torch.no_grad()
     def sample(

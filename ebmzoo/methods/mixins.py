@@ -22,7 +22,15 @@ from ebmzoo.objectives import (
     squared_error,
 )
 
-__all__ = ["Autoencoding", "Calibrated", "EnergyBased", "FlowBased", "GaussianLatent"]
+__all__ = [
+    "Autoencoding",
+    "Calibrated",
+    "EnergyBased",
+    "FlowBased",
+    "GaussianLatent",
+    "TaughtByChains",
+    "chain_health",
+]
 
 
 class GaussianLatent:
@@ -100,14 +108,21 @@ class Autoencoding(GaussianLatent):
 class EnergyBased:
     """Mixin of methods that learn an energy, their player "energy", by holding data against negatives.
 
-    The class it is mixed into has ``energy_network`` and the `Method`'s ``update``, ``report`` and ``logs_now``.
+    The class it is mixed into has ``energy_network`` and the `Method`'s ``noise``, ``update`` and ``report``.
+
+    Attributes:
+        data_noise: standard deviation of the noise on the data that the energy sees.
+        penalties: what is added to the energy's loss.
     """
 
     energy_network: Any
+    noise: Noise
+    data_noise: float = 0.0
     penalties: Sequence[Penalty] = ()
     update: Any
     report: Any
-    logs_now: Any
+    all_gather: Any
+    _has_scales = False
 
     def energy(self, x: Tensor) -> Tensor:
         """The raw network output E(x), ``(B,)``; low means likely."""
@@ -117,6 +132,24 @@ class EnergyBased:
     def score(self, x: Tensor) -> Tensor:
         """−E(x), ``(B,)``: high means in-distribution."""
         return -self.energy(x)
+
+    def initialise_energy(self, x: Tensor) -> None:
+        """Let a network that takes its first scales from data do so, once in its life; others are left alone.
+
+        Args:
+            x: a batch of data, this process's part of it.
+        """
+        if self._has_scales:
+            return
+        self._has_scales = True  # asked of the network once: its flag lies on the device
+        if getattr(self.energy_network, "initialised", True):
+            return
+        joint = self.all_gather(x)  # the same scales on every process
+        self.energy_network.initialise(joint.reshape(-1, *x.shape[1:]))
+
+    def noisy(self, x: Tensor) -> Tensor:
+        """Data as the energy sees them, with ``data_noise``."""
+        return x + self.data_noise * self.noise.normal(x.shape, like=x) if self.data_noise else x
 
     def update_energy(
         self,
@@ -149,27 +182,46 @@ class EnergyBased:
             show=["train/energy_gap"],
         )
 
-    def report_chain(self, start: Tensor, end: Tensor, grad_norm: Tensor) -> None:
-        """Log how far a chain in the data's space went, its last gradient, and the share of pixels at the border."""
-        if self.logs_now():
-            self.report(
-                {
-                    "mcmc/displacement": squared_error(start, end).sqrt(),
-                    "mcmc/grad_norm": grad_norm,
-                    "mcmc/saturation": (end.abs() >= 1).float(),
-                }
-            )
+
+class TaughtByChains(EnergyBased):
+    """Mixin of methods whose energy learns from chains of ``sampler`` on it: their density is exp(−E/T), with its T."""
+
+    sampler: Any
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """−E(x)/T up to log Z, ``(B,)`` nats.
+
+        Raises:
+            ValueError: the training chain has T = 0, which teaches the energy no density.
+        """
+        if not self.sampler.temperature:
+            raise ValueError("an energy that was trained at temperature 0 has learnt no density")
+        return -self.energy(x) / self.sampler.temperature
 
 
-class Calibrated:
+def chain_health(start: Tensor, end: Tensor, chain: Chain[Any]) -> dict[str, Tensor]:
+    """What is logged of a training chain: how far it moved the data, its last gradient, the values at the edge.
+
+    Args:
+        start: the data where the chain began, ``(B, …)``.
+        end: and where it ended.
+        chain: whose gradient and acceptances these are.
+    """
+    found = {
+        "mcmc/displacement": squared_error(start, end).sqrt(),
+        "mcmc/grad_norm": chain.grad_norm,
+        "mcmc/saturation": (end.abs() >= 1).float(),
+        "mcmc/acceptance": chain.acceptance,
+        "mcmc/proposal_acceptance": chain.proposal_acceptance,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+class Calibrated(TaughtByChains):
     """Mixin of EC-VAE's calibration: the energy's chain revises a generator's samples, which is pulled after them.
 
-    The class it is mixed into is also `EnergyBased`, and has the settings and the buffer below.
+    The class it is mixed into has the settings and the buffer below.
     """
-
-    energy: Any
-    energy_network: Any
-    report: Any
 
     sampler: Langevin
     refine: Sampler | None
@@ -206,10 +258,6 @@ class Calibrated:
     def in_floors(self, distance: Tensor, sampler: Langevin, dimensions: int) -> Tensor:
         """A squared distance, averaged over the processes, in noise floors of a chain; itself where T = 0."""
         return self.trainer.strategy.reduce(distance, reduce_op="mean") / (sampler.noise_floor(dimensions) or 1.0)
-
-    def log_density(self, x: Tensor) -> Tensor:
-        """−E(x)/T up to log Z, ``(B,)`` nats."""
-        return -self.energy(x) / self.sampler.temperature
 
     def test_sampler(self) -> tuple[Sampler | None, int]:
         """The chain after the generator, and its steps."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Noise, as_noise
+from ebmzoo.mcmc import Noise, SharedNoise, as_noise
 from ebmzoo.mcmc.chain import Callback
 from ebmzoo.objectives import squared_error
 
@@ -102,8 +102,8 @@ class VAE(Autoencoding, Method):
         self.log("val/mse", squared_error(self.reconstruct(x), x).mean() / x[0].numel(), sync_dist=True)
 
     def score(self, x: Tensor) -> Tensor:
-        """The ELBO, ``(B,)`` nats, with fixed noise: high means in-distribution."""
-        return self.elbo(x, as_noise(0, x.device)).bound
+        """The ELBO, ``(B,)`` nats, with one fixed draw for all: high means in-distribution."""
+        return self.elbo(x, SharedNoise.of_seed(0, x.device)).bound
 
     @torch.no_grad()
     def sample(

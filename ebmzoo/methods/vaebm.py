@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, as_noise, frozen
+from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, SharedNoise, as_noise, frozen
 from ebmzoo.mcmc.chain import Callback, Chain
 from ebmzoo.objectives import Penalty, squared_error
 from ebmzoo.optim import ThreeSigmaAdam
 
-from .base import EnergyFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, gathered, spec
-from .mixins import EnergyBased
+from .base import EnergyFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, spec
+from .mixins import EnergyBased, chain_health
 from .stage_one import StageOne, VAEFactory
 from .vaebm_space import Kind, Name, Space, State
 
@@ -114,6 +114,8 @@ class VAEBM(StageOne, EnergyBased, Method):
         grad_clip: float | None = None,
     ):
         super().__init__(image_shape, grad_clip)
+        if regularisation_start and not regularisation:
+            raise ValueError("a regularisation_start needs the regularisation that it leads to")
         self.vae: Any = build(vae, self.image_shape)
         self.energy_network = build(energy, self.image_shape)
         self.vae_ckpt, self.vae_steps = vae_ckpt, 0 if vae_ckpt else vae_steps
@@ -161,9 +163,7 @@ class VAEBM(StageOne, EnergyBased, Method):
             self._update_vae(x)
             return
         self.vae.eval()
-        if iteration == 0 and hasattr(self.energy_network, "initialise"):
-            joint: Any = self.all_gather(x)  # the same start on every process
-            self.energy_network.initialise(joint.reshape(-1, *self.image_shape))
+        self.initialise_energy(x)
         # 1, 2: the chains.
         ramp = min(1.0, iteration / self.replay_ramp) if self.replay_ramp else 1.0
         start = self._start(len(x), x, self.noise, self.replay_probability * ramp)
@@ -210,19 +210,8 @@ class VAEBM(StageOne, EnergyBased, Method):
         self.report({"train/loss_decoder": loss})
 
     def _report_chain(self, start: State, chain: Chain, negatives: Tensor) -> None:
-        if not self.logs_now():
-            return
-        begun = self._space.data(start, self.negatives)
-        values: dict[str, Tensor | float] = {
-            "mcmc/displacement": squared_error(begun, negatives).sqrt(),
-            "mcmc/grad_norm": chain.grad_norm,
-            "mcmc/saturation": (negatives.abs() >= 1).float(),
-        }
-        if chain.acceptance is not None:
-            values["mcmc/acceptance"] = chain.acceptance
-        if chain.proposal_acceptance is not None:
-            values["mcmc/proposal_acceptance"] = chain.proposal_acceptance
-        self.report(values)
+        if self.logs_now():
+            self.report(chain_health(self._space.data(start, self.negatives), negatives, chain))
 
     # -- the contract -----------------------------------------------------------------------------------------------
 
@@ -236,12 +225,19 @@ class VAEBM(StageOne, EnergyBased, Method):
 
     @torch.no_grad()
     def score(self, x: Tensor) -> Tensor:
-        """log p_VAE(x) − E(x) ``(B,)`` nats, p_VAE by 100 importance-weighted draws of fixed noise; −E in space "x"."""
-        return -self.energy(x) if self.space == "x" else self.log_likelihood_bound(x, 100, 0) - self.energy(x)
+        """`log_density` with the same 100 draws for every example: high means in-distribution."""
+        return self._log_density(x, SharedNoise.of_seed(0, x.device))
 
+    @torch.no_grad()
     def log_density(self, x: Tensor) -> Tensor:
-        """The same as `score`: log h(x) up to log Z (Eq. 5)."""
-        return self.score(x)
+        """log p_VAE(x) − E(x), log h(x) up to log Z (Eq. 5), ``(B,)`` nats; in space "x" −E alone.
+
+        p_VAE by 100 importance-weighted draws for each example, whose errors average out over many.
+        """
+        return self._log_density(x, as_noise(0, x.device))
+
+    def _log_density(self, x: Tensor, noise: Noise) -> Tensor:
+        return -self.energy(x) if self.space == "x" else self.log_likelihood_bound(x, 100, noise) - self.energy(x)
 
     @property
     def has_base(self) -> bool:
@@ -257,10 +253,9 @@ class VAEBM(StageOne, EnergyBased, Method):
         """E(T(ε)), ``(B,)``."""
         return Space("noise", self.vae, self.energy).potential(*noise)
 
-    @torch.no_grad()
     def base_sample(self, n: int, *, noise: None | int | torch.Generator | Noise = None) -> Tensor:
         """Draws of the VAE's density p(x), ``(n, *image_shape)``: with decoder noise, whatever ``output`` says."""
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), torch.no_grad():
             start = self._start(n, torch.empty(0, device=self.device), as_noise(noise, self.device))
             return self._space.data(start, "sample")
 
@@ -268,7 +263,6 @@ class VAEBM(StageOne, EnergyBased, Method):
         sampler = self.refine or self.sampler
         return sampler, sampler.steps
 
-    @torch.no_grad()
     def sample(
         self,
         n: int,
@@ -294,7 +288,7 @@ class VAEBM(StageOne, EnergyBased, Method):
 
         if steps is None and self._trainer is not None and self.trainer.state.fn == "fit" and self.stage == 1:
             steps = 0
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), torch.no_grad():
             start = self._start(n, torch.empty(0, device=self.device), source)
             if steps == 0:  # a sampler with proposals would move all the same
                 return space.data(start, self.output)
@@ -303,13 +297,3 @@ class VAEBM(StageOne, EnergyBased, Method):
             seen = None if callback is None else watch
             chain = self._walk(start, self.refine or self.sampler, source, steps=steps, callback=seen)
             return space.data(chain.state, self.output)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        if self.replay is not None:
-            checkpoint["replay"] = gathered(self.replay.state_dict())
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        if self.replay is not None and "replay" in checkpoint:
-            self.replay.load_share(checkpoint["replay"], self.global_rank, self.world_size)

@@ -101,6 +101,7 @@ class WGAN(StageOne, EnergyBased, Method):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One iteration of Algorithm 1."""
         x = self.data(batch)
+        self.initialise_energy(x)
         # 2: the critic.
         for _ in range(self.critic_steps):
             with torch.no_grad():

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor, nn
 
-from ebmzoo.mcmc import HMC, Noise
+from ebmzoo.mcmc import HMC, Noise, frozen
 from ebmzoo.mcmc.chain import Potential
 
 __all__ = ["Bracket", "annealed_bracket", "white_gaussian"]
@@ -90,16 +90,17 @@ def annealed_bracket(
     def white(n: int) -> list[Tensor]:
         return [noise.normal((n, *shape), like) for shape in shapes]
 
-    path.tune(white(_PILOT))
-    forward, ends = path.forward(white(chains))
     upper = math.nan
-    if exact is not None:
-        ends = [leaf[:chains].clone() for leaf in exact]
-    elif long_chains:
-        for _ in range(long_chains):
-            ends = path.move(ends, temperatures)
-    if exact is not None or long_chains:
-        upper = -_bound(path.backward(ends))
+    with frozen(*networks):
+        path.tune(white(_PILOT))
+        forward, ends = path.forward(white(chains))
+        if exact is not None:
+            ends = [leaf[:chains].clone() for leaf in exact]
+        elif long_chains:
+            for _ in range(long_chains):
+                ends = path.move(ends, temperatures)
+        if exact is not None or long_chains:
+            upper = -_bound(path.backward(ends))
     return Bracket(_bound(forward), upper, path.acceptance)
 
 

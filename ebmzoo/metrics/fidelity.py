@@ -129,8 +129,9 @@ def fidelity(
         >>> fidelity(images, images, metrics=["prc"])
         {'precision': 1.0, 'recall': 1.0}
     """
-    if unknown := sorted(set(metrics) - set(METRICS)) or not metrics:
-        raise ValueError(f"no metrics {unknown or list(metrics)}: choose from {', '.join(METRICS)}")
+    if (unknown := sorted(set(metrics) - set(METRICS))) or not metrics:
+        said = f"no metrics {', '.join(unknown)}" if unknown else "no metrics given"
+        raise ValueError(f"{said}: choose from {', '.join(METRICS)}")
     network = find_extractor(extractor, inception_path)
     ours, theirs = _Bytes(samples, network), _Bytes(reference, network)
     least = _NEIGHBOURS + 1 if "prc" in metrics else 2

@@ -121,7 +121,7 @@ class ConvDecoder(nn.Module):
 
 
 class ConvEnergy(nn.Module):
-    """Energy of BiDVL's code: convolutions with spectral norm and leaky ReLU (0.1), the raw output.
+    """Energy of BiDVL's code: convolutions with spectral norm and leaky ReLU (0.1).
 
     3x3 convolutions double the width and 4x4 ones of stride 2 halve the map in turn until it has 4x4 pixels;
     a 4x4 convolution and two 1x1 ones, the last to one channel, read the energy off it. Every convolution has

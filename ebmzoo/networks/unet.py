@@ -100,7 +100,7 @@ class UNetDenoiser(Denoiser):
     ) -> None:
         super().__init__(image_shape, latent_dim, sigma_data)
         levels = len(multipliers)
-        channels, height, rows = check_image(image_shape, 2 ** (levels - 1), self)
+        channels, height, width_px = check_image(image_shape, 2 ** (levels - 1), self)
         self.embed = SigmaEmbedding(4 * width)
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.downs, self.ups = nn.ModuleList(), nn.ModuleList()
@@ -111,7 +111,7 @@ class UNetDenoiser(Denoiser):
                 self.downs.append(ResidualBlock(now, factor * width, "down" if halve else None, 4 * width))
                 now = factor * width
                 skips.append(now)
-        self.bottom = now, height >> (levels - 1), rows >> (levels - 1)
+        self.bottom = now, height >> (levels - 1), width_px >> (levels - 1)
         size = math.prod(self.bottom)
         self.to_code = nn.Sequential(group_norm(now), nn.SiLU(), nn.Flatten(), nn.Linear(size, latent_dim))
         self.from_code = nn.Linear(latent_dim, size)
@@ -221,9 +221,9 @@ class ResNetDecoder(nn.Module):
         super().__init__()
         self.image_shape, self.latent_dim = tuple(image_shape), latent_dim
         levels = len(multipliers)
-        channels, height, rows = check_image(image_shape, 2 ** (levels - 1), self)
+        channels, height, width_px = check_image(image_shape, 2 ** (levels - 1), self)
         now = multipliers[-1] * width
-        self.bottom = now, height >> (levels - 1), rows >> (levels - 1)
+        self.bottom = now, height >> (levels - 1), width_px >> (levels - 1)
         self.first = nn.Linear(latent_dim, math.prod(self.bottom))
         self.blocks = nn.Sequential()
         for level, factor in reversed(list(enumerate(multipliers))):

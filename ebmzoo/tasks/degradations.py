@@ -205,8 +205,13 @@ def scattered_mask(image_shape: tuple[int, ...], share: float, noise: Noise, n: 
     _, height, width = image_shape
     block = [max(1, side // _CELLS) for side in (height, width)]
     cells = [math.ceil(side / edge) for side, edge in zip((height, width), block, strict=True)]
-    order = noise.uniform((n, cells[0] * cells[1])).argsort(1)
-    chosen = torch.zeros(n, cells[0] * cells[1], dtype=torch.bool)
-    chosen.scatter_(1, order[:, : max(1, round(share * cells[0] * cells[1]))], True)
+    # The last row and column of blocks are narrower where 8 does not divide the side: it is pixels that are counted.
+    widths = [torch.tensor([min(edge, side - i) for i in range(0, side, edge)])
+              for side, edge in zip((height, width), block, strict=True)]  # fmt: skip
+    pixels = (widths[0][:, None] * widths[1]).flatten()
+    order = noise.uniform((n, len(pixels))).argsort(1)
+    reached = pixels[order].cumsum(1) - share * height * width
+    taken = (reached - pixels[order] / 2 < 0) | (torch.arange(len(pixels)) == 0)  # nearer with it than without
+    chosen = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order, taken)
     hidden = chosen.view(n, 1, *cells).repeat_interleave(block[0], 2).repeat_interleave(block[1], 3)
     return hidden[..., :height, :width].contiguous()

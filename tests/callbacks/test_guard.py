@@ -152,6 +152,8 @@ def test_what_a_rollback_changes(tmp_path):
     trouble = caught.value
     assert trouble.again and trouble.checkpoint == tmp_path / "checkpoints" / "guard_healthy.ckpt"
     assert torch.load(trouble.checkpoint, weights_only=True)["global_step"] == 40
+    # What came after it belongs to what diverged: the next attempt cannot call it healthy, nor a resume take it.
+    assert not (tmp_path / "checkpoints" / "guard_newest.ckpt").exists()
     assert trouble.history[-1]["action"] == "rolled back" and trouble.history[-1]["steps_times"] == 0.5
 
     again = Guard(rollbacks=2, checkpoint_every=20)

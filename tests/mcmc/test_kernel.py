@@ -184,6 +184,9 @@ def test_what_cannot_be_is_refused_in_one_line():
         MALA(1, proposals=1)(quartic, x)
     with pytest.raises(ValueError, match="step_size must be positive"):
         Langevin(1, -0.1)
+    for wrong in ({"grad_clamp": -1.0}, {"max_drift": 0.0}, {"bounds": (1.0, -1.0)}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Langevin(1, **wrong)
     with pytest.raises(ValueError, match="at least one leapfrog"):
         HMC(1, leapfrogs=0)
     with pytest.raises(ValueError, match="cannot run -1 steps"):

@@ -155,7 +155,7 @@ def test_kept_chains_of_another_number_of_processes_are_dealt_out_anew():
         states.append(method.replay.state_dict())
     method = ebm()
     method.on_load_checkpoint({"replay": states})
-    assert method.replay.leaves[0][:, 0, 0, 0].tolist() == [0, 0, 1, 1]
+    assert method.replay.leaves[0][:, 0, 0, 0].tolist() == [0, 1, 0, 1]  # by age
 
 
 def test_ebm_samples_by_its_test_chain_and_scores(digits):
@@ -163,6 +163,8 @@ def test_ebm_samples_by_its_test_chain_and_scores(digits):
     assert method.test_sampler() == (method.refine, 4) and ebm().test_sampler() == (SHORT, 3)
     torch.testing.assert_close(method.score(digits), -method.energy_network(digits))
     torch.testing.assert_close(method.log_density(digits), -100 * method.energy_network(digits))
+    with pytest.raises(ValueError, match="temperature 0 has learnt no density"):
+        ebm(sampler=Langevin(3, 0.1, 0.0)).log_density(digits)
     method, frames = method.float(), []
     with torch.inference_mode():
         last = method.sample(3, noise=1, callback=lambda step, x, energy: frames.append(x.clone()))

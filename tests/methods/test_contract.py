@@ -213,8 +213,11 @@ def test_contract(make):
     assert {protocol for protocol in PROTOCOLS if isinstance(method, protocol)} == CAPABILITIES[type(method)]
     assert method.sample(3, noise=1).shape == (3, *SHAPE)
     assert torch.equal(method.sample(3, noise=1), method.sample(3, noise=1))
+    assert not method.sample(3, noise=1).requires_grad
     if isinstance(method, Scores):
         assert method.score(x).shape == (5,)
+        # Neither its place in the batch nor the others decide an example's score.
+        torch.testing.assert_close(method.score(x.flip(0)).flip(0)[1:3], method.score(x[1:3]), rtol=1e-4, atol=1e-4)
     if isinstance(method, Encodes):
         assert [part.shape for part in method.encode(x)] == [(5, 4), (5, 4)]
     if isinstance(method, Reconstructs):

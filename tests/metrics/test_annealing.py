@@ -6,6 +6,7 @@ import torch
 from ebmzoo.data.densities import GaussianMixture
 from ebmzoo.mcmc import as_noise
 from ebmzoo.metrics.annealing import annealed_bracket, white_gaussian
+from ebmzoo.networks import MLPEnergy
 
 WIDEST = {2: 0.1, 20: 3.0}  # nats, by dimension
 TEMPERATURES = {2: 160, 20: 320}  # more of them narrow a bracket
@@ -86,6 +87,14 @@ def test_several_leaves_are_one_state():
         lambda a, b: a.square().sum(1) + b.square().sum(1), [(1,), (2,)], as_noise(1), temperatures=60
     )
     assert -0.1 < found.lower + 1.5 * math.log(3) < 0
+
+
+def test_networks_stay_as_they_are():
+    torch.manual_seed(0)
+    energy = MLPEnergy((2,), width=8, spectral_norm=True).train()
+    before = {name: value.clone() for name, value in energy.state_dict().items()}
+    annealed_bracket(energy, [(2,)], as_noise(0), chains=20, temperatures=3, networks=[energy])
+    assert energy.training and all(torch.equal(before[name], value) for name, value in energy.state_dict().items())
 
 
 def test_what_a_user_can_get_wrong():

@@ -1,10 +1,10 @@
 import torch
 
 from ebmzoo.mcmc import HMC, MALA, Langevin
-from ebmzoo.methods import ECVAE, VAEBM, BiDVL
+from ebmzoo.methods import ECVAE, VAEBM, BiDVL, DenoisingEBM, Flow
 from ebmzoo.methods.base import spec
 from ebmzoo.metrics.cost import network_evaluations, seconds
-from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPEncoder, MLPEnergy, MultiScaleResNetEnergy
+from ebmzoo.networks import GaussianVAE, Glow, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy, MultiScaleResNetEnergy
 
 SHAPE = (1, 8, 8)
 
@@ -15,7 +15,7 @@ def vaebm(sampler):
 
 
 def evaluations(model, **call):
-    return network_evaluations(model, lambda: model.sample(3, noise=0, **call))
+    return network_evaluations(model, lambda n: model.sample(n, noise=0, **call), 3)
 
 
 def test_one_step_generators_cost_one():
@@ -37,6 +37,12 @@ def test_a_chain_costs_two_a_step_and_network():
 def test_normalised_weights_are_counted_once():
     model = ECVAE((3, 32, 32), MLPEncoder, MLPDecoder, MultiScaleResNetEnergy, latent_dim=4)
     assert evaluations(model, steps=2) == 1 + 2 * 2
+
+
+def test_what_a_network_does_beside_its_forward_is_counted_too():
+    assert evaluations(Flow(SHAPE, spec(Glow, levels=1, steps=1, width=8))) == 1
+    model = DenoisingEBM(SHAPE, spec(MLPDenoiser, width=8), spec(MLPDecoder, width=8), latent_dim=4)
+    assert network_evaluations(model, lambda n: model.reconstruct(torch.zeros(n, *SHAPE))) == 2 + 2
 
 
 def test_nothing_stays_behind():

@@ -74,6 +74,9 @@ def test_scattered_blocks_hide_their_share():
     blocks = hidden.view(40, 8, 8, 8, 8)
     assert torch.equal(blocks.all(4).all(2), blocks.any(4).any(2))
     assert (hidden.float().mean(0) > 0).all()  # no place is spared
+    # Where 8 does not divide the side, blocks differ in size, and pixels count: 9 of them are half a block.
+    odd = scattered_mask((1, 28, 28), 0.3, as_noise(0), n=40).flatten(1).sum(1)
+    assert ((odd - 0.3 * 28**2).abs() <= 4.5).all() and len(odd.unique()) > 1
     rows = PerImageNoise.of_rows(3, range(4))
     alone = scattered_mask(SHAPE, 0.3, PerImageNoise.of_rows(3, [2]), 1)
     assert torch.equal(scattered_mask(SHAPE, 0.3, rows, 4)[2:3], alone)

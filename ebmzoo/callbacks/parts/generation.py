@@ -139,7 +139,7 @@ def cost(e: Evaluation) -> str | None:
         return f"{type(e.model).__name__} does not sample"
     model: Any = e.model
     n = e.plan.n_timed
-    found = network_evaluations(model, lambda: model.sample(2, noise=e.noise()))
+    found = network_evaluations(model, lambda n: model.sample(n, noise=e.noise()))
     e.results.add("network_evaluations", found, e.of_samples(2, rounding=None))
     times = [seconds(lambda: model.sample(n, noise=e.noise()), e.device) for _ in range(_TIMES)]
     device = torch.cuda.get_device_name(e.device) if e.device.type == "cuda" else "cpu"
