@@ -124,7 +124,7 @@ class Guard(Callback):
         """Begin to look; after a rollback, with other random numbers and smaller steps than those that failed."""
         pl_module.watch_every = self.every_n_steps
         shape = tuple(pl_module.image_shape)
-        self._vitals = Vitals(math.prod(shape), len(shape) == 3, self.limits)
+        self._vitals = Vitals(len(shape) == 3, self.limits)
         self._bad_batch = torch.full((), math.inf, device=pl_module.device)
         halvings = self._halvings
         if not halvings:

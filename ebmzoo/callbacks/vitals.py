@@ -19,7 +19,7 @@ class Limits:
         energy: a mean energy, in its own unit; what an energy is far from before it has diverged.
         gradient: the norm of a player's gradient.
         saturation: share of a chain's values at the edge of the data's range, for images.
-        stillness: root mean square movement of a chain in a value of the data; a grey level is 8e-3.
+        stillness: root mean square movement of a chain in a value of the data within [-1, 1]; a grey level is 8e-3.
         patience: looks in a row that a saturated or frozen chain, or an energy without a gap, is watched before.
     """
 
@@ -36,18 +36,16 @@ class Vitals:
     """Holds the values of one look against those of the last ones.
 
     Args:
-        dimensions: values of one example.
         images: whether examples are images, whose range is [-1, 1].
         limits: see `Limits`.
 
     Example:
-        >>> vitals = Vitals(dimensions=64, images=True)
-        >>> vitals.complaint({"train/energy_gap": 0.1, "mcmc/displacement": 0.5})
+        >>> vitals = Vitals(images=True)
+        >>> vitals.complaint({"train/energy_gap": 0.1, "mcmc/movement": 0.05})
         >>> vitals.complaint({"train/energy_gap": float("nan")})
         'train/energy_gap is nan'
     """
 
-    dimensions: int
     images: bool
     limits: Limits = field(default_factory=Limits)
     _past: dict[str, deque[float]] = field(default_factory=dict)
@@ -89,12 +87,12 @@ class Vitals:
 
     def _chain(self, values: Mapping[str, float]) -> str | None:
         limits = self.limits
-        moved = values.get("mcmc/displacement")
-        if self._lasts("frozen", moved is not None and moved / math.sqrt(self.dimensions) < limits.stillness):
-            return f"the chain is frozen: mcmc/displacement is {moved:.3g}"
         edge = values.get("mcmc/saturation")
         if self._lasts("saturated", self.images and edge is not None and edge > limits.saturation):
             return f"the chain is saturated: {edge:.1%} of its values are at the edge of the data's range"
+        moved = values.get("mcmc/movement")
+        if self._lasts("frozen", moved is not None and moved < limits.stillness):
+            return f"the chain is frozen: mcmc/movement is {moved:.3g}"
         return None
 
     def _lasts(self, what: str, now: bool) -> bool:

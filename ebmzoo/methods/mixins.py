@@ -207,8 +207,11 @@ def chain_health(start: Tensor, end: Tensor, chain: Chain[Any]) -> dict[str, Ten
         end: and where it ended.
         chain: whose gradient and acceptances these are.
     """
+    moved, inside = end - start, end.abs() < 1
     found = {
         "mcmc/displacement": squared_error(start, end).sqrt(),
+        # Root mean square of a value. Bounds move those beyond them also where a chain stands still.
+        "mcmc/movement": ((moved.square() * inside).sum() / inside.sum().clamp_min(1)).sqrt(),
         "mcmc/grad_norm": chain.grad_norm,
         "mcmc/saturation": (end.abs() >= 1).float(),
         "mcmc/acceptance": chain.acceptance,

@@ -26,7 +26,7 @@ def fresh_faults():
 
 
 def complaints(looks, images=True, **limits):
-    vitals = Vitals(64, images, Limits(**limits))
+    vitals = Vitals(images, Limits(**limits))
     return [vitals.complaint(look) for look in looks]
 
 
@@ -35,7 +35,7 @@ HEALTHY = {
     "train/energy_model": 1.2,
     "train/energy_gap": -0.2,
     "train/grad_norm_energy": 3.0,
-    "mcmc/displacement": 0.5,
+    "mcmc/movement": 0.06,
     "mcmc/saturation": 0.5,
 }
 
@@ -61,8 +61,8 @@ def test_what_is_named_at_once(wrong, words):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"mcmc/displacement": 0.0}, "the chain is frozen: mcmc/displacement is 0"),
-        ({"mcmc/displacement": 7e-5}, "the chain is frozen: mcmc/displacement is 7e-05"),
+        ({"mcmc/movement": 0.0}, "the chain is frozen: mcmc/movement is 0"),
+        ({"mcmc/movement": 9e-6}, "the chain is frozen: mcmc/movement is 9e-06"),
         ({"mcmc/saturation": 0.99}, "the chain is saturated: 99.0% of its values"),
         ({"train/energy_gap": 0.0}, "the energy is flat: train/energy_gap is 0 where train/energy_data is 1"),
     ],
@@ -122,7 +122,7 @@ FAULTS = {
     "a NaN in a batch": (BadBatch(), {}, "the batch of data of step 30 holds values that are not finite", 40),
     "energies times 10,000": (LoudEnergy(), {}, r"(energy|grad_norm)\S* .*is \S+, (more than|and was)", 40),
     "a learning rate times 100": (None, {"rate": 0.3}, "energy|grad_norm|saturated", 200),
-    "a frozen chain": (FrozenChain(), {}, "the chain is frozen: mcmc/displacement is", 70),
+    "a frozen chain": (FrozenChain(), {}, "the chain is frozen: mcmc/movement is", 70),
 }
 
 

@@ -191,7 +191,7 @@ def test_what_is_logged(fit, digits, monkeypatch):
     players = ("energy", "generator", "inference")
     expected = {f"train/{kind}_{player}" for player in players for kind in ("loss", "grad_norm")}
     expected |= {"train/energy_data", "train/energy_model", "train/energy_gap"}
-    expected |= {"mcmc/displacement", "mcmc/grad_norm", "mcmc/saturation"}
+    expected |= {"mcmc/displacement", "mcmc/movement", "mcmc/grad_norm", "mcmc/saturation"}
     assert expected <= logged.keys()
     assert all(math.isfinite(value) for value in logged.values())
 

@@ -6,8 +6,10 @@ from lightning.pytorch.loggers import Logger
 
 from ebmzoo.callbacks import NetworkEvaluations
 from ebmzoo.data import Digits
+from ebmzoo.mcmc import Chain
 from ebmzoo.methods import GAN, VAEBM, WGAN, BiDVL, HasEnergy
 from ebmzoo.methods.base import Method
+from ebmzoo.methods.mixins import chain_health
 
 from .conftest import quiet_trainer
 from .test_contract import METHODS
@@ -47,3 +49,12 @@ def test_shared_keys(name):
             expected |= {f"mcmc/{what}" for what in ("displacement", "grad_norm", "saturation")}
     assert expected <= logger.finite, expected - logger.finite
     assert not logger.strange
+
+
+def test_movement_is_that_of_values_which_no_bound_moves():
+    start, chain = torch.tensor([[2.0, 0.5, -0.3]]), Chain(torch.zeros(1, 3), torch.zeros(1), torch.ones(1))
+    still = chain_health(start, start.clamp(-1.2, 1.2), chain)
+    assert still["mcmc/movement"] == 0 and still["mcmc/displacement"] == pytest.approx(0.8)
+    moved = chain_health(start, torch.tensor([[1.2, 0.6, -0.3]]), chain)
+    assert moved["mcmc/movement"].item() == pytest.approx(0.1 / 2**0.5)
+    assert set(moved) == {f"mcmc/{name}" for name in ("displacement", "movement", "grad_norm", "saturation")}
