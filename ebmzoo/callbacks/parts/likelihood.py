@@ -20,7 +20,7 @@ __all__ = ["annealed", "bounds", "in_the_plane"]
 
 _DRAWS = 100  # importance-weighted draws for a test point
 _LATTICE_DRAWS = 10, 200  # and for points of the lattice, all of them and the heaviest
-_BASE_DRAWS = 100_000
+_BASE_DRAWS = 1_000_000
 _POINTS = 256
 _AIS_CHAINS = 500
 _BASE_EXAMPLES, _LEAST_STD = 10_000, 0.1
