@@ -1,3 +1,4 @@
+import lightning.pytorch  # noqa: F401 - its log handler keeps the stream of its first import: not a test's
 import pytest
 import torch
 

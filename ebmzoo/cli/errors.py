@@ -148,7 +148,8 @@ def _leaf(text: str, after: Sequence[str], keys: Sequence[str], owner: str) -> s
         wrong = "is empty" if match[1] == "NoneType" else f"is a {match[1]}"
         return f"init_args {wrong}: give settings under it, or remove the line"
     if match := re.match(r"unrecognized arguments: (\S+)", text):
-        return _no_argument(match[1])
+        inside = keys and owner and match[1].startswith("--")
+        return _no_setting(re.split("[.=]", match[1][2:])[0], owner) if inside else _no_argument(match[1])
     return text.split(" Got value: Namespace")[0]
 
 
@@ -161,10 +162,19 @@ def _no_setting(name: str, class_path: str) -> str:
         return "takes class_path and init_args, and nothing beside them"
     module, _, kind = class_path.rpartition(".")
     try:
-        known = list(inspect.signature(getattr(import_module(module), kind)).parameters) if module else []
+        known = _settings(getattr(import_module(module), kind)) if module else []
     except (ImportError, AttributeError, ValueError):
         known = []
     return f"{kind or 'it'} has no setting {name!r}: {nearest(name, known)}".rstrip(": ")
+
+
+def _settings(kind: type) -> list[str]:
+    """Names that a class's constructor takes, and its bases' where it passes on ``**kwargs``."""
+    own = inspect.signature(kind).parameters
+    names = [name for name, parameter in own.items() if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
+    if len(names) < len(own):
+        names += [name for base in kind.__mro__[1:2] if base is not object for name in _settings(base)]
+    return names
 
 
 def _no_class(name: str, keys: Sequence[str]) -> str:

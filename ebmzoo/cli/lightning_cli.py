@@ -61,7 +61,8 @@ class EbmzooCLI(LightningCLI):
             check_config(config)
         for module in options(arguments, "--trust"):
             import_trusted(module)
-        quiet_parsers = {name: {"exit_on_error": False} for name in self.subcommands()}
+        strict = {"exit_on_error": False, "allow_abbrev": False}
+        parsers = {name: strict for name in self.subcommands()}
         super().__init__(
             model_class=Method,
             datamodule_class=DataModule,
@@ -71,7 +72,7 @@ class EbmzooCLI(LightningCLI):
             save_config_callback=None,
             auto_configure_optimizers=False,
             trainer_defaults={"use_distributed_sampler": False, "devices": 1},
-            parser_kwargs={"prog": "ebmzoo", "exit_on_error": False, **quiet_parsers},
+            parser_kwargs={"prog": "ebmzoo", **strict, **parsers},
             args=[verb, *arguments],
         )
 

@@ -24,6 +24,18 @@ WORDS = {
     "wrong trainer type": ([*FIT, "--trainer.max_epochs", "x"], "trainer.max_epochs: expected int, not 'x'"),
     "misspelt trainer setting": ([*FIT, "--trainer.maxepochs", "3"], "did you mean max_epochs"),
     "misspelt option": ([*FIT, "--modell", "VAE"], "no option --modell: did you mean model?"),
+    "misspelt part of a method": (
+        [*FIT, "--model.enkoder.width", "3"],
+        "model: VAE has no setting 'enkoder': did you mean encoder",
+    ),
+    "misspelt setting of a base class": (
+        [*FIT, "--data.batch_siz", "3"],
+        "data: Digits has no setting 'batch_siz': did you mean batch_size?",
+    ),
+    "abbreviated option": (
+        [*FIT, "--trainer.max_step", "3"],
+        "trainer has no setting 'max_step': did you mean max_steps",
+    ),
     "stray word": ([*FIT, "extra"], "'extra' belongs to no option"),
     "misspelt method": ([*FIT, "--model", "VAEE"], "no class 'VAEE' here: did you mean VAE or"),
     "misspelt data": ([*FIT, "--data", "Digit"], "no class 'Digit' here: did you mean Digits?"),
