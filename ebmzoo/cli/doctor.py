@@ -30,10 +30,20 @@ from ebmzoo.methods.base import Method
 from ebmzoo.metrics import find_extractor
 
 MIB = 2**20
+_HELP = """usage: ebmzoo doctor --config CONFIG [options of fit]
+
+What a config needs before it trains: parameters, memory, network evaluations of an iteration, disk, data and weights
+that are missing, devices, precision. It trains nothing and writes nothing; what is missing makes the exit code 2.
+
+Every option of fit changes the config that is looked at: `ebmzoo fit --help` lists them.
+"""
 
 
 def run(verb: str, arguments: Sequence[str]) -> None:
     """Look at a config and print what it needs; what is missing makes the exit code 2."""
+    if {"-h", "--help"} & set(arguments):
+        print(_HELP, end="")
+        return
     quieten()
     Doctor("fit", arguments)
 
