@@ -15,7 +15,7 @@ from ebmzoo.cli.errors import Stopped, UserError
 from ebmzoo.report import suites
 from ebmzoo.report.compare import compare
 from ebmzoo.report.results import load
-from ebmzoo.report.runs import BUDGET, RESULTS, Experiment
+from ebmzoo.report.runs import BUDGET, RESULTS, Experiment, finished
 from ebmzoo.report.runs import run as run_all
 
 
@@ -52,9 +52,10 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     costs = {one.name: plan.evaluations for one, plan in zip(experiments, plans.values(), strict=True)}
     failed = _run(experiments, costs, out, options.jobs, options.threads)
     done = [out / one.name / f"seed_{seed}" for one in experiments for seed in seeds]
-    if not (finished := [folder for folder in done if (folder / RESULTS).is_file()]):
+    if not any(map(finished, done)):
         raise Stopped(f"no run has ended well; their logs lie in {out}")
-    present(compare(load(finished), separate=True), out, f"ebmzoo {verb} {shlex.join(arguments)}")
+    measured = load(folder for folder in done if (folder / RESULTS).is_file())
+    present(compare(measured, separate=True), out, f"ebmzoo {verb} {shlex.join(arguments)}")
     if failed:
         raise Stopped(
             f"{len(failed)} of {len(done)} runs failed ({', '.join(failed)}); the same command tries them again"
@@ -76,7 +77,7 @@ def _run(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     everything = [(one, seed) for one in experiments for seed in one.seeds]
-    ready = {(one.name, seed) for one, seed in everything if (out / one.name / f"seed_{seed}" / RESULTS).is_file()}
+    ready = {(one.name, seed) for one, seed in everything if finished(out / one.name / f"seed_{seed}")}
     failed: list[str] = []
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, TextColumn("{task.fields[left]}")) as progress:

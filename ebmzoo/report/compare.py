@@ -129,11 +129,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """The comparison: rows in their order, columns, and the runs behind them."""
+    """The comparison: rows in their order, columns, the runs behind them, and those that have no numbers."""
 
     rows: Sequence[str]
     columns: Sequence[Column]
     runs: Sequence[Run]
+    left_out: Sequence[Run] = ()
 
     def of(self, row: str) -> list[Run]:
         """The seeds of a row."""
@@ -175,7 +176,8 @@ class Table:
             notes += ["≈: the seeds' range overlaps that of the best; the order of these is not settled."]
         if any(len(self.of(row)) == 1 for row in self.rows):
             notes += ["A row of one seed has no spread: how far another seed would lie from it is not known."]
-        return notes
+        notes += [f"{run.name}: {run.trouble}." for run in self.runs if run.trouble]
+        return notes + [f"{run.name} is left out, it has no numbers: {run.trouble}." for run in self.left_out]
 
     def protocols(self) -> list[str]:
         """What the columns were measured with; columns of one protocol share a line."""
@@ -218,6 +220,8 @@ def compare(runs: Sequence[Run], separate: bool = False) -> Table:
     Raises:
         ValueError: runs of different data, or numbers of different protocols, what differs being named.
     """
+    left_out = [run for run in runs if not run.numbers]
+    runs = [run for run in runs if run.numbers]
     if len(sets := sorted({run.data for run in runs})) > 1:
         raise ValueError(f"runs of different data are not compared: {', '.join(sets)}; give those of one at a time")
     rows = list(dict.fromkeys(run.row for run in runs))
@@ -243,7 +247,7 @@ def compare(runs: Sequence[Run], separate: bool = False) -> Table:
                 told = [f"{key} {_short(column.protocols[0][1].protocol.get(key))}" for key in sorted(apart)]
                 column.heading = f"{heading} ({', '.join(told)})"
         columns += own
-    return Table(rows, columns, runs)
+    return Table(rows, columns, runs, left_out)
 
 
 def _fill(column: Column) -> None:

@@ -73,6 +73,12 @@ class Experiment:
         return [test] if self.of else [self.fit_command(seed, folder), test]
 
 
+def finished(folder: Path) -> bool:
+    """Whether a run has numbers: the guard too writes a results file, without any, when a training diverges."""
+    path = folder / RESULTS
+    return path.is_file() and bool(json.loads(path.read_text())["results"])
+
+
 def run(
     experiments: Iterable[Experiment],
     root: Path,
@@ -113,7 +119,7 @@ def run(
 
 
 def _one(experiment: Experiment, seed: int, folder: Path, threads: int) -> bool:
-    if (folder / RESULTS).is_file():
+    if finished(folder):
         return True
     folder.parent.mkdir(parents=True, exist_ok=True)
     log, times = folder.with_suffix(".log"), _times(folder)

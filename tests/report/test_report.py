@@ -48,6 +48,19 @@ def test_a_failed_run_is_reported_and_does_not_stop_the_others(tmp_path, capsys)
     assert "no config at" in (tmp_path / "bad" / "seed_0.log").read_text()
 
 
+def test_a_diverged_training_has_not_finished_and_is_tried_again(tmp_path, monkeypatch):
+    results(tmp_path / "a/seed_0")  # the guard's note makes such a file, without numbers
+    assert not runs.finished(tmp_path / "a/seed_0") and not runs.finished(tmp_path / "none")
+    began = []
+
+    def instead(words, threads, out):
+        began.append(words[1])
+        return 1, {"wall_s": 1.0, "cpu_s": 1.0, "threads": threads}
+
+    monkeypatch.setattr(runs, "_timed", instead)
+    assert run([Experiment("a", "none.yaml", seeds=[0])], tmp_path) == [] and began == ["fit"]
+
+
 def test_overrides_come_after_the_config_and_seeds_reach_the_order_of_the_data(tmp_path):
     words = Experiment("a", "c.yaml", {"model.kl_weight": 0.5}).fit_command(3, tmp_path)
     assert words[words.index("--seed_everything") + 1] == words[words.index("--data.seed") + 1] == "3"
