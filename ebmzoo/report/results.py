@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from .runs import BUDGET, RESULTS, TIMES
+from .runs import BUDGET, RESULTS, TIMES, read
 
 #: what of a protocol says how a method draws or integrates: its own affair, which its rows must share
 OF_METHOD = ("sampler", "steps", "step_size", "temperature", "details", "draws", "lattice_draws")
@@ -143,7 +143,7 @@ def _config(folder: Path) -> dict[str, Any]:
 def _run(folder: Path, row: str) -> Run:
     path = folder / RESULTS
     try:
-        found = json.loads(path.read_text())
+        found = read(path)
         numbers = {one["name"]: Number(one["value"], flat(one["protocol"])) for one in found["results"]}
         method = found["run"].get("method", "?")
         trouble = _trouble(found["run"].get("guard", []), bool(numbers))
@@ -164,19 +164,19 @@ def _trouble(guard: Sequence[Mapping[str, Any]], measured: bool) -> str:
 
 def _cost(folder: Path) -> dict[str, Number]:
     cost: dict[str, Number] = {}
-    fit = json.loads((folder / TIMES).read_text()).get("fit") if (folder / TIMES).is_file() else None
+    fit = read(folder / TIMES).get("fit") if (folder / TIMES).is_file() else None
     if fit and not fit.get("resumed"):
         how = {"threads": fit.get("threads")}
         cost |= {f"fit_{kind}": Number(fit[kind], how) for kind in ("cpu_s", "wall_s") if kind in fit}
     if (folder / BUDGET).is_file():
-        count = json.loads((folder / BUDGET).read_text())["network_evaluations"]
+        count = read(folder / BUDGET)["network_evaluations"]
         cost |= {} if count is None else {"fit_network_evaluations": Number(count, {})}
     return cost
 
 
 def _commands(folder: Path) -> list[str]:
     if (folder / BUDGET).is_file():
-        return list(json.loads((folder / BUDGET).read_text())["commands"])
+        return list(read(folder / BUDGET)["commands"])
     if not (folder / "config.yaml").is_file():
         return []
     again = folder.with_name(f"{folder.name}_again")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 RESULTS, TIMES, BUDGET = "results.json", "times.json", "budget.json"
 
@@ -76,7 +76,26 @@ class Experiment:
 def finished(folder: Path) -> bool:
     """Whether a run has numbers: the guard too writes a results file, without any, when a training diverges."""
     path = folder / RESULTS
-    return path.is_file() and bool(json.loads(path.read_text())["results"])
+    return path.is_file() and bool(read(path).get("results"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a file of a benchmark's bookkeeping holds.
+
+    Raises:
+        ValueError: it is not a whole one.
+    """
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is cut off or not ours: delete it, and give the same command again") from error
+
+
+def write(path: Path, found: Mapping[str, Any]) -> None:
+    """Write such a file aside and put it in its place: killed at any moment, a benchmark leaves whole ones."""
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(json.dumps(found, indent=2))
+    os.replace(aside, path)
 
 
 def run(
@@ -108,7 +127,11 @@ def run(
             runs = [(e, seed, root / e.name / f"seed_{seed}") for e in group for seed in e.seeds]
 
             def one(job: tuple[Experiment, int, Path]) -> bool:
-                ok = _one(*job, threads)
+                try:
+                    ok = _one(*job, threads)
+                except ValueError as error:
+                    print(f"{job[0].name} seed {job[1]}: {error}", flush=True)
+                    ok = False
                 if ended is not None:
                     ended(job[0], job[1], ok)
                 return ok
@@ -133,7 +156,7 @@ def _one(experiment: Experiment, seed: int, folder: Path, threads: int) -> bool:
                 print(f"{experiment.name} seed {seed}: {words[1]} ended with {code}, see {log}", flush=True)
                 return False
             times[words[1]] = {**time, "resumed": True} if resumed else time  # of a part of it alone
-            (folder / TIMES).write_text(json.dumps(times, indent=2))
+            write(folder / TIMES, times)
     spent = ", ".join(f"{verb} {time['cpu_s']:.0f} s" for verb, time in times.items())
     print(f"{experiment.name} seed {seed}: {spent} of CPU time", flush=True)
     return True
@@ -141,8 +164,7 @@ def _one(experiment: Experiment, seed: int, folder: Path, threads: int) -> bool:
 
 def _times(folder: Path) -> dict[str, dict[str, float]]:
     """What the commands took that have ended well; a training among them is not repeated when its test is."""
-    found = folder / TIMES
-    times: dict[str, dict[str, float]] = json.loads(found.read_text()) if found.is_file() else {}
+    times: dict[str, dict[str, float]] = read(folder / TIMES) if (folder / TIMES).is_file() else {}
     times.pop("test", None)
     return times
 

@@ -1,6 +1,7 @@
 """Experiments as subprocesses and the tables of their results."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,31 @@ def test_a_diverged_training_has_not_finished_and_is_tried_again(tmp_path, monke
 
     monkeypatch.setattr(runs, "_timed", instead)
     assert run([Experiment("a", "none.yaml", seeds=[0])], tmp_path) == [] and began == ["fit"]
+
+
+def test_a_file_that_was_cut_off_stops_its_own_run_alone_and_is_named(tmp_path, capsys):
+    results(tmp_path / "good" / "seed_0", fid=1.0)
+    (tmp_path / "bad/seed_0").mkdir(parents=True)
+    (tmp_path / "bad/seed_0/times.json").write_text('{"fit": {"cpu')
+    done = run([Experiment(name, "none.yaml", seeds=[0]) for name in ("bad", "good")], tmp_path, jobs=1)
+    assert [experiment.name for experiment, _, _ in done] == ["good"]
+    said = capsys.readouterr().out
+    assert f"bad seed 0: {tmp_path}/bad/seed_0/times.json is cut off or not ours: delete it" in said
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "times.json"
+    runs.write(path, {"fit": 1})
+
+    def full(self, text):
+        with self.open("w") as file:
+            file.write(text[:3])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="disk full"):
+        runs.write(path, {"fit": 2})
+    assert json.loads(path.read_text()) == {"fit": 1}
 
 
 def test_overrides_come_after_the_config_and_seeds_reach_the_order_of_the_data(tmp_path):
