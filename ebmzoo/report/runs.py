@@ -37,23 +37,15 @@ class Experiment:
     of: str | None = None
 
     def fit_command(self, seed: int, folder: Path) -> list[str]:
-        """The words that train one seed.
+        """The words that train one seed, from its newest checkpoint where it was cut off.
 
         Example:
             >>> Experiment("vae", "configs/vae_digits.yaml").fit_command(1, Path("out"))[1:]
             ['fit', '--config', 'configs/vae_digits.yaml', '--seed_everything', '1', '--data.seed', '1', ...]
         """
-        words = [
-            "ebmzoo",
-            "fit",
-            "--config",
-            self.config,
-            "--seed_everything",
-            str(seed),
-            "--data.seed",
-            str(seed),
-        ]
-        return [*words, "--run_dir", str(folder), *_options(self.overrides)]
+        seeds = {"seed_everything": seed, "data.seed": seed}
+        place = {"run_dir": folder, "resume": "auto"}
+        return ["ebmzoo", "fit", "--config", self.config, *_options({**seeds, **place, **self.overrides})]
 
     def test_command(self, folder: Path) -> list[str]:
         """The words that evaluate a trained seed.

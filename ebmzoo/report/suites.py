@@ -208,10 +208,9 @@ def _terms(held: Mapping[str, Any], root: Path, asked: Mapping[str, Any]) -> dic
 
 
 def experiments(plans: Mapping[str, Plan], suite: str, seeds: Sequence[int]) -> list[Experiment]:
-    """The rows of a benchmark; a training that was cut off goes on from its newest checkpoint."""
+    """The rows of a benchmark."""
     ending = SUITES[suite][0]
-    resume = {"resume": "auto"}
-    return [Experiment(f"{name}_{ending}", one.config, resume, seeds=seeds) for name, one in plans.items()]
+    return [Experiment(f"{name}_{ending}", one.config, seeds=seeds) for name, one in plans.items()]
 
 
 # -- what an iteration costs --------------------------------------------------------------------------------

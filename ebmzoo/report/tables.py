@@ -13,11 +13,11 @@ from .runs import TIMES, Experiment
 def values(path: Path) -> dict[str, float]:
     """The numbers of a results file by name; of a name with several protocols, the last.
 
-    With them, where a `runs.run` wrote it down, the CPU time of training: "fit_cpu_s".
+    With them, where a `runs.run` wrote down that of the whole, the CPU time of training: "fit_cpu_s".
     """
     found = {row["name"]: row["value"] for row in json.loads(path.read_text())["results"]}
     times = path.parent / TIMES
-    if times.is_file() and (fit := json.loads(times.read_text()).get("fit")):
+    if times.is_file() and (fit := json.loads(times.read_text()).get("fit")) and not fit.get("resumed"):
         found["fit_cpu_s"] = fit["cpu_s"]
     return found
 

@@ -93,6 +93,24 @@ def test_overrides_come_after_the_config_and_seeds_reach_the_order_of_the_data(t
     assert words[-2:] == ["--model.kl_weight", "0.5"]
 
 
+def test_a_training_that_was_cut_off_goes_on_and_its_part_of_the_cost_is_no_cost(tmp_path, monkeypatch):
+    asked = []
+
+    def instead(words, threads, out):
+        asked.append(words)
+        folder = Path(words[words.index("--run_dir") + 1])
+        if words[1] == "test":
+            rows = [{"name": "fid", "value": 3.0, "protocol": {}}]
+            (folder / "results.json").write_text(json.dumps({"results": rows, "run": {}}))
+        return 0, {"wall_s": 2.0, "cpu_s": 1.5, "threads": threads}
+
+    monkeypatch.setattr(runs, "_timed", instead)
+    (tmp_path / "a/seed_0/checkpoints").mkdir(parents=True)  # what a killed training leaves
+    done = run([Experiment("a", "none.yaml", seeds=[0])], tmp_path)
+    assert asked[0][asked[0].index("--resume") + 1] == "auto"
+    assert values(done[0][2]) == {"fid": 3.0}
+
+
 def test_what_is_only_tested_follows_the_training_that_it_belongs_to(tmp_path, monkeypatch):
     began = []
 
