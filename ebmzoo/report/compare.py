@@ -73,10 +73,24 @@ class Cell:
             >>> str(Cell([1.0, 2.0, 3.0])), str(Cell([0.51234])), str(Cell([0.5, None]))
             ('2 ± 1', '0.512', 'not finite for 1 of 2 seeds')
         """
+        if self.mean is None or len(self.values) > 1:
+            return self._spread(3)
+        return _number(self.mean)
+
+    def each(self, digits: int = 3) -> str:
+        """Mean ± standard deviation, and every seed.
+
+        Example:
+            >>> Cell([1.0, 2.0, 3.0]).each()
+            '2 ± 1 (1, 2, 3)'
+        """
+        text = self._spread(digits)
+        return text if self.mean is None else f"{text} ({', '.join(_number(one, digits) for one in self.finite)})"
+
+    def _spread(self, digits: int) -> str:
         if self.mean is None:
             return f"not finite for {len(self.values) - len(self.finite)} of {len(self.values)} seeds"
-        text = _number(self.mean)
-        return text if len(self.values) == 1 else f"{text} ± {self.deviation:.2g}"
+        return f"{_number(self.mean, digits)} ± {self.deviation:.{digits - 1}g}"
 
 
 @dataclass
@@ -285,8 +299,8 @@ def _short(value: Any) -> str:
     return f"{text[:12]}…" if len(text) == 64 else text
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
 
 
 def words(protocol: Mapping[str, Any]) -> str:

@@ -140,20 +140,30 @@ def _config(folder: Path) -> dict[str, Any]:
         return {}  # a run that only tests another one's checkpoint
 
 
-def _run(folder: Path, row: str) -> Run:
+def numbers_of(folder: Path) -> dict[str, Number]:
+    """The numbers of a run as `Run` has them, what training cost among them."""
+    return _read(folder)[0]
+
+
+def _read(folder: Path) -> tuple[dict[str, Number], dict[str, Any]]:
+    """The numbers of a run, and the facts about it as a whole."""
     path = folder / RESULTS
     try:
         found = read(path)
         numbers = {one["name"]: Number(one["value"], flat(one["protocol"])) for one in found["results"]}
-        method = found["run"].get("method", "?")
-        trouble = _trouble(found["run"].get("guard", []), bool(numbers))
+        about = dict(found["run"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a results file") from error
+    return numbers | _cost(folder) if numbers else {}, about
+
+
+def _run(folder: Path, row: str) -> Run:
+    numbers, about = _read(folder)
     references = [str(number.protocol["reference"]) for number in numbers.values() if number.protocol.get("reference")]
     data = next((name.removesuffix(" train") for name in references if name.endswith(" train")), "")
     data = data or next((name.removesuffix(" test") for name in references), "?")
-    numbers |= _cost(folder) if numbers else {}
-    return Run(folder, method, row, numbers, data, _commands(folder), trouble)
+    trouble = _trouble(about.get("guard", []), bool(numbers))
+    return Run(folder, about.get("method", "?"), row, numbers, data, _commands(folder), trouble)
 
 
 def _trouble(guard: Sequence[Mapping[str, Any]], measured: bool) -> str:
