@@ -228,7 +228,7 @@ def compare(runs: Sequence[Run], separate: bool = False) -> Table:
     seeds of a row must.
 
     Args:
-        runs: what `load` found.
+        runs: what `load` found; those without numbers are left out and named in the table's notes.
         separate: give each protocol a column of its own instead of refusing.
 
     Raises:
