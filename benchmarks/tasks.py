@@ -23,8 +23,9 @@ from ebmzoo.cli.main import main as ebmzoo
 from ebmzoo.cli.restoration_scores import psnr
 from ebmzoo.cli.restore import degradation_of, parser_of
 from ebmzoo.images import from_uint8, save_images, to_uint8
+from ebmzoo.report.compare import Cell
+from ebmzoo.report.results import numbers_of
 from ebmzoo.report.runs import Experiment, run
-from ebmzoo.report.tables import spread, values
 from ebmzoo.tasks import Restorer
 
 ROOT = Path("runs/bench")
@@ -70,7 +71,7 @@ def restored(checkpoint: Path, inputs: Path, words: list[str], out: Path) -> dic
         given = ["--ckpt_path", str(checkpoint), "--input", str(inputs), "--degrade", "--out", str(out)]
         if ebmzoo(["restore", *given, *words]):
             raise SystemExit(f"restore failed: {' '.join(words)}")
-    return values(out / "results.json")
+    return {name: number.value for name, number in numbers_of(out).items()}
 
 
 def measure(checkpoint: Path, out: Path) -> dict[str, dict[str, float]]:
@@ -108,7 +109,7 @@ def table(seeds: list[dict[str, dict[str, float]]]) -> str:
     lines = ["| task | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for task in seeds[0]:
         cells = [
-            spread([found[task][name] for found in seeds], digits=4) if name in seeds[0][task] else "" for name in names
+            Cell([found[task][name] for found in seeds]).each(4) if name in seeds[0][task] else "" for name in names
         ]
         lines.append(f"| {task} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

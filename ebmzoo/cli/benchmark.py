@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from ebmzoo.cli.errors import Stopped, UserError
 from ebmzoo.report import suites
 from ebmzoo.report.compare import compare
 from ebmzoo.report.results import load
-from ebmzoo.report.runs import BUDGET, RESULTS, Experiment
+from ebmzoo.report.runs import BUDGET, RESULTS, Experiment, finished, write
 from ebmzoo.report.runs import run as run_all
 
 
@@ -43,18 +42,18 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     if options.amount is not None and (options.budget is None or options.amount <= 0):
         raise UserError("--amount is of a --budget, and above 0")
     found = suites.find(options.suite, options.methods, options.configs)
-    reference = suites.find(options.suite, ["ecvae"], options.configs)["ecvae"]
     out = options.out or _folder(options)
     check_writable(out)
-    plans = suites.plan(found, out, options.budget, options.amount, options.mode, reference)
+    plans = suites.plan(options.suite, found, out, options.budget, options.amount, options.mode)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     experiments = suites.experiments(plans, options.suite, seeds)
     costs = {one.name: plan.evaluations for one, plan in zip(experiments, plans.values(), strict=True)}
     failed = _run(experiments, costs, out, options.jobs, options.threads)
     done = [out / one.name / f"seed_{seed}" for one in experiments for seed in seeds]
-    if not (finished := [folder for folder in done if (folder / RESULTS).is_file()]):
+    if not any(map(finished, done)):
         raise Stopped(f"no run has ended well; their logs lie in {out}")
-    present(compare(load(finished), separate=True), out, f"ebmzoo {verb} {shlex.join(arguments)}")
+    measured = load(folder for folder in done if (folder / RESULTS).is_file())
+    present(compare(measured, separate=True), out, f"ebmzoo {verb} {shlex.join(arguments)}")
     if failed:
         raise Stopped(
             f"{len(failed)} of {len(done)} runs failed ({', '.join(failed)}); the same command tries them again"
@@ -76,7 +75,7 @@ def _run(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     everything = [(one, seed) for one in experiments for seed in one.seeds]
-    ready = {(one.name, seed) for one, seed in everything if (out / one.name / f"seed_{seed}" / RESULTS).is_file()}
+    ready = {(one.name, seed) for one, seed in everything if finished(out / one.name / f"seed_{seed}")}
     failed: list[str] = []
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, TextColumn("{task.fields[left]}")) as progress:
@@ -102,4 +101,4 @@ def _record(experiment: Experiment, seed: int, evaluations: float | None, out: P
     """Keep with a run what its training cost by count, and how it was made."""
     folder = out / experiment.name / f"seed_{seed}"
     commands = [shlex.join(words) for words in experiment.commands(seed, folder)]
-    (folder / BUDGET).write_text(json.dumps({"network_evaluations": evaluations, "commands": commands}, indent=2))
+    write(folder / BUDGET, {"network_evaluations": evaluations, "commands": commands})

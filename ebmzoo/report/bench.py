@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from .compare import Cell
+from .results import numbers_of
 from .runs import Experiment, run
-from .tables import markdown
 
 ROOT = Path("runs/bench")
 Remark = Callable[[Experiment, int, Path], str | None]
@@ -46,3 +47,27 @@ def bench(
         for line in (remark(*one) for one in done) if remark else ():
             if line:
                 print(line, flush=True)
+
+
+def markdown(done: Iterable[tuple[Experiment, int, Path]], names: Sequence[str]) -> str:
+    """A Markdown table: experiments down, metrics across, mean ± standard deviation and each seed.
+
+    Args:
+        done: what has results: experiment, seed, path of the results file.
+        names: of the metrics; what no seed has, such as the cost of training of what is only tested, is an empty cell.
+    """
+    rows: dict[str, list[dict[str, float | None]]] = {}
+    for experiment, _, path in done:
+        found = {name: number.value for name, number in numbers_of(path.parent).items()}
+        rows.setdefault(experiment.name, []).append(found)
+    lines = ["| run | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for row, seeds in rows.items():
+        lines.append(f"| {row} | " + " | ".join(_cell(seeds, name) for name in names) + " |")
+    return "\n".join(lines)
+
+
+def _cell(seeds: Sequence[Mapping[str, float | None]], name: str) -> str:
+    values = [seed[name] for seed in seeds if name in seed]
+    if not values:
+        return ""
+    return Cell(values).each() + (f" for {len(values)} of {len(seeds)} seeds" if len(values) < len(seeds) else "")

@@ -73,10 +73,24 @@ class Cell:
             >>> str(Cell([1.0, 2.0, 3.0])), str(Cell([0.51234])), str(Cell([0.5, None]))
             ('2 ± 1', '0.512', 'not finite for 1 of 2 seeds')
         """
+        if self.mean is None or len(self.values) > 1:
+            return self._spread(3)
+        return _number(self.mean)
+
+    def each(self, digits: int = 3) -> str:
+        """Mean ± standard deviation, and every seed.
+
+        Example:
+            >>> Cell([1.0, 2.0, 3.0]).each()
+            '2 ± 1 (1, 2, 3)'
+        """
+        text = self._spread(digits)
+        return text if self.mean is None else f"{text} ({', '.join(_number(one, digits) for one in self.finite)})"
+
+    def _spread(self, digits: int) -> str:
         if self.mean is None:
             return f"not finite for {len(self.values) - len(self.finite)} of {len(self.values)} seeds"
-        text = _number(self.mean)
-        return text if len(self.values) == 1 else f"{text} ± {self.deviation:.2g}"
+        return f"{_number(self.mean, digits)} ± {self.deviation:.{digits - 1}g}"
 
 
 @dataclass
@@ -129,11 +143,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """The comparison: rows in their order, columns, and the runs behind them."""
+    """The comparison: rows in their order, columns, the runs behind them, and those that have no numbers."""
 
     rows: Sequence[str]
     columns: Sequence[Column]
     runs: Sequence[Run]
+    left_out: Sequence[Run] = ()
 
     def of(self, row: str) -> list[Run]:
         """The seeds of a row."""
@@ -175,7 +190,8 @@ class Table:
             notes += ["≈: the seeds' range overlaps that of the best; the order of these is not settled."]
         if any(len(self.of(row)) == 1 for row in self.rows):
             notes += ["A row of one seed has no spread: how far another seed would lie from it is not known."]
-        return notes
+        notes += [f"{run.name}: {run.trouble}." for run in self.runs if run.trouble]
+        return notes + [f"{run.name} is left out, it has no numbers: {run.trouble}." for run in self.left_out]
 
     def protocols(self) -> list[str]:
         """What the columns were measured with; columns of one protocol share a line."""
@@ -212,12 +228,14 @@ def compare(runs: Sequence[Run], separate: bool = False) -> Table:
     seeds of a row must.
 
     Args:
-        runs: what `load` found.
+        runs: what `load` found; those without numbers are left out and named in the table's notes.
         separate: give each protocol a column of its own instead of refusing.
 
     Raises:
         ValueError: runs of different data, or numbers of different protocols, what differs being named.
     """
+    left_out = [run for run in runs if not run.numbers]
+    runs = [run for run in runs if run.numbers]
     if len(sets := sorted({run.data for run in runs})) > 1:
         raise ValueError(f"runs of different data are not compared: {', '.join(sets)}; give those of one at a time")
     rows = list(dict.fromkeys(run.row for run in runs))
@@ -243,7 +261,7 @@ def compare(runs: Sequence[Run], separate: bool = False) -> Table:
                 told = [f"{key} {_short(column.protocols[0][1].protocol.get(key))}" for key in sorted(apart)]
                 column.heading = f"{heading} ({', '.join(told)})"
         columns += own
-    return Table(rows, columns, runs)
+    return Table(rows, columns, runs, left_out)
 
 
 def _fill(column: Column) -> None:
@@ -281,8 +299,8 @@ def _short(value: Any) -> str:
     return f"{text[:12]}…" if len(text) == 64 else text
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
 
 
 def words(protocol: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from .runs import BUDGET, RESULTS, TIMES
+from .runs import BUDGET, RESULTS, TIMES, read
 
 #: what of a protocol says how a method draws or integrates: its own affair, which its rows must share
 OF_METHOD = ("sampler", "steps", "step_size", "temperature", "details", "draws", "lattice_draws")
@@ -34,16 +34,18 @@ class Number:
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run.
+    """One run that was measured, or should have been.
 
     Args:
         folder: where it lies.
         method: class of its method.
         row: the name it has in tables, which the seeds of one setting share.
         numbers: by name; of a name with several protocols, the last. With "fit_cpu_s", "fit_wall_s" and
-            "fit_network_evaluations", what training cost, where a benchmark wrote them down.
+            "fit_network_evaluations", what training cost, where a benchmark wrote them down. None at all where the
+            training diverged or nothing was tested.
         data: name of the data set.
         commands: what made it again, where it is known.
+        trouble: what the divergence guard did last, in words, or why there are no numbers; else "".
     """
 
     folder: Path
@@ -52,6 +54,12 @@ class Run:
     numbers: Mapping[str, Number]
     data: str
     commands: Sequence[str]
+    trouble: str = ""
+
+    @property
+    def name(self) -> str:
+        """The row, and which of its runs."""
+        return self.row if f"/{self.row}".endswith(f"/{self.folder.name}") else f"{self.row}/{self.folder.name}"
 
 
 def flat(protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,8 +79,11 @@ def flat(protocol: Mapping[str, Any]) -> dict[str, Any]:
 def load(paths: Iterable[str | Path]) -> list[Run]:
     """The runs under some paths: results files, folders of runs, or folders with such folders below them.
 
+    Among runs with numbers there may be some without, such as a seed that diverged: `compare` leaves them out, and
+    says so.
+
     Raises:
-        ValueError: a path without results, or a file that is no results file.
+        ValueError: a path without results, no run with numbers, or a file that is no results file.
     """
     folders: list[Path] = []
     for path in map(Path, paths):
@@ -90,7 +101,10 @@ def load(paths: Iterable[str | Path]) -> list[Run]:
         if sum(other[0] == key[0] for other in places) > 1 and places[key] == key[0]:
             places[key] = folder
     names = dict(zip(places, _shortest(list(places.values())), strict=True))
-    return [_run(folder, names[key]) for key, folder in zip(keys, folders, strict=True)]
+    runs = [_run(folder, names[key]) for key, folder in zip(keys, folders, strict=True)]
+    if not any(run.numbers for run in runs):
+        raise ValueError("; ".join(f"{run.folder} has no numbers: {run.trouble}" for run in runs))
+    return runs
 
 
 def _outermost(files: Sequence[Path]) -> list[Path]:
@@ -126,36 +140,53 @@ def _config(folder: Path) -> dict[str, Any]:
         return {}  # a run that only tests another one's checkpoint
 
 
-def _run(folder: Path, row: str) -> Run:
+def numbers_of(folder: Path) -> dict[str, Number]:
+    """The numbers of a run as `Run` has them, what training cost among them."""
+    return _read(folder)[0]
+
+
+def _read(folder: Path) -> tuple[dict[str, Number], dict[str, Any]]:
+    """The numbers of a run, and the facts about it as a whole."""
     path = folder / RESULTS
     try:
-        found = json.loads(path.read_text())
+        found = read(path)
         numbers = {one["name"]: Number(one["value"], flat(one["protocol"])) for one in found["results"]}
-        method = found["run"].get("method", "?")
+        about = dict(found["run"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a results file") from error
+    return numbers | _cost(folder) if numbers else {}, about
+
+
+def _run(folder: Path, row: str) -> Run:
+    numbers, about = _read(folder)
     references = [str(number.protocol["reference"]) for number in numbers.values() if number.protocol.get("reference")]
     data = next((name.removesuffix(" train") for name in references if name.endswith(" train")), "")
     data = data or next((name.removesuffix(" test") for name in references), "?")
-    numbers |= _cost(folder)
-    return Run(folder, method, row, numbers, data, _commands(folder))
+    trouble = _trouble(about.get("guard", []), bool(numbers))
+    return Run(folder, about.get("method", "?"), row, numbers, data, _commands(folder), trouble)
+
+
+def _trouble(guard: Sequence[Mapping[str, Any]], measured: bool) -> str:
+    if guard and (measured or guard[-1]["action"] == "stopped"):
+        return "the guard saw at step {step}: {reason}: {action}".format(**guard[-1])
+    return "" if measured else "`ebmzoo test` has not measured it"
 
 
 def _cost(folder: Path) -> dict[str, Number]:
     cost: dict[str, Number] = {}
-    fit = json.loads((folder / TIMES).read_text()).get("fit") if (folder / TIMES).is_file() else None
+    fit = read(folder / TIMES).get("fit") if (folder / TIMES).is_file() else None
     if fit and not fit.get("resumed"):
         how = {"threads": fit.get("threads")}
         cost |= {f"fit_{kind}": Number(fit[kind], how) for kind in ("cpu_s", "wall_s") if kind in fit}
     if (folder / BUDGET).is_file():
-        count = json.loads((folder / BUDGET).read_text())["network_evaluations"]
+        count = read(folder / BUDGET)["network_evaluations"]
         cost |= {} if count is None else {"fit_network_evaluations": Number(count, {})}
     return cost
 
 
 def _commands(folder: Path) -> list[str]:
     if (folder / BUDGET).is_file():
-        return list(json.loads((folder / BUDGET).read_text())["commands"])
+        return list(read(folder / BUDGET)["commands"])
     if not (folder / "config.yaml").is_file():
         return []
     again = folder.with_name(f"{folder.name}_again")

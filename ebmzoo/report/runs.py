@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 RESULTS, TIMES, BUDGET = "results.json", "times.json", "budget.json"
 
@@ -37,23 +37,15 @@ class Experiment:
     of: str | None = None
 
     def fit_command(self, seed: int, folder: Path) -> list[str]:
-        """The words that train one seed.
+        """The words that train one seed, from its newest checkpoint where it was cut off.
 
         Example:
             >>> Experiment("vae", "configs/vae_digits.yaml").fit_command(1, Path("out"))[1:]
             ['fit', '--config', 'configs/vae_digits.yaml', '--seed_everything', '1', '--data.seed', '1', ...]
         """
-        words = [
-            "ebmzoo",
-            "fit",
-            "--config",
-            self.config,
-            "--seed_everything",
-            str(seed),
-            "--data.seed",
-            str(seed),
-        ]
-        return [*words, "--run_dir", str(folder), *_options(self.overrides)]
+        seeds = {"seed_everything": seed, "data.seed": seed}
+        place = {"run_dir": folder, "resume": "auto"}
+        return ["ebmzoo", "fit", "--config", self.config, *_options({**seeds, **place, **self.overrides})]
 
     def test_command(self, folder: Path) -> list[str]:
         """The words that evaluate a trained seed.
@@ -71,6 +63,31 @@ class Experiment:
         """What one seed runs, in order."""
         test = self.test_command(folder)
         return [test] if self.of else [self.fit_command(seed, folder), test]
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run has numbers: the guard too writes a results file, without any, when a training diverges."""
+    path = folder / RESULTS
+    return path.is_file() and bool(read(path).get("results"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a file of a benchmark's bookkeeping holds.
+
+    Raises:
+        ValueError: it is not a whole one.
+    """
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is cut off or not ours: delete it, and give the same command again") from error
+
+
+def write(path: Path, found: Mapping[str, Any]) -> None:
+    """Write such a file aside and put it in its place: killed at any moment, a benchmark leaves whole ones."""
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(json.dumps(found, indent=2))
+    os.replace(aside, path)
 
 
 def run(
@@ -102,7 +119,11 @@ def run(
             runs = [(e, seed, root / e.name / f"seed_{seed}") for e in group for seed in e.seeds]
 
             def one(job: tuple[Experiment, int, Path]) -> bool:
-                ok = _one(*job, threads)
+                try:
+                    ok = _one(*job, threads)
+                except ValueError as error:
+                    print(f"{job[0].name} seed {job[1]}: {error}", flush=True)
+                    ok = False
                 if ended is not None:
                     ended(job[0], job[1], ok)
                 return ok
@@ -113,7 +134,7 @@ def run(
 
 
 def _one(experiment: Experiment, seed: int, folder: Path, threads: int) -> bool:
-    if (folder / RESULTS).is_file():
+    if finished(folder):
         return True
     folder.parent.mkdir(parents=True, exist_ok=True)
     log, times = folder.with_suffix(".log"), _times(folder)
@@ -127,7 +148,7 @@ def _one(experiment: Experiment, seed: int, folder: Path, threads: int) -> bool:
                 print(f"{experiment.name} seed {seed}: {words[1]} ended with {code}, see {log}", flush=True)
                 return False
             times[words[1]] = {**time, "resumed": True} if resumed else time  # of a part of it alone
-            (folder / TIMES).write_text(json.dumps(times, indent=2))
+            write(folder / TIMES, times)
     spent = ", ".join(f"{verb} {time['cpu_s']:.0f} s" for verb, time in times.items())
     print(f"{experiment.name} seed {seed}: {spent} of CPU time", flush=True)
     return True
@@ -135,8 +156,7 @@ def _one(experiment: Experiment, seed: int, folder: Path, threads: int) -> bool:
 
 def _times(folder: Path) -> dict[str, dict[str, float]]:
     """What the commands took that have ended well; a training among them is not repeated when its test is."""
-    found = folder / TIMES
-    times: dict[str, dict[str, float]] = json.loads(found.read_text()) if found.is_file() else {}
+    times: dict[str, dict[str, float]] = read(folder / TIMES) if (folder / TIMES).is_file() else {}
     times.pop("test", None)
     return times
 

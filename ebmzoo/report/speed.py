@@ -108,9 +108,7 @@ class Measured:
     memory: float | None
 
 
-def measure(
-    name: str, case: Case, *, rounds: int = 7, device: str = "cpu", half: bool = True, seed: int = 0
-) -> list[Measured]:
+def measure(name: str, case: Case, *, rounds: int = 7, device: str = "cpu") -> list[Measured]:
     """Time every way to run a case.
 
     The ways: "reference", the loop of the public VAEBM and IGEBM code (``.backward()``, parameters live); "naive", the
@@ -123,15 +121,13 @@ def measure(
         case: what to time.
         rounds: number of interleaved rounds.
         device: where.
-        half: whether bf16 is timed too.
-        seed: of weights, starts and noise.
     """
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         net = case.energy().to(device)
-    x = as_noise(seed, device).normal((case.batch, *case.shape), torch.empty(0, device=device))
+    x = as_noise(0, device).normal((case.batch, *case.shape), torch.empty(0, device=device))
     written = as_written(net)
-    ways = dict(_ways(case.sampler, net, written, x, half and case.sampler.metropolis is False))
+    ways = dict(_ways(case.sampler, net, written, x))
     products = {way: _products(used, x, way == "bf16") for way, (used, _) in ways.items()}
     for run in [run for _, run in ways.values()] + list(products.values()):
         run()  # traces, allocations, choices of algorithms
@@ -176,7 +172,7 @@ def measure(
 
 
 def _ways(
-    sampler: Sampler, net: nn.Module, written: nn.Module, x: Tensor, half: bool
+    sampler: Sampler, net: nn.Module, written: nn.Module, x: Tensor
 ) -> Iterator[tuple[str, tuple[nn.Module, Callable[[], Tensor]]]]:
     """Name, network, and a run of one call, of every way; the loops know unadjusted Langevin alone."""
     if isinstance(sampler, Langevin):
@@ -196,7 +192,7 @@ def _ways(
     yield "exact", (written, kernel(written, "trace"))
     yield "eager", (net, kernel(net, "eager"))
     yield "kernel", (net, kernel(net, "trace"))
-    if half:
+    if sampler.metropolis is False:
         yield "bf16", (net, kernel(net, "trace", bf16=True))
 
 

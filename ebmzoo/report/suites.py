@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import re
 import subprocess
@@ -19,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from .runs import Experiment
+from .runs import Experiment, read, write
 
 __all__ = ["BUDGETS", "SUITES", "Plan", "find", "plan", "same_networks", "scaled"]
 
@@ -136,33 +135,41 @@ def same_networks(config: Mapping[str, Any], reference: Mapping[str, Any]) -> di
 
 
 def plan(
-    configs: Mapping[str, Path], root: Path, budget: str | None, amount: float | None, mode: str, reference: Path
+    suite: str, configs: Mapping[str, Path], root: Path, budget: str | None, amount: float | None, mode: str
 ) -> dict[str, Plan]:
     """Bring configs to a budget; made once for a folder, and read from there when a benchmark goes on.
 
+    A folder has the plan of one suite, one folder of configs, one budget and one mode; methods can be added to it.
+
     Args:
-        configs: by method.
+        suite: one of `SUITES`.
+        configs: by method, all of one folder: what `find` found.
         root: the benchmark's folder, for the configs made and for ``plan.json``.
         budget: one of `BUDGETS`; None leaves each config its own length.
         amount: of the budget: iterations, seconds of training, or network evaluations for each image of a batch; None
             takes what the reference's own training has (for seconds: what it would take here).
-        mode: "paper", each config's own networks, or "same", the reference's.
-        reference: config whose training and networks these are.
+        mode: "paper", each config's own networks, or "same", the reference's: those of EC-VAE's config.
 
     Raises:
-        ValueError: the cost of an iteration is needed and cannot be counted, or the folder has runs under another
-            budget or mode.
+        ValueError: the cost of an iteration is needed and cannot be counted, the folder has runs under another plan,
+            or its plan cannot be read.
     """
-    path = root / "plan.json"
-    held: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    terms = {"budget": budget, "asked": amount, "mode": mode}
-    if held and held["terms"] != terms:
-        raise ValueError(f"{root} has runs under {held['terms']}, not {terms}: choose another folder with --out")
+    path, folder = root / "plan.json", next(iter(configs.values())).parent
+    terms = {"suite": suite, "configs": str(folder), "budget": budget, "asked": amount, "mode": mode}
+    held = read(path) if path.is_file() else {}
+    if held and (other := {key: value for key, value in _terms(held, root, terms).items() if value != terms[key]}):
+        there, here = (", ".join(f"{key} {of[key]}" for key in other) for of in (other, terms))
+        raise ValueError(f"{root} has runs under {there}, not {here}: choose another folder with --out")
+
+    def reference() -> dict[str, Any]:
+        return _read(find(suite, [_REFERENCE], folder)[_REFERENCE])
+
     if budget is not None and amount is None:
-        amount = held.get("amount") or _own(_read(reference), budget)
+        amount = held.get("amount") or _own(reference(), budget)
     new = {name: _read(source) for name, source in configs.items() if name not in held}
-    if mode == "same":
-        new = {name: same_networks(config, _read(reference)) for name, config in new.items()}
+    if mode == "same" and new:
+        theirs = reference()
+        new = {name: same_networks(config, theirs) for name, config in new.items()}
     if new:
         print(f"counting the network evaluations of {', '.join(new)}", flush=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -185,15 +192,25 @@ def plan(
         total = None if cost is None else cost * iterations
         held[name] = {"config": str(used), "iterations": iterations, "evaluations": total}
         root.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(held := {**held, "terms": terms, "amount": amount}, indent=2))
+        write(path, held := {**held, "terms": terms, "amount": amount})
     return {name: Plan(**held[name]) for name in configs}
 
 
+def _terms(held: Mapping[str, Any], root: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a plan was made under; what one of an earlier version does not say is taken from its configs' names."""
+    used = {name: Path(one["config"]) for name, one in held.items() if name not in ("terms", "amount")}
+    named = {
+        suite for name, path in used.items() for suite, (ending, _) in SUITES.items() if path.stem == f"{name}_{ending}"
+    }
+    folders = {str(path.parent) for path in used.values() if path.parent.resolve() != (root / "configs").resolve()}
+    implied = {"suite": " and ".join(sorted(named)), "configs": " and ".join(sorted(folders)) or asked["configs"]}
+    return {**implied, **held["terms"]}
+
+
 def experiments(plans: Mapping[str, Plan], suite: str, seeds: Sequence[int]) -> list[Experiment]:
-    """The rows of a benchmark; a training that was cut off goes on from its newest checkpoint."""
+    """The rows of a benchmark."""
     ending = SUITES[suite][0]
-    resume = {"resume": "auto"}
-    return [Experiment(f"{name}_{ending}", one.config, resume, seeds=seeds) for name, one in plans.items()]
+    return [Experiment(f"{name}_{ending}", one.config, seeds=seeds) for name, one in plans.items()]
 
 
 # -- what an iteration costs --------------------------------------------------------------------------------

@@ -144,6 +144,43 @@ def test_a_seed_that_is_not_finite_is_said_and_is_never_best(tmp_path):
     assert str(fid.cells["a"]) == "not finite for 1 of 2 seeds" and fid.best == set()
 
 
+def diverged(folder, action="stopped", config="a: 1"):
+    """A run's folder as `fit` leaves it when the guard has seen trouble, before any test."""
+    finished(folder, config=config)
+    entry = {"step": 40, "reason": "weights are not finite", "action": action}
+    (folder / "results.json").write_text(json.dumps({"results": [], "run": {"guard": [entry]}}))
+    return folder
+
+
+def test_a_diverged_seed_is_left_out_and_the_notes_say_which_and_why(tmp_path):
+    for seed, fid in enumerate((2.0, 4.0)):
+        finished(tmp_path / f"vae/seed_{seed}", config=f"seed_everything: {seed}", fid=fid)
+    diverged(tmp_path / "vae/seed_2", config="seed_everything: 2")
+    diverged(tmp_path / "ecvae/seed_0", "rolled back", "b: 1")
+    table = compare(load([tmp_path]), separate=True)
+    assert table.rows == ["vae"] and table.columns[0].cells["vae"].values == [2.0, 4.0]
+    lost = "vae/seed_2 is left out, it has no numbers: the guard saw at step 40: weights are not finite: stopped."
+    assert lost in table.notes()
+    assert "ecvae/seed_0 is left out, it has no numbers: `ebmzoo test` has not measured it." in table.notes()
+
+
+def test_numbers_of_a_run_in_which_the_guard_stepped_in_say_so(tmp_path):
+    path = finished(tmp_path / "vae", fid=2.0) / "results.json"
+    held = json.loads(path.read_text())
+    held["run"]["guard"] = [{"step": 7, "reason": "weights are not finite", "action": "rolled back"}]
+    path.write_text(json.dumps(held))
+    (note,) = [one for one in compare(load([path])).notes() if "guard" in one]
+    assert note == "vae: the guard saw at step 7: weights are not finite: rolled back."
+
+
+def test_runs_without_any_numbers_are_refused_in_a_line_with_the_guards_reason(tmp_path):
+    folder = diverged(tmp_path / "vae")
+    said = f"{folder} has no numbers: the guard saw at step 40: weights are not finite: stopped"
+    with pytest.raises(ValueError, match="has no numbers") as error:
+        load([folder])
+    assert str(error.value) == said
+
+
 def test_what_is_no_run_is_named(tmp_path):
     with pytest.raises(ValueError, match=f"no results.json in or under {tmp_path}"):
         load([tmp_path])

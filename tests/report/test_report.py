@@ -1,13 +1,15 @@
 """Experiments as subprocesses and the tables of their results."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from ebmzoo.report import runs
-from ebmzoo.report.bench import bench
+from ebmzoo.report.bench import bench, markdown
+from ebmzoo.report.compare import Cell
+from ebmzoo.report.results import numbers_of
 from ebmzoo.report.runs import Experiment, run
-from ebmzoo.report.tables import markdown, spread, values
 
 
 def results(folder, **numbers):
@@ -17,8 +19,9 @@ def results(folder, **numbers):
 
 
 def test_spread_is_the_mean_and_the_sample_deviation():
-    assert spread([2.0, 4.0, 9.0]) == "5 ± 3.6 (2, 4, 9)"
-    assert spread([2.0, None]) == "not finite for 1 of 2 seeds"
+    assert Cell([2.0, 4.0, 9.0]).each() == "5 ± 3.6 (2, 4, 9)"
+    assert Cell([20.25, 20.75]).each(4) == "20.5 ± 0.354 (20.25, 20.75)" and Cell([2.0]).each() == "2 ± 0 (2)"
+    assert Cell([2.0, None]).each() == "not finite for 1 of 2 seeds"
 
 
 def test_table_has_a_row_per_experiment_and_a_column_per_metric(tmp_path):
@@ -27,7 +30,6 @@ def test_table_has_a_row_per_experiment_and_a_column_per_metric(tmp_path):
     experiment = Experiment("a", "none.yaml")
     done = run([experiment], tmp_path)  # finished runs are not repeated: no command is started for them
     assert [path for _, _, path in done] == [tmp_path / "a" / f"seed_{seed}" / "results.json" for seed in (0, 1, 2)]
-    assert values(done[1][2]) == {"fid": 11.0, "recall": 0.5}
     assert markdown(done, ["fid", "recall"]).splitlines()[2] == "| a | 11 ± 1 (10, 11, 12) | 0.5 ± 0 (0.5, 0.5, 0.5) |"
 
 
@@ -36,7 +38,7 @@ def test_a_number_that_no_seed_has_leaves_its_cell_empty_and_one_that_a_seed_lac
     results(tmp_path / "a" / "seed_1", fid=10.0, recall=0.5)
     done = run([Experiment("a", "none.yaml", seeds=[0, 1])], tmp_path)
     row = markdown(done, ["fid", "recall", "fit_cpu_s"]).splitlines()[2]
-    assert row == "| a | 10 ± 0 (10, 10) | not finite for 1 of 2 seeds |  |"
+    assert row == "| a | 10 ± 0 (10, 10) | 0.5 ± 0 (0.5) for 1 of 2 seeds |  |"
 
 
 def test_a_failed_run_is_reported_and_does_not_stop_the_others(tmp_path, capsys):
@@ -48,10 +50,66 @@ def test_a_failed_run_is_reported_and_does_not_stop_the_others(tmp_path, capsys)
     assert "no config at" in (tmp_path / "bad" / "seed_0.log").read_text()
 
 
+def test_a_diverged_training_has_not_finished_and_is_tried_again(tmp_path, monkeypatch):
+    results(tmp_path / "a/seed_0")  # the guard's note makes such a file, without numbers
+    assert not runs.finished(tmp_path / "a/seed_0") and not runs.finished(tmp_path / "none")
+    began = []
+
+    def instead(words, threads, out):
+        began.append(words[1])
+        return 1, {"wall_s": 1.0, "cpu_s": 1.0, "threads": threads}
+
+    monkeypatch.setattr(runs, "_timed", instead)
+    assert run([Experiment("a", "none.yaml", seeds=[0])], tmp_path) == [] and began == ["fit"]
+
+
+def test_a_file_that_was_cut_off_stops_its_own_run_alone_and_is_named(tmp_path, capsys):
+    results(tmp_path / "good" / "seed_0", fid=1.0)
+    (tmp_path / "bad/seed_0").mkdir(parents=True)
+    (tmp_path / "bad/seed_0/times.json").write_text('{"fit": {"cpu')
+    done = run([Experiment(name, "none.yaml", seeds=[0]) for name in ("bad", "good")], tmp_path, jobs=1)
+    assert [experiment.name for experiment, _, _ in done] == ["good"]
+    said = capsys.readouterr().out
+    assert f"bad seed 0: {tmp_path}/bad/seed_0/times.json is cut off or not ours: delete it" in said
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "times.json"
+    runs.write(path, {"fit": 1})
+
+    def full(self, text):
+        with self.open("w") as file:
+            file.write(text[:3])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="disk full"):
+        runs.write(path, {"fit": 2})
+    assert json.loads(path.read_text()) == {"fit": 1}
+
+
 def test_overrides_come_after_the_config_and_seeds_reach_the_order_of_the_data(tmp_path):
     words = Experiment("a", "c.yaml", {"model.kl_weight": 0.5}).fit_command(3, tmp_path)
     assert words[words.index("--seed_everything") + 1] == words[words.index("--data.seed") + 1] == "3"
     assert words[-2:] == ["--model.kl_weight", "0.5"]
+
+
+def test_a_training_that_was_cut_off_goes_on_and_its_part_of_the_cost_is_no_cost(tmp_path, monkeypatch):
+    asked = []
+
+    def instead(words, threads, out):
+        asked.append(words)
+        folder = Path(words[words.index("--run_dir") + 1])
+        if words[1] == "test":
+            rows = [{"name": "fid", "value": 3.0, "protocol": {}}]
+            (folder / "results.json").write_text(json.dumps({"results": rows, "run": {}}))
+        return 0, {"wall_s": 2.0, "cpu_s": 1.5, "threads": threads}
+
+    monkeypatch.setattr(runs, "_timed", instead)
+    (tmp_path / "a/seed_0/checkpoints").mkdir(parents=True)  # what a killed training leaves
+    done = run([Experiment("a", "none.yaml", seeds=[0])], tmp_path)
+    assert asked[0][asked[0].index("--resume") + 1] == "auto"
+    assert list(numbers_of(done[0][2].parent)) == ["fid"]
 
 
 def test_what_is_only_tested_follows_the_training_that_it_belongs_to(tmp_path, monkeypatch):
@@ -62,7 +120,8 @@ def test_what_is_only_tested_follows_the_training_that_it_belongs_to(tmp_path, m
         folder = words[words.index("--run_dir") + 1]
         if words[1] == "test":
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-            (tmp_path / folder / "results.json").write_text('{"results": [{"name": "fid", "value": 3.0}]}')
+            rows = [{"name": "fid", "value": 3.0, "protocol": {}}]
+            (tmp_path / folder / "results.json").write_text(json.dumps({"results": rows, "run": {}}))
         else:
             (tmp_path / folder).mkdir(parents=True)
         return 0, {"wall_s": 2.0, "cpu_s": 1.5, "threads": threads}
@@ -73,10 +132,8 @@ def test_what_is_only_tested_follows_the_training_that_it_belongs_to(tmp_path, m
     assert [words[1] for words in began] == ["fit", "test", "test"]
     assert began[2][began[2].index("--ckpt_path") + 1] == str(tmp_path / "trained/seed_4/checkpoints/last.ckpt")
     assert began[2][-2:] == ["--model.output", "mean"]
-    assert [(experiment.name, values(path).get("fit_cpu_s")) for experiment, _, path in done] == [
-        ("mean", None),
-        ("trained", 1.5),
-    ]
+    rows = markdown(done, ["fid", "fit_cpu_s"]).splitlines()
+    assert rows[2:] == ["| mean | 3 ± 0 (3) |  |", "| trained | 3 ± 0 (3) | 1.5 ± 0 (1.5) |"]
     (tmp_path / "trained/seed_4/results.json").unlink()  # measured anew, but not trained anew
     began.clear()
     run([Experiment("trained", "c.yaml", seeds=[4])], tmp_path)

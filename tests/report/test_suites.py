@@ -92,7 +92,7 @@ def test_the_same_networks_are_the_references_and_a_methods_need_stays():
 )
 def test_a_budget_becomes_iterations(tmp_path, counted, budget, amount, expected):
     configs = {"vae": CONFIGS / "vae_digits.yaml"}
-    found = plan(configs, tmp_path, budget, amount, "paper", CONFIGS / "ecvae_digits.yaml")["vae"]
+    found = plan("digits", configs, tmp_path, budget, amount, "paper")["vae"]
     assert (found.iterations, found.evaluations) == (expected, expected * 10)
     used = yaml.safe_load(Path(found.config).read_text())
     assert used["trainer"]["max_steps"] == expected
@@ -117,9 +117,48 @@ def test_chains_of_some_iterations_count_by_their_share(monkeypatch):
 
 def test_a_plan_is_made_once(tmp_path, counted):
     configs = {"vae": CONFIGS / "vae_digits.yaml"}
-    first = plan(configs, tmp_path, "seconds", 60, "same", CONFIGS / "ecvae_digits.yaml")
+    first = plan("digits", configs, tmp_path, "seconds", 60, "same")
     counted.clear()
-    assert plan(configs, tmp_path, "seconds", 60, "same", CONFIGS / "ecvae_digits.yaml") == first and not counted
+    assert plan("digits", configs, tmp_path, "seconds", 60, "same") == first and not counted
     assert json.loads((tmp_path / "plan.json").read_text())["amount"] == 60
-    with pytest.raises(ValueError, match="has runs under .* choose another folder with --out"):
-        plan(configs, tmp_path, "seconds", 70, "same", CONFIGS / "ecvae_digits.yaml")
+    with pytest.raises(ValueError, match=r"has runs under asked 60, not asked 70: choose another folder with --out"):
+        plan("digits", configs, tmp_path, "seconds", 70, "same")
+
+
+def test_a_plan_is_of_one_suite_and_one_folder_of_configs(tmp_path, counted):
+    out, toy = tmp_path / "out", {"vae": CONFIGS / "vae_gaussians25.yaml"}
+    plan("digits", {"vae": CONFIGS / "vae_digits.yaml"}, out, "iterations", 30, "paper")
+    with pytest.raises(ValueError, match="has runs under suite digits, not suite toy: choose"):
+        plan("toy", toy, out, "iterations", 30, "paper")
+    (tmp_path / "vae_digits.yaml").write_text((CONFIGS / "vae_digits.yaml").read_text())
+    with pytest.raises(ValueError, match=f"has runs under configs {CONFIGS}, not configs {tmp_path}: choose"):
+        plan("digits", {"vae": tmp_path / "vae_digits.yaml"}, out, "iterations", 30, "paper")
+
+
+@pytest.mark.parametrize("budget", [None, "iterations"])
+def test_a_plan_that_does_not_say_its_suite_is_taken_as_its_configs_names_say(tmp_path, counted, budget):
+    configs = {"vae": CONFIGS / "vae_digits.yaml"}
+    first = plan("digits", configs, tmp_path, budget, None, "paper")
+    path = tmp_path / "plan.json"
+    held = json.loads(path.read_text())
+    del held["terms"]["suite"], held["terms"]["configs"]
+    path.write_text(json.dumps(held))
+    counted.clear()
+    assert plan("digits", configs, tmp_path, budget, None, "paper") == first and not counted
+    with pytest.raises(ValueError, match="has runs under suite digits, not suite toy"):
+        plan("toy", {"vae": CONFIGS / "vae_gaussians25.yaml"}, tmp_path, budget, None, "paper")
+
+
+def test_a_plan_that_was_cut_off_is_named_with_what_to_do(tmp_path, counted):
+    configs = {"vae": CONFIGS / "vae_digits.yaml"}
+    (tmp_path / "plan.json").write_text('{"vae": {"config"')
+    with pytest.raises(ValueError, match=r"plan.json is cut off or not ours: delete it, and give the same command"):
+        plan("digits", configs, tmp_path, None, None, "paper")
+
+
+def test_the_reference_is_needed_only_by_a_plan_that_takes_something_of_it(tmp_path, counted):
+    (tmp_path / "vae_digits.yaml").write_text((CONFIGS / "vae_digits.yaml").read_text())
+    configs = {"vae": tmp_path / "vae_digits.yaml"}
+    assert plan("digits", configs, tmp_path / "a", "iterations", 7, "paper")["vae"].iterations == 7
+    with pytest.raises(ValueError, match="no method 'ecvae' in suite digits"):
+        plan("digits", configs, tmp_path / "b", "iterations", 7, "same")
