@@ -118,9 +118,7 @@ def table(seeds: list[dict[str, dict[str, float]]]) -> str:
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "configs", nargs="*", default=["ecvae_digits", "ecvae_digits16", "ecvae_glyphs", "dual_mcmc_digits"]
-    )
+    parser.add_argument("configs", nargs="*", default=CONFIGS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--checkpoint", nargs="+", type=Path, help="trained models to measure instead")
     options = parser.parse_args()

@@ -115,7 +115,9 @@ def test_nobody_imports_wandb_when_loaded(path):
 
 
 def test_no_file_outgrows_350_lines():
-    long = {path.name: lines for path in FILES if (lines := len(path.read_text().splitlines())) > 350}
+    benchmarks = sorted((Path(__file__).parents[1] / "benchmarks").rglob("*.py"))
+    assert benchmarks
+    long = {path.name: lines for path in (*FILES, *benchmarks) if (lines := len(path.read_text().splitlines())) > 350}
     assert not long
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ebmzoo.callbacks.figures import scatter
+from ebmzoo.callbacks.guard import Diverged, Guard
 from ebmzoo.callbacks.looking import chain_steps, looking_at, run_folder
 from ebmzoo.images import grid, save_png, strips
 from ebmzoo.mcmc import GeneratorNoise, Noise
@@ -43,7 +44,8 @@ class Pictures(Callback):
         seed: of the noise.
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: if a number is out of range, or samples of a model that is tested are not finite.
+        Diverged: if they are not finite in a training.
 
     Example:
         >>> Pictures(n=16, every_n_steps=500).n
@@ -96,6 +98,10 @@ class Pictures(Callback):
         self._drawn_at = step
         with looking_at(trainer, pl_module):
             samples = self._samples(pl_module)
+            if samples is not None and not samples.isfinite().all():
+                if keep and any(isinstance(one, Guard) for one in trainer.callbacks):  # type: ignore[attr-defined]
+                    return  # it names the cause, and may know a way back
+                _refuse(trainer, samples)
             pictures = {} if samples is None else self._pictures(trainer, pl_module, samples)
             energies = {} if samples is None else self._energies(trainer, pl_module, samples)
         for name, values in energies.items():
@@ -139,6 +145,15 @@ class Pictures(Callback):
 
     def _noise(self, pl_module: LightningModule) -> GeneratorNoise:
         return GeneratorNoise(torch.Generator(pl_module.device).manual_seed(self.seed))
+
+
+def _refuse(trainer: Trainer, samples: Tensor) -> NoReturn:
+    """Say that a model whose samples are not finite has diverged; a training stops for it."""
+    reason = f"{int((~samples.isfinite()).sum()):,} of {samples.numel():,} values of the samples are not finite"
+    if not trainer.training:
+        raise ValueError(f"no pictures: {reason}; the training of this model has diverged")
+    step = trainer.global_step
+    raise Diverged(step, reason, [{"step": step, "reason": reason, "action": "stopped"}])
 
 
 def chain_frames(model: Any, n: int, steps: int, frames: int, noise: Noise) -> list[Tensor]:

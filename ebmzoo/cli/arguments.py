@@ -1,4 +1,4 @@
-"""What the verbs that use a checkpoint without a Trainer have in common: their words, the model, where they write."""
+"""What the verbs without a Trainer have in common: their words, a checkpoint's model, where they write."""
 
 from __future__ import annotations
 
@@ -15,25 +15,16 @@ if TYPE_CHECKING:
     from ebmzoo.methods import Method
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser with the options of all these verbs, whose errors are one line.
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line.
 
     Args:
         verb: its name.
         description: what it does, for its help.
-        at_once: what ``--batch_size`` counts, for its help; None for a verb that computes nothing.
     """
 
-    def __init__(self, verb: str, description: str, at_once: str | None = None):
+    def __init__(self, verb: str, description: str):
         super().__init__(prog=f"ebmzoo {verb}", description=description, allow_abbrev=False)
-        add = self.add_argument
-        add("--ckpt_path", required=True, help="checkpoint of a training run")
-        add("--no_ema", action="store_true", help="raw weights, not averaged ones")
-        add("--trust", action="append", default=[], help="a module whose classes the checkpoint may name")
-        if at_once is not None:
-            add("--seed", type=int, default=0, help="seed of all random numbers (0); each image has its own")
-            add("--batch_size", type=int, default=256, help=f"{at_once} at a time (256)")
-            add("--device", help="cpu, cuda, cuda:1, ... (the GPU if there is one)")
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, with the nearest option where one is unknown."""
@@ -43,6 +34,27 @@ class Parser(argparse.ArgumentParser):
             option = rest.split()[0]
             message = f"no option {option}: {nearest(option.lstrip('-').partition('=')[0], known)}"
         raise UserError(message)
+
+
+class Parser(OneLineParser):
+    """A parser with the options of the verbs that use a checkpoint.
+
+    Args:
+        verb: its name.
+        description: what it does, for its help.
+        at_once: what ``--batch_size`` counts, for its help; None for a verb that computes nothing.
+    """
+
+    def __init__(self, verb: str, description: str, at_once: str | None = None):
+        super().__init__(verb, description)
+        add = self.add_argument
+        add("--ckpt_path", required=True, help="checkpoint of a training run")
+        add("--no_ema", action="store_true", help="raw weights, not averaged ones")
+        add("--trust", action="append", default=[], help="a module whose classes the checkpoint may name")
+        if at_once is not None:
+            add("--seed", type=int, default=0, help="seed of all random numbers (0); each image has its own")
+            add("--batch_size", type=int, default=256, help=f"{at_once} at a time (256)")
+            add("--device", help="cpu, cuda, cuda:1, ... (the GPU if there is one)")
 
 
 def trust(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 
-from ebmzoo.cli.arguments import check_writable
+from ebmzoo.cli.arguments import OneLineParser, check_writable
 from ebmzoo.cli.compare import present
 from ebmzoo.cli.errors import Stopped, UserError
 from ebmzoo.report import suites
@@ -20,10 +20,8 @@ from ebmzoo.report.runs import run as run_all
 
 def run(verb: str, arguments: Sequence[str]) -> None:
     """Plan, run what has no results yet, and present the comparison."""
-    parser = argparse.ArgumentParser(
-        prog=f"ebmzoo {verb}",
-        description="Train and test the methods of a suite under one budget. Finished runs are not repeated.",
-        allow_abbrev=False,
+    parser = OneLineParser(
+        verb, "Train and test the methods of a suite under one budget. Finished runs are not repeated."
     )
     parser.add_argument("--suite", required=True, choices=suites.SUITES)
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="by their configs' names (one of each class)")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from ebmzoo.cli.arguments import check_writable
+from ebmzoo.cli.arguments import OneLineParser, check_writable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,10 +21,8 @@ _HEADING = 18  # letters of a heading's line
 
 def run(verb: str, arguments: Sequence[str]) -> None:
     """Read the runs, print the table, and write it with its page where asked for."""
-    parser = argparse.ArgumentParser(
-        prog=f"ebmzoo {verb}",
-        description="Put finished runs side by side: mean and spread over seeds, one protocol to a column.",
-        allow_abbrev=False,
+    parser = OneLineParser(
+        verb, "Put finished runs side by side: mean and spread over seeds, one protocol to a column."
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, or folders with runs below them")
     parser.add_argument("--out", type=Path, help="folder for compare.md and compare.html")
@@ -36,8 +34,8 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     from ebmzoo.report.compare import compare
     from ebmzoo.report.results import load
 
-    command = f"ebmzoo {verb} {' '.join(map(str, arguments))}"
-    present(compare(load(options.runs), separate=options.separate), options.out, command)
+    table = compare(load(options.runs), separate=options.separate)
+    present(table, options.out, f"ebmzoo {verb} {shlex.join(arguments)}")
 
 
 def present(table: Table, out: Path | None, command: str) -> None:

@@ -13,10 +13,13 @@ from ebmzoo.cli.errors import TOP_KEYS, UserError, condense, nearest
 
 
 def options(words: Sequence[str], *names: str) -> list[str]:
-    """The values given to an option, in order."""
-    found = [value for name, value in zip(words, words[1:], strict=False) if name in names]
-    joined = [word.partition("=")[2] for word in words if word.partition("=")[0] in names and "=" in word]
-    return found + joined
+    """The values given to an option, as ``--name value`` or ``--name=value``, in order."""
+    found: list[str] = []
+    for place, word in enumerate(words):
+        name, joined, value = word.partition("=")
+        if name in names:
+            found += [value] if joined else words[place + 1 : place + 2]
+    return found
 
 
 def check_config(path: str) -> None:

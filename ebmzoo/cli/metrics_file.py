@@ -96,5 +96,6 @@ class MetricsFile(Logger):
         if not self.path.exists():
             return []
         with self.path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [row for row in rows if row.get("step", "").isdigit() and int(row["step"]) < step]
+            # A row without its end was cut short by a kill or a full disk: its step may be another's first digits.
+            rows = csv.DictReader(line for line in file if line.endswith("\n"))
+            return [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < step]

@@ -11,9 +11,14 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ebmzoo.methods.base import gathered
+
 
 class Predictions(Callback):
     """Collects the dicts of ``predict_step`` and writes them to ``predictions.npz`` in the data's order.
+
+    Several processes share a global batch as `OrderedBatches` cuts it: the first has its first rows, and so on. Each
+    batch is joined again in that order, and the first process alone keeps and writes the rows.
 
     Args:
         folder: the run's folder.
@@ -32,12 +37,16 @@ class Predictions(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep a batch's values in main memory."""
-        for name, values in outputs.items():
-            self._parts.setdefault(name, []).append(values.detach().float().cpu())
+        """Keep the values of all processes' batches in main memory."""
+        shares = gathered({name: values.detach().float().cpu() for name, values in outputs.items()})
+        for share in shares if trainer.is_global_zero else []:
+            for name, values in share.items():
+                self._parts.setdefault(name, []).append(values)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file, whole or not at all."""
+        if not trainer.is_global_zero:
+            return
         values = {name: torch.cat(parts).numpy() for name, parts in self._parts.items()}
         aside = self.path.with_name(f".{self.path.name}.part")
         with aside.open("wb") as file:

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ebmzoo.checkpoints import read
 from ebmzoo.images import from_uint8, to_uint8
 from ebmzoo.methods import Method
 from ebmzoo.metrics import Protocol, Results, config_hash, fidelity, find_extractor
 from ebmzoo.metrics.protocol import ROUNDING
+from ebmzoo.metrics.reconstruction import reconstruction_errors, ssim_window
 from ebmzoo.tasks import Degradation, Restoration, Restorer
 
 _ROUNDING_ERROR = (2 / 255) ** 2 / 12  # mean square of an error uniform over one step of a byte, in [-1, 1]
@@ -65,11 +65,11 @@ class Scores:
         if self.restorer.x_sampler is not None:
             images["_after_z_chain"] = degradation.complete(y, found.latent)
             images["_after_z_chain_predicted"] = found.latent
-        self._window = window_of(reference)
+        self._window = ssim_window(min(reference.shape[2:]))
         for ending, image in images.items():
             x = _rounded(image)
             self._add(f"psnr{ending}", psnr(x, reference))
-            self._add(f"ssim{ending}", ssim(x, reference, self._window))
+            self._add(f"ssim{ending}", reconstruction_errors(reference, x).ssim)
         if self.extractor is not None:
             self._restored.append(to_uint8(found.image).cpu())
             self._references.append(to_uint8(reference).cpu())
@@ -136,7 +136,7 @@ class Scores:
         named = {**common, "reference": reference, "n_reference": n, "rounding": ROUNDING}
         extra: dict[str, dict[str, Any]] = {
             "psnr": {"data_range": 2.0, "mean_over": "images", "least_squared_error": _ROUNDING_ERROR},
-            "ssim": {"data_range": 2.0, "mean_over": "images", "window": self._window, "sigma": 1.5},
+            "ssim": {"data_range": 2.0, "mean_over": "images", "ssim_window": self._window},
         }
         lines = []
         for metric, more in extra.items():
@@ -178,19 +178,6 @@ def psnr(x: Tensor, reference: Tensor) -> Tensor:
     """
     error = (x.double() - reference.double()).square().mean((1, 2, 3)).clamp_min(_ROUNDING_ERROR)
     return 10 * torch.log10(4 / error)
-
-
-def ssim(x: Tensor, reference: Tensor, window: int) -> Tensor:
-    """Structural similarity of each image in [-1, 1] with a Gaussian window, ``(B,)``."""
-    found = structural_similarity_index_measure(x, reference, data_range=2.0, kernel_size=window, reduction="none")
-    assert isinstance(found, Tensor)  # not the pair with the full images, which were not asked for
-    return found.reshape(len(x))
-
-
-def window_of(images: Tensor) -> int:
-    """Size of SSIM's window: 11 px, as published; the largest odd size within half an image where that is smaller."""
-    half = min(images.shape[2:]) // 2
-    return min(11, half - 1 + half % 2)
 
 
 def _rounded(x: Tensor) -> Tensor:

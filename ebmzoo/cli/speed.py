@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
-from ebmzoo.cli.errors import UserError
+from ebmzoo.cli.arguments import OneLineParser, check_writable
+from ebmzoo.cli.errors import UserError, instantiating
+from ebmzoo.cli.given import check_config
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ebmzoo.report.speed import Case
 
 
 def run(verb: str, arguments: Sequence[str]) -> None:
     """Time the cases asked for, print the table and write the figures."""
-    parser = argparse.ArgumentParser(
-        prog=f"ebmzoo {verb}", description="Time chains against other ways to write them.", allow_abbrev=False
-    )
+    parser = OneLineParser(verb, "Time chains against other ways to write them.")
     parser.add_argument("--cases", nargs="+", metavar="CASE", help="some of the standard cases (all)")
     parser.add_argument("--config", help="the energy and the training chain of this config instead")
     parser.add_argument("--batch_size", type=int, help="number of chains (the case's)")
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (7)")
     parser.add_argument("--threads", type=int, default=1, help="threads of the processor (1)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (cpu)")
-    parser.add_argument("--out", default="speed.json", help="file of the figures (speed.json)")
+    parser.add_argument("--out", type=Path, default=Path("speed.json"), help="file of the figures (speed.json)")
     options = parser.parse_args(arguments)
-    if options.rounds < 1 or options.threads < 1 or (options.batch_size or 1) < 1:
+    if min(options.rounds, options.threads, 1 if options.batch_size is None else options.batch_size) < 1:
         raise UserError("--rounds, --threads and --batch_size must be positive")
+    if options.cases and options.config:
+        raise UserError("--cases are the standard ones, --config has its own: give one of the two")
+    if options.out.is_dir():
+        raise UserError(f"--out {options.out} is a folder: give a file")
+    check_writable(options.out)
 
     import torch
 
@@ -62,28 +67,39 @@ def run(verb: str, arguments: Sequence[str]) -> None:
         "torch": torch.__version__,
         "load": os.getloadavg()[0],
     }
-    Path(options.out).write_text(json.dumps({"settings": settings, "rows": [asdict(row) for row in rows]}, indent=1))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({"settings": settings, "rows": [asdict(row) for row in rows]}, indent=1))
     print(f"{settings}\n{options.out}")
 
 
 def _case(path: str) -> Case:
     """Energy, shape, batch and training chain of a config."""
+    check_config(path)
+
+    from jsonargparse import ArgumentParser
+
+    from ebmzoo import checkpoints, data, mcmc, networks  # noqa: F401 - what the parser needs to know these classes
+    from ebmzoo.data.base import DataModule
+    from ebmzoo.mcmc import Sampler
+    from ebmzoo.methods.base import EnergyFactory
     from ebmzoo.report.speed import Case
 
+    config = yaml.safe_load(Path(path).read_text())
     try:
-        config: dict[str, Any] = yaml.safe_load(Path(path).read_text())
-        model, data = config["model"]["init_args"], config["data"]
-        energy, sampler = model["energy"], model["sampler"]
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        own = config["model"]["init_args"]
+        parts = {"data": config["data"], "energy": own["energy"], "sampler": own["sampler"]}
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} has no energy with a chain (model.init_args.energy and .sampler)") from error
-    made = _made(data, "ebmzoo.data")
-    shape = tuple(made.image_shape)
-    return Case(lambda: _made(energy, "ebmzoo.networks", shape), shape, made.batch_size, _made(sampler, "ebmzoo.mcmc"))
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(DataModule, "data")
+    parser.add_argument("--energy", type=EnergyFactory)
+    parser.add_argument("--sampler", type=Sampler)
+    with instantiating():
+        made = parser.instantiate(parser.parse_object(parts))
+    shape = tuple(made.data.image_shape)
 
+    def energy() -> nn.Module:
+        with instantiating():
+            return made.energy(shape)
 
-def _made(spec: dict[str, Any], room: str, *positional: Any) -> Any:
-    """An object of a class named in full or, in its room, by its short name."""
-    module, _, name = spec["class_path"].rpartition(".")
-    return getattr(import_module(module or room), name)(*positional, **spec.get("init_args", {}))
+    return Case(energy, shape, made.data.batch_size, made.sampler)

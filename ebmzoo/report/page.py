@@ -168,11 +168,19 @@ def _training(table: Table) -> str:
 
 
 def _rows(path: Path) -> list[dict[str, float]]:
-    """Rows of a metrics file, without what is empty."""
+    """Rows of a metrics file, without what is no number; a last row that was cut short is left out."""
+
+    def number(text: object) -> float | None:
+        try:
+            return float(str(text))
+        except ValueError:
+            return None
+
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        rows = csv.DictReader(line for line in file if line.endswith("\n"))
+        return [{name: x for name, text in row.items() if (x := number(text)) is not None} for row in rows]
 
 
 def _curve(rows: list[dict[str, float]], x: str, y: str) -> tuple[list[float], list[float]] | None:

@@ -4,7 +4,7 @@ import torch
 from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 
-from ebmzoo.callbacks import EMA, Pictures
+from ebmzoo.callbacks import EMA, Diverged, Guard, Pictures
 from ebmzoo.callbacks.looking import looking_at
 from ebmzoo.callbacks.pictures import scatter
 from ebmzoo.data import Gaussians25
@@ -161,3 +161,37 @@ def test_scatter_draws_points_where_they_are():
 def test_what_a_user_can_get_wrong(options):
     with pytest.raises(ValueError, match="Pictures needs"):
         Pictures(**options)
+
+
+class Broken(Tiny):
+    """From its third step on one value of the second sample is infinite."""
+
+    def sample(self, n, **call):
+        x = super().sample(n, **call)
+        if self.trainer.global_step >= 3 or self.trainer.testing:
+            x[1, 0, 0, 0] = -torch.inf
+        return x
+
+
+def test_samples_that_are_not_finite_stop_a_training_as_diverged(tmp_path):
+    with pytest.raises(Diverged) as caught:
+        trainer(tmp_path, [Pictures(n=4, every_n_steps=2)]).fit(Broken(), Images())
+    assert str(caught.value) == "training diverged at step 4: 1 of 256 values of the samples are not finite"
+    assert caught.value.step == 4 and not caught.value.again
+    assert [path.name for path in (tmp_path / "pictures").glob("samples*")] == ["samples_step00000002.png"]
+
+
+def test_a_diverged_model_that_is_tested_has_no_pictures_and_one_line_says_why(tmp_path):
+    with pytest.raises(ValueError, match="^no pictures: 1 of 256 values of the samples are not finite; the training"):
+        trainer(tmp_path, [Pictures(n=4)]).test(Broken(), Images(), verbose=False)
+
+
+def test_a_guard_has_the_first_word_and_the_end_of_training_the_last(tmp_path):
+    class Blind(Guard):
+        def on_train_start(self, *_):
+            pass
+
+        on_train_batch_start = on_train_batch_end = on_train_start
+
+    with pytest.raises(Diverged, match="at step 10: 1 of 256"):
+        trainer(tmp_path, [Pictures(n=4, every_n_steps=2), Blind()]).fit(Broken(), Images())

@@ -1,6 +1,8 @@
 """The verbs that put runs side by side, with trainings that take no time."""
 
+import html
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,19 @@ CONFIGS = str(Path(__file__).parents[2] / "configs")
 
 def test_compare_prints_the_table_and_writes_markdown_and_page(tmp_path, capsys):
     folders = [str(finished(tmp_path / name, name.upper(), fid=fid)) for name, fid in (("a", 2.5), ("b", 1.5))]
-    assert main(["compare", *folders, "--out", str(tmp_path / "out")]) == 0
-    assert "2.5" in (printed := capsys.readouterr().out) and str(tmp_path / "out" / "compare.html") in printed
-    assert "| b | 1 | 10 | one step | **1.5** |" in (tmp_path / "out" / "compare.md").read_text()
-    assert "ebmzoo compare" in (tmp_path / "out" / "compare.html").read_text()
+    assert main(["compare", *folders, "--out", str(tmp_path / "its page")]) == 0
+    assert "2.5" in (printed := capsys.readouterr().out) and str(tmp_path / "its page" / "compare.html") in printed
+    assert "| b | 1 | 10 | one step | **1.5** |" in (tmp_path / "its page" / "compare.md").read_text()
+    command = shlex.join(["ebmzoo", "compare", *folders, "--out", str(tmp_path / "its page")])
+    assert html.escape(command) in (tmp_path / "its page" / "compare.html").read_text()
+
+
+@pytest.mark.parametrize("words", [[], ["a", "--seperate"]])
+def test_what_compare_cannot_read_is_one_line(capsys, words):
+    assert main(["compare", *words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("ebmzoo: error: ") and said.count("\n") == 1
+    assert ("did you mean separate?" if words else "arguments are required: RUN") in said
 
 
 def test_compare_refuses_different_protocols_in_one_line(tmp_path, capsys):
@@ -81,6 +92,8 @@ def test_a_benchmark_goes_on_where_it_stopped_and_one_failure_stops_nobody(tmp_p
         (["--amount", "5"], "--amount is of a --budget"),
         (["--seeds", "0"], "--seeds, --jobs and --threads are at least 1"),
         (["--configs", "nowhere"], "no configs *_digits.yaml in"),
+        (["--seed", "1"], "no option --seed: did you mean seeds"),
+        (["--suite", "digit"], "argument --suite: invalid choice: 'digit'"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_line(tmp_path, capsys, words, said):

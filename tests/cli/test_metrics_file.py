@@ -2,6 +2,7 @@
 
 import csv
 
+import pytest
 import torch
 
 from ebmzoo.cli.metrics_file import MetricsFile
@@ -37,6 +38,24 @@ def test_a_resumed_run_keeps_the_rows_before_it(tmp_path):
         ",2,2",
         ",3,30",
     ]
+
+
+@pytest.mark.parametrize("torn", ["1", "1,", "1,11", "1,11,0.2", "1,1149,0.2"])
+def test_a_row_that_was_cut_short_is_no_row(tmp_path, torn):
+    """Of ``1,1149,0.25``, whose writing a kill or a full disk ended."""
+    (tmp_path / "metrics.csv").write_text(f"epoch,step,a\r\n0,10,0.5\r\n{torn}", newline="")
+    logger = MetricsFile(tmp_path)
+    logger.log_metrics({"a": 0.125}, step=2000)
+    logger.finalize("success")
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["epoch,step,a", "0,10,0.5", ",2000,0.125"]
+
+
+def test_a_row_without_a_step_is_left_out(tmp_path):
+    (tmp_path / "metrics.csv").write_text("epoch,step,a\n0,10,0.5\n1\n")
+    logger = MetricsFile(tmp_path)
+    logger.log_metrics({"a": 0.125}, step=2000)
+    logger.finalize("success")
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["epoch,step,a", "0,10,0.5", ",2000,0.125"]
 
 
 def test_nothing_logged_nothing_written(tmp_path):

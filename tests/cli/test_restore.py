@@ -15,6 +15,7 @@ from ebmzoo.data.digits import digits
 from ebmzoo.images import from_uint8, save_images, save_png, to_uint8
 from ebmzoo.mcmc import PerImageNoise
 from ebmzoo.methods.mixins import Autoencoding, GaussianLatent
+from ebmzoo.metrics.reconstruction import reconstruction_errors, ssim_window
 from ebmzoo.tasks import Inpaint, Restorer, SuperResolve, box_mask, scattered_mask
 
 from .conftest import ECVAE
@@ -84,6 +85,9 @@ def test_what_it_writes_is_the_restorers(ebmzoo, here, checkpoint, whole):
         assert error.min() > 1e-4
         expected = (10 * torch.log10(4 / error)).mean().item()
         assert rows[name, True]["value"] == pytest.approx(expected, abs=0.02)
+        alike = reconstruction_errors(whole, from_uint8(to_uint8(image))).ssim.mean().item()
+        assert rows[name.replace("psnr", "ssim"), True]["value"] == pytest.approx(alike, abs=2e-3)
+    assert rows["ssim", True]["protocol"]["settings"]["ssim_window"] == ssim_window(8) == 5
     protocol = rows["psnr", True]["protocol"]
     assert (protocol["n"], protocol["steps"], protocol["seed"]) == (6, 7, 3)
     assert protocol["settings"]["mask"] == "2,2,6,6" and protocol["settings"]["x_chain"]["steps"] == 3

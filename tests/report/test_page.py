@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ebmzoo.report.compare import compare
-from ebmzoo.report.page import _curve, _roc_of, page
+from ebmzoo.report.page import _curve, _roc_of, _rows, page
 from ebmzoo.report.pictures import data_uri, heat_map
 from ebmzoo.report.results import load
 from ebmzoo.report.svg import Series, chart
@@ -173,3 +173,15 @@ def test_in_a_browser_it_loads_sorts_slides_and_fits_a_phone(made, tmp_path):
     assert seen["sorts"] == ["ascending", "descending"]
     assert seen["dots"] == [["1000"] * 4, ["0"] * 4] and seen["step"] == "step 0 of 5"
     assert seen["wide"] <= 390
+
+
+def test_curves_of_a_file_that_was_cut_short(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,step,a\n0,10,0.5\n0,20,\n0,30,2.0e-\n1\n0,40,0.25,7\n1,11")
+    assert [{name: row[name] for name in row if name} for row in _rows(path)] == [
+        {"epoch": 0, "step": 10, "a": 0.5},
+        {"epoch": 0, "step": 20},
+        {"epoch": 0, "step": 30},
+        {"epoch": 1},
+        {"epoch": 0, "step": 40, "a": 0.25},
+    ]

@@ -80,14 +80,20 @@ def test_metropolis_samplers_are_measured_against_eager(sampler):
     assert row.gflops * row.seconds * 1e9 == pytest.approx(2 * 2 * 4 * products * gradients)
 
 
-def test_the_verb_prints_a_table_and_writes_the_figures(tmp_path, capsys):
-    out = tmp_path / "speed.json"
+POINTS = """\
+model: {class_path: ECVAE, init_args: {energy: {class_path: MLPEnergy, init_args: {width: 4}},
+                                       sampler: {class_path: Langevin, init_args: {steps: 2}}}}
+data: {class_path: Gaussians25, init_args: {batch_size: 5}}
+"""
+
+
+@pytest.mark.parametrize(
+    "written", [POINTS, POINTS.replace("{class_path: MLPEnergy, init_args: {width: 4}}", "MLPEnergy")]
+)
+def test_the_verb_prints_a_table_and_writes_the_figures(tmp_path, capsys, written):
+    out = tmp_path / "new" / "speed.json"
     config = tmp_path / "points.yaml"
-    config.write_text(
-        "model: {class_path: ECVAE, init_args: {energy: {class_path: MLPEnergy, init_args: {width: 4}},"
-        " sampler: {class_path: Langevin, init_args: {steps: 2}}}}\n"
-        "data: {class_path: Gaussians25, init_args: {batch_size: 5}}\n"
-    )
+    config.write_text(written)
     assert main(["speed", "--config", str(config), "--rounds", "1", "--out", str(out)]) == 0
     assert "| points | kernel |" in capsys.readouterr().out
     found = json.loads(out.read_text())
@@ -100,12 +106,27 @@ def test_the_verb_prints_a_table_and_writes_the_figures(tmp_path, capsys):
     [
         (["--cases", "table8"], "no case 'table8': there are table7 c128 b8"),
         (["--rounds", "0"], "must be positive"),
-        (["--config", "nowhere.yaml"], "cannot read nowhere.yaml"),
+        (["--batch_size", "0"], "must be positive"),
+        (["--round", "1"], "no option --round: did you mean rounds?"),
+        (["--rounds", "x"], "argument --rounds: invalid int value: 'x'"),
+        (["--config", "nowhere.yaml"], "no config at nowhere.yaml"),
+        (["--config", "torn.yaml"], "torn.yaml, line 1: not yaml"),
+        (["--config", "none.yaml"], "none.yaml has no energy with a chain"),
+        (["--config", "typo.yaml"], "MLPEnergy has no setting 'widht': did you mean width?"),
+        (["--config", "none.yaml", "--cases", "mlp b32"], "give one of the two"),
+        (["--cases", "mlp b32", "--out", "none.yaml/speed.json"], "none.yaml is a file"),
+        (["--cases", "mlp b32", "--out", "."], "--out . is a folder"),
     ],
 )
-def test_bad_words_are_one_line(words, line, capsys):
+def test_bad_words_are_one_line_before_anything_is_measured(words, line, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "measure", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "torn.yaml").write_text("model: {")
+    (tmp_path / "none.yaml").write_text("model: {class_path: VAE}\ndata: Digits\n")
+    (tmp_path / "typo.yaml").write_text(POINTS.replace("width", "widht"))
     assert main(["speed", *words]) == 2
-    assert line in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert line in said and said.startswith("ebmzoo: error: ") and said.count("\n") == 1
 
 
 def test_a_training_iteration_is_the_plainly_written_one():
