@@ -52,8 +52,8 @@ def largest(path: Path) -> str:
     for short in ("energy_data", "energy_gap", "grad_norm_energy", "saturation"):
         values = [abs(float(row[name])) for row in rows for name in row if name.endswith(short) and row[name]]
         words.append(f"{short} <= {max(values):.3g}")
-    moved = [float(row["mcmc/displacement"]) for row in rows if row.get("mcmc/displacement")]
-    return ", ".join([*words, f"displacement >= {min(moved):.3g}"])
+    moved = [float(row["mcmc/movement"]) for row in rows if row.get("mcmc/movement")]
+    return ", ".join([*words, f"movement >= {min(moved, default=math.nan):.3g}"])
 
 
 FAULTS: dict[str, str | None] = {
@@ -88,6 +88,7 @@ def faults(n: int, seed: int) -> int:
             ]
             fit += [f"--trainer.val_check_interval={n}", f"--seed_everything={seed + 10}"]
             fit += [f"--model.{player}_schedule.T_max={n}" for player in ("vae", "energy")]
+            fit += [f"--model.vae_steps={n // 8}"]  # as of the config: a fault meets a training with chains
             fit += ["--model.energy_optimizer.lr=0.15"] if name.startswith("learning") else []
             ended = in_fork(lambda fit=fit: ebmzoo(fit), seconds=3600)  # type: ignore[misc]
             seen, distance = alarms(Path(folder) / "run"), final_distance(Path(folder) / "run" / "metrics.csv")

@@ -100,7 +100,8 @@ class Pictures(Callback):
             samples = self._samples(pl_module)
             if samples is not None and not samples.isfinite().all():
                 if keep and any(isinstance(one, Guard) for one in trainer.callbacks):  # type: ignore[attr-defined]
-                    return  # it names the cause, and may know a way back
+                    self._drawn_at = -1  # the end of training looks again
+                    return  # the guard names the cause, and may know a way back
                 _refuse(trainer, samples)
             pictures = {} if samples is None else self._pictures(trainer, pl_module, samples)
             energies = {} if samples is None else self._energies(trainer, pl_module, samples)
