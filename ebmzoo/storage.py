@@ -99,33 +99,34 @@ def read_archive(path: Path, map_location: Location = "cpu") -> Any:
         if damaged is not None:
             raise ValueError(f"{broken}: the checksum of {damaged} does not hold")
         content = torch.load(path, map_location=map_location, weights_only=True)
+        largest = max((tensor.numel() * tensor.element_size() for tensor in _tensors(content, set())), default=0)
     except UnpicklingError as error:
         if "weights_only" in str(error) and (name := re.search(r"GLOBAL (\S+)", str(error))):
             raise ValueError(
                 f"{path} holds more than tensors and plain data ({name[1]}): refused, nothing of it was run"
             ) from error
         raise ValueError(f"{broken}: it cannot be read as tensors") from error
+    except RecursionError as error:
+        raise ValueError(f"{broken}: it is nested without end") from error
     except PermissionError as error:
         raise ValueError(f"{path} cannot be read: permission denied") from error
     except Exception as error:  # a damaged file can fail anywhere in the readers
         if isinstance(error, ValueError) and str(error).startswith(broken):
             raise
         raise ValueError(f"{broken}: it cannot be read as tensors") from error
-    size = path.stat().st_size
-    if any(tensor.numel() * tensor.element_size() > size for tensor in _tensors(content)):
+    if largest > path.stat().st_size:
         raise ValueError(f"{broken}: a tensor of it is larger than the file")
     return content
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(value: Any, done: set[int]) -> Iterator[Tensor]:
+    """The tensors of plain data, each of its parts looked through once; what contains itself has no end."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
+    elif isinstance(value, Mapping | list | tuple) and id(value) not in done:
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(item, done)
+        done.add(id(value))
 
 
 # -- safetensors --------------------------------------------------------------------------------------------------

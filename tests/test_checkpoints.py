@@ -376,6 +376,75 @@ def test_strings_that_a_parser_would_import_or_fetch():
     check_trusted(harmless, "x.ckpt")
 
 
+SMUGGLED = {
+    "json": '{"class_path": "evilmod.Net"}',
+    "yaml": "class_path: evilmod.Net",
+    "lines": "# a network\n---\nclass_path:\n  evilmod.Net\ninit_args:\n  width: 3\n",
+    "quoted": "'evilmod.Net'",
+    "string in a string": "\"{class_path: 'evilmod.Net'}\"",
+    "key": {"class_path": "ebmzoo.networks.MLPEnergy", "init_args": {"{class_path: evilmod.Net}": 1}},
+    "dotted key": {"class_path": "ebmzoo.networks.MLPEnergy", "init_args": {"evilmod.Net": 1}},
+    "list": ["class_path: evilmod.Net"],
+    "tuple": ({"a": ("class_path: evilmod.Net",)},),
+    "keywords": {"class_path": "ebmzoo.networks.MLPEnergy", "dict_kwargs": {"a": "class_path: evilmod.Net"}},
+    "block": "|\n  class_path: evilmod.Net",
+    "anchors": "a: &a evilmod.Net\nclass_path: *a",
+    "tag": "!!str evilmod.Net",
+    "name beyond ASCII": "\u00e9vilmod.Net",
+}
+
+
+@pytest.mark.parametrize("value", SMUGGLED.values(), ids=SMUGGLED)
+def test_no_string_of_a_file_brings_a_module_in(plain, tmp_path, monkeypatch, value):
+    for name in ("evilmod", "\u00e9vilmod"):
+        (tmp_path / f"{name}.py").write_text("open('pwned', 'w').close()\nclass Net:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    good, words = read(plain[1]), r"bad\.ckpt (names \w+\.Net, which is not trusted|has yaml with the anchor)"
+    for part in ("energy", "sampler", "penalties"):
+        config = {"model": {"class_path": "ebmzoo.methods.ecvae.ECVAE", "init_args": {part: value}}}
+        entries = {"hyper_parameters": {**good["hyper_parameters"], part: value}}
+        entries["ebmzoo"] = {**good["ebmzoo"], "config": config}
+        file = changed(plain[1], tmp_path / "bad.ckpt", **entries)
+        with pytest.raises(ValueError, match=words):
+            load(file)
+        with pytest.raises(ValueError, match=words):
+            stored_config(read(file), file)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_settings_nested_without_end_are_refused():
+    inside_itself = []
+    inside_itself.append(inside_itself)
+    doubled = ["x"]
+    for _ in range(60):
+        doubled = [doubled, doubled]
+    deep = "class_path"
+    for _ in range(3000):
+        deep = [deep]
+    for values in (inside_itself, {"a": doubled}, deep, "[" * 3000 + "]" * 3000, {"a": "- " * 3000 + "b"}):
+        with pytest.raises(ValueError, match=r"^x\.ckpt has settings nested more than 100 deep"):
+            check_trusted({"energy": values}, "x.ckpt")
+
+
+def test_text_that_is_no_yaml_is_text():
+    for text in ("*", "*png", "a: b: c", "[", "\ud800", "\t", "@x", "%", "{a", "'", "a\x00b"):
+        check_trusted({"a": text, text: 1}, "x.ckpt")
+
+
+def test_a_file_that_holds_itself_is_refused(plain, tmp_path):
+    inside_itself = []
+    inside_itself.append(inside_itself)
+    deep = []
+    for _ in range(400):
+        deep = [deep]
+    changed(plain[1], tmp_path / "self.ckpt", extra=inside_itself)
+    with pytest.raises(ValueError, match=r"self\.ckpt is not a checkpoint, or a broken one: .*nested") as caught:
+        read(tmp_path / "self.ckpt")
+    assert "\n" not in str(caught.value)
+    assert read(changed(plain[1], tmp_path / "deep.ckpt", extra=[deep, deep]))["extra"][0] == deep
+
+
 def test_trusted_names():
     own = types.ModuleType("users_own_module")
     own.Net = type("Net", (nn.Module,), {"__module__": "users_own_module"})
