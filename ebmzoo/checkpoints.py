@@ -51,6 +51,7 @@ def read(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a URL, a folder, a broken file, or not a checkpoint of this package.
+        OSError: the system could not read the file, which may be a good one.
     """
     if URL.match(str(path)):
         raise ValueError(
@@ -152,6 +153,9 @@ def export(
 def newest_good(folder: str | Path) -> tuple[Path | None, list[str]]:
     """The checkpoint of a folder that was written last and is whole and finite, and a line for each newer one.
 
+    Raises:
+        OSError: one of them could not be read: it may be good, so none is passed over for it.
+
     Example:
         >>> newest_good("no/such/folder")
         (None, [])
@@ -164,7 +168,8 @@ def newest_good(folder: str | Path) -> tuple[Path | None, list[str]]:
         except ValueError as error:
             passed_over.append(str(error))
             continue
-        weights = [value for value in checkpoint["state_dict"].values() if value.is_floating_point()]
+        tensors = [value for value in checkpoint["state_dict"].values() if isinstance(value, Tensor)]
+        weights = [value for value in tensors if value.is_floating_point()]
         if all(bool(value.isfinite().all()) for value in weights):
             return path, passed_over
         passed_over.append(f"{path} has weights that are not finite")

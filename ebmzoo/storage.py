@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 __all__ = ["WholeFiles", "read_archive", "read_export", "write_export", "write_whole"]
@@ -84,7 +85,10 @@ def read_archive(path: Path, map_location: Location = "cpu") -> Any:
     """The content of a file of ``torch.save``: tensors and plain data, after its checksums were verified.
 
     Raises:
-        ValueError: one line: not such a file, damaged anywhere, larger inside than outside, or with code in it.
+        ValueError: one line: not such a file, damaged anywhere, larger inside than outside, or with code in it; or
+            there is no such device.
+        OSError: one line: the system could not read the file, which may be a good one.
+        MemoryError: it does not fit into the memory.
     """
     broken = f"{path} is not a checkpoint, or a broken one"
     try:
@@ -98,7 +102,7 @@ def read_archive(path: Path, map_location: Location = "cpu") -> Any:
             damaged = archive.testzip()
         if damaged is not None:
             raise ValueError(f"{broken}: the checksum of {damaged} does not hold")
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
         largest = max((tensor.numel() * tensor.element_size() for tensor in _tensors(content, set())), default=0)
     except UnpicklingError as error:
         if "weights_only" in str(error) and (name := re.search(r"GLOBAL (\S+)", str(error))):
@@ -108,15 +112,34 @@ def read_archive(path: Path, map_location: Location = "cpu") -> Any:
         raise ValueError(f"{broken}: it cannot be read as tensors") from error
     except RecursionError as error:
         raise ValueError(f"{broken}: it is nested without end") from error
-    except PermissionError as error:
-        raise ValueError(f"{path} cannot be read: permission denied") from error
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file can fail anywhere in the readers
         if isinstance(error, ValueError) and str(error).startswith(broken):
             raise
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which a place outside the file gives
+            raise _unread(path, error) from error
+        if isinstance(error, RuntimeError) and "allocate memory" in str(error):  # torch's word for it
+            raise MemoryError(f"no memory for {path}") from error
         raise ValueError(f"{broken}: it cannot be read as tensors") from error
     if largest > path.stat().st_size:
         raise ValueError(f"{broken}: a tensor of it is larger than the file")
-    return content
+    return _moved(content, map_location, path)
+
+
+def _unread(path: Path, error: OSError) -> OSError:
+    return OSError(f"cannot read {path}: {error.strerror or error}")
+
+
+def _moved(content: Any, device: Location, path: Path) -> Any:
+    """What was read, on a device: a missing one is no fault of the file."""
+    try:
+        device = torch.device(device)
+        return content if device.type == "cpu" else move_data_to_device(content, device)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"{path} cannot be brought to {device}: {str(error).splitlines()[0]}") from error
 
 
 def _tensors(value: Any, done: set[int]) -> Iterator[Tensor]:
@@ -163,7 +186,8 @@ def read_export(path: Path, map_location: Location = "cpu") -> tuple[dict[str, T
     """What `write_export` wrote: the tensors and the data about them.
 
     Raises:
-        ValueError: one line: not such a file, or damaged.
+        ValueError: one line: not such a file, or damaged; or there is no such device.
+        OSError: one line: the system could not read the file, which may be a good one.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -171,11 +195,13 @@ def read_export(path: Path, map_location: Location = "cpu") -> tuple[dict[str, T
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["ebmzoo"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except OSError as error:
+        raise _unread(path, error) from error
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no model of `ebmzoo export`, or a broken one") from error
     if not isinstance(about, dict) or about.get("sha256") != _digest(tensors):
         raise ValueError(f"{path} is a broken model: its checksum does not hold")
-    return {name: value.to(map_location) for name, value in tensors.items()}, about
+    return _moved(tensors, map_location, path), about
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

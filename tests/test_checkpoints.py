@@ -5,6 +5,7 @@ import functools
 import os
 import pickle
 import random
+import re
 import types
 import zipfile
 
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 import ebmzoo
-from ebmzoo.checkpoints import check_trusted, load, read, restore, stored_config, trusted
+from ebmzoo.checkpoints import check_trusted, export, load, newest_good, read, restore, stored_config, trusted
 from ebmzoo.data import Digits
 from ebmzoo.mcmc import HMC, Langevin
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
@@ -240,6 +241,43 @@ def test_archives_made_to_fill_the_memory(plain, tmp_path):
     wide = changed(plain[1], tmp_path / "wide.ckpt", extra=torch.zeros(1).expand(10**6))
     with pytest.raises(ValueError, match="a tensor of it is larger than the file"):
         read(wide)
+
+
+SYSTEM = {
+    "reading": (zipfile.ZipFile, "testzip", OSError(errno.EIO, "Input/output error"), OSError, "cannot read {}: Input"),
+    "opening": (zipfile, "ZipFile", OSError(errno.EMFILE, "Too many open files"), OSError, "cannot read {}: Too many"),
+    "permission": (
+        zipfile,
+        "ZipFile",
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError,
+        "cannot read {}: P",
+    ),
+    "memory": (zipfile.ZipFile, "testzip", MemoryError("all is full"), MemoryError, "all is full"),
+    "torch's memory": (torch, "load", RuntimeError("[enforce fail] can't allocate memory"), MemoryError, "no memory"),
+}
+
+
+@pytest.mark.parametrize(("owner", "name", "error", "kind", "words"), SYSTEM.values(), ids=SYSTEM)
+def test_what_the_system_cannot_do_is_no_fault_of_the_file(plain, monkeypatch, owner, name, error, kind, words):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(owner, name, fail)
+    for reader in (read, lambda path: newest_good(path.parent)):
+        with pytest.raises(kind, match=re.escape(words.format(plain[1]))) as caught:
+            reader(plain[1])
+        assert len(str(caught.value).splitlines()) <= 1
+
+
+def test_a_missing_device_is_no_fault_of_the_file(plain, tmp_path):
+    missing = f"cuda:{torch.cuda.device_count()}"
+    export(read(plain[1]), tmp_path / "m.safetensors")
+    for path in (plain[1], tmp_path / "m.safetensors"):
+        with pytest.raises(ValueError, match=rf"{path.name} cannot be brought to {missing}: ") as caught:
+            load(path, map_location=missing)
+        assert "\n" not in str(caught.value)
+        assert {value.device.type for value in read(path, "meta")["state_dict"].values()} == {"meta"}
 
 
 def test_a_full_disk_leaves_the_checkpoint_that_was_there(plain, tmp_path, monkeypatch):
