@@ -76,7 +76,8 @@ def read(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str
 def _exported(path: Path, map_location: str | torch.device) -> dict[str, Any]:
     """A model of `export` as a checkpoint that has weights alone."""
     weights, about = read_export(path, map_location)
-    stored = {"hyper_parameters": about.pop("hyper_parameters", None), "state_dict": weights, "ebmzoo": about}
+    stored = {key: about.pop(key, None) for key in ("hyper_parameters", "global_step")}
+    stored |= {"state_dict": weights, "ebmzoo": about}
     return {**stored, "ema": weights} if about.get("averaged") else stored
 
 
@@ -131,14 +132,15 @@ def export(
         Whether the weights are averaged ones.
 
     Raises:
-        ValueError: an ending other than ``.safetensors``, or networks that were given as functions.
+        ValueError: an ending other than ``.safetensors``, networks that were given as functions, or raw weights of a
+            model that has averaged ones alone.
         OSError: the file cannot be written.
     """
     if Path(out).suffix != ".safetensors":
         raise ValueError(f"{out}: give a name that ends in .safetensors")
     stored = dict(checkpoint.get("hyper_parameters") or {})
     _refuse_callables(stored, path)
-    averaged = checkpoint.get("ema") if ema else None
+    averaged = _averaged(checkpoint, ema, path)
     about = {
         **{key: value for key, value in checkpoint["ebmzoo"].items() if key in ("class_path", "config")},
         "version": ebmzoo.__version__,
@@ -189,12 +191,17 @@ def restore(
             then.
     """
     check_fits(model, checkpoint, path)
-    if checkpoint["ebmzoo"].get("averaged") and not ema:
-        raise ValueError(f"{path} holds averaged weights alone: export it with --no_ema to have the raw ones")
-    averaged = checkpoint.get("ema") if ema else None
+    averaged = _averaged(checkpoint, ema, path)
     model.load_state_dict({**checkpoint["state_dict"], **(averaged or {})})
     model.ema_active = bool(averaged)
     return model.ema_active
+
+
+def _averaged(checkpoint: Mapping[str, Any], ema: bool, path: str | Path) -> Mapping[str, Tensor] | None:
+    """The averaged weights, if there are any and they are asked for."""
+    if checkpoint["ebmzoo"].get("averaged") and not ema:
+        raise ValueError(f"{path} holds averaged weights alone: export its checkpoint with --no_ema for the raw ones")
+    return checkpoint.get("ema") if ema else None
 
 
 def check_fits(model: Method, checkpoint: Mapping[str, Any], path: str | Path) -> None:

@@ -101,6 +101,19 @@ def test_averaged_weights_lie_over_the_others(plain, tmp_path):
         assert torch.equal(averaged.state_dict()[name], ema.get(name, value))
 
 
+def test_an_export_keeps_its_step_and_what_its_weights_are(plain, tmp_path):
+    good = read(plain[1])
+    averaged = {**good, "ema": good["state_dict"]}
+    assert export(averaged, tmp_path / "averaged.safetensors")
+    held = read(tmp_path / "averaged.safetensors")
+    assert held["global_step"] == good["global_step"] == 2
+    with pytest.raises(ValueError, match=r"a\.safetensors holds averaged weights alone"):
+        export(held, tmp_path / "raw.safetensors", "a.safetensors", ema=False)
+    assert not (tmp_path / "raw.safetensors").exists()
+    assert export(held, tmp_path / "again.safetensors")
+    assert read(tmp_path / "again.safetensors")["global_step"] == 2
+
+
 class OwnEnergy(nn.Module):
     """A network of the user's own module."""
 
