@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import re
 import shutil
 import zipfile
@@ -18,6 +17,8 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
+
+from ebmzoo.files import written_whole
 
 __all__ = ["WholeFiles", "read_archive", "read_export", "write_export", "write_whole"]
 
@@ -42,40 +43,23 @@ def write_whole(checkpoint: Any, path: str | Path) -> None:
     Raises:
         OSError: one line, where the disk is full or cannot be written; the file that was there is untouched.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path, written = Path(path), 0
     try:
-        with aside.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        with written_whole(path) as file:
+            try:
+                torch.save(checkpoint, file)
+            finally:
+                written = file.tell()
     except (OSError, RuntimeError) as error:  # torch's writer turns what the system says into a RuntimeError
-        written = aside.stat().st_size if aside.exists() else 0
-        aside.unlink(missing_ok=True)
         raise _unwritten(path, error, written) from error
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
 
 
 def _unwritten(path: Path, error: Exception, written: int) -> OSError:
-    free = shutil.disk_usage(path.parent).free
-    if getattr(error, "errno", None) == errno.ENOSPC or (isinstance(error, RuntimeError) and free < 2**20):
+    full = isinstance(error, RuntimeError) and shutil.disk_usage(path.parent).free < 2**20
+    if full or getattr(error, "errno", None) == errno.ENOSPC:
         kept = "; the one that was there is untouched" if path.exists() else ""
         return OSError(f"no room for {path}: the disk was full after {written:,} bytes{kept}")
     return OSError(f"cannot write {path}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}")
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # the rename itself must reach the disk too
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
@@ -168,18 +152,11 @@ def write_export(weights: Mapping[str, Tensor], about: Mapping[str, Any], path: 
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
     about = {**about, "sha256": _digest(tensors)}
     data = save(tensors, metadata={"ebmzoo": json.dumps(about)})
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
+        with written_whole(path) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise _unwritten(path, error, 0) from error
-    _sync_folder(path.parent)
 
 
 def read_export(path: Path, map_location: Location = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
