@@ -51,6 +51,7 @@ def read(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a URL, a folder, a broken file, or not a checkpoint of this package.
+        OSError: the system could not read the file, which may be a good one.
     """
     if URL.match(str(path)):
         raise ValueError(
@@ -75,7 +76,8 @@ def read(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str
 def _exported(path: Path, map_location: str | torch.device) -> dict[str, Any]:
     """A model of `export` as a checkpoint that has weights alone."""
     weights, about = read_export(path, map_location)
-    stored = {"hyper_parameters": about.pop("hyper_parameters", None), "state_dict": weights, "ebmzoo": about}
+    stored = {key: about.pop(key, None) for key in ("hyper_parameters", "global_step")}
+    stored |= {"state_dict": weights, "ebmzoo": about}
     return {**stored, "ema": weights} if about.get("averaged") else stored
 
 
@@ -130,14 +132,15 @@ def export(
         Whether the weights are averaged ones.
 
     Raises:
-        ValueError: an ending other than ``.safetensors``, or networks that were given as functions.
+        ValueError: an ending other than ``.safetensors``, networks that were given as functions, or raw weights of a
+            model that has averaged ones alone.
         OSError: the file cannot be written.
     """
     if Path(out).suffix != ".safetensors":
         raise ValueError(f"{out}: give a name that ends in .safetensors")
     stored = dict(checkpoint.get("hyper_parameters") or {})
     _refuse_callables(stored, path)
-    averaged = checkpoint.get("ema") if ema else None
+    averaged = _averaged(checkpoint, ema, path)
     about = {
         **{key: value for key, value in checkpoint["ebmzoo"].items() if key in ("class_path", "config")},
         "version": ebmzoo.__version__,
@@ -152,6 +155,9 @@ def export(
 def newest_good(folder: str | Path) -> tuple[Path | None, list[str]]:
     """The checkpoint of a folder that was written last and is whole and finite, and a line for each newer one.
 
+    Raises:
+        OSError: one of them could not be read: it may be good, so none is passed over for it.
+
     Example:
         >>> newest_good("no/such/folder")
         (None, [])
@@ -164,7 +170,8 @@ def newest_good(folder: str | Path) -> tuple[Path | None, list[str]]:
         except ValueError as error:
             passed_over.append(str(error))
             continue
-        weights = [value for value in checkpoint["state_dict"].values() if value.is_floating_point()]
+        tensors = [value for value in checkpoint["state_dict"].values() if isinstance(value, Tensor)]
+        weights = [value for value in tensors if value.is_floating_point()]
         if all(bool(value.isfinite().all()) for value in weights):
             return path, passed_over
         passed_over.append(f"{path} has weights that are not finite")
@@ -184,12 +191,17 @@ def restore(
             then.
     """
     check_fits(model, checkpoint, path)
-    if checkpoint["ebmzoo"].get("averaged") and not ema:
-        raise ValueError(f"{path} holds averaged weights alone: export it with --no_ema to have the raw ones")
-    averaged = checkpoint.get("ema") if ema else None
+    averaged = _averaged(checkpoint, ema, path)
     model.load_state_dict({**checkpoint["state_dict"], **(averaged or {})})
     model.ema_active = bool(averaged)
     return model.ema_active
+
+
+def _averaged(checkpoint: Mapping[str, Any], ema: bool, path: str | Path) -> Mapping[str, Tensor] | None:
+    """The averaged weights, if there are any and they are asked for."""
+    if checkpoint["ebmzoo"].get("averaged") and not ema:
+        raise ValueError(f"{path} holds averaged weights alone: export its checkpoint with --no_ema for the raw ones")
+    return checkpoint.get("ema") if ema else None
 
 
 def check_fits(model: Method, checkpoint: Mapping[str, Any], path: str | Path) -> None:

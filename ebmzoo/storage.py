@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import re
 import shutil
 import zipfile
@@ -16,7 +15,10 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
+
+from ebmzoo.files import written_whole
 
 __all__ = ["WholeFiles", "read_archive", "read_export", "write_export", "write_whole"]
 
@@ -41,40 +43,23 @@ def write_whole(checkpoint: Any, path: str | Path) -> None:
     Raises:
         OSError: one line, where the disk is full or cannot be written; the file that was there is untouched.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path, written = Path(path), 0
     try:
-        with aside.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        with written_whole(path) as file:
+            try:
+                torch.save(checkpoint, file)
+            finally:
+                written = file.tell()
     except (OSError, RuntimeError) as error:  # torch's writer turns what the system says into a RuntimeError
-        written = aside.stat().st_size if aside.exists() else 0
-        aside.unlink(missing_ok=True)
         raise _unwritten(path, error, written) from error
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
 
 
 def _unwritten(path: Path, error: Exception, written: int) -> OSError:
-    free = shutil.disk_usage(path.parent).free
-    if getattr(error, "errno", None) == errno.ENOSPC or (isinstance(error, RuntimeError) and free < 2**20):
+    full = isinstance(error, RuntimeError) and shutil.disk_usage(path.parent).free < 2**20
+    if full or getattr(error, "errno", None) == errno.ENOSPC:
         kept = "; the one that was there is untouched" if path.exists() else ""
         return OSError(f"no room for {path}: the disk was full after {written:,} bytes{kept}")
     return OSError(f"cannot write {path}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}")
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # the rename itself must reach the disk too
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
@@ -84,7 +69,10 @@ def read_archive(path: Path, map_location: Location = "cpu") -> Any:
     """The content of a file of ``torch.save``: tensors and plain data, after its checksums were verified.
 
     Raises:
-        ValueError: one line: not such a file, damaged anywhere, larger inside than outside, or with code in it.
+        ValueError: one line: not such a file, damaged anywhere, larger inside than outside, or with code in it; or
+            there is no such device.
+        OSError: one line: the system could not read the file, which may be a good one.
+        MemoryError: it does not fit into the memory.
     """
     broken = f"{path} is not a checkpoint, or a broken one"
     try:
@@ -98,34 +86,54 @@ def read_archive(path: Path, map_location: Location = "cpu") -> Any:
             damaged = archive.testzip()
         if damaged is not None:
             raise ValueError(f"{broken}: the checksum of {damaged} does not hold")
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        largest = max((tensor.numel() * tensor.element_size() for tensor in _tensors(content, set())), default=0)
     except UnpicklingError as error:
         if "weights_only" in str(error) and (name := re.search(r"GLOBAL (\S+)", str(error))):
             raise ValueError(
                 f"{path} holds more than tensors and plain data ({name[1]}): refused, nothing of it was run"
             ) from error
         raise ValueError(f"{broken}: it cannot be read as tensors") from error
-    except PermissionError as error:
-        raise ValueError(f"{path} cannot be read: permission denied") from error
+    except RecursionError as error:
+        raise ValueError(f"{broken}: it is nested without end") from error
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file can fail anywhere in the readers
         if isinstance(error, ValueError) and str(error).startswith(broken):
             raise
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which a place outside the file gives
+            raise _unread(path, error) from error
+        if isinstance(error, RuntimeError) and "allocate memory" in str(error):  # torch's word for it
+            raise MemoryError(f"no memory for {path}") from error
         raise ValueError(f"{broken}: it cannot be read as tensors") from error
-    size = path.stat().st_size
-    if any(tensor.numel() * tensor.element_size() > size for tensor in _tensors(content)):
+    if largest > path.stat().st_size:
         raise ValueError(f"{broken}: a tensor of it is larger than the file")
-    return content
+    return _moved(content, map_location, path)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _unread(path: Path, error: OSError) -> OSError:
+    return OSError(f"cannot read {path}: {error.strerror or error}")
+
+
+def _moved(content: Any, device: Location, path: Path) -> Any:
+    """What was read, on a device: a missing one is no fault of the file."""
+    try:
+        device = torch.device(device)
+        return content if device.type == "cpu" else move_data_to_device(content, device)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"{path} cannot be brought to {device}: {str(error).splitlines()[0]}") from error
+
+
+def _tensors(value: Any, done: set[int]) -> Iterator[Tensor]:
+    """The tensors of plain data, each of its parts looked through once; what contains itself has no end."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
+    elif isinstance(value, Mapping | list | tuple) and id(value) not in done:
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(item, done)
+        done.add(id(value))
 
 
 # -- safetensors --------------------------------------------------------------------------------------------------
@@ -144,25 +152,19 @@ def write_export(weights: Mapping[str, Tensor], about: Mapping[str, Any], path: 
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
     about = {**about, "sha256": _digest(tensors)}
     data = save(tensors, metadata={"ebmzoo": json.dumps(about)})
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
+        with written_whole(path) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise _unwritten(path, error, 0) from error
-    _sync_folder(path.parent)
 
 
 def read_export(path: Path, map_location: Location = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `write_export` wrote: the tensors and the data about them.
 
     Raises:
-        ValueError: one line: not such a file, or damaged.
+        ValueError: one line: not such a file, or damaged; or there is no such device.
+        OSError: one line: the system could not read the file, which may be a good one.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -170,11 +172,13 @@ def read_export(path: Path, map_location: Location = "cpu") -> tuple[dict[str, T
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["ebmzoo"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except OSError as error:
+        raise _unread(path, error) from error
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no model of `ebmzoo export`, or a broken one") from error
     if not isinstance(about, dict) or about.get("sha256") != _digest(tensors):
         raise ValueError(f"{path} is a broken model: its checksum does not hold")
-    return {name: value.to(map_location) for name, value in tensors.items()}, about
+    return _moved(tensors, map_location, path), about
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

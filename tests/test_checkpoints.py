@@ -5,6 +5,7 @@ import functools
 import os
 import pickle
 import random
+import re
 import types
 import zipfile
 
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 import ebmzoo
-from ebmzoo.checkpoints import check_trusted, load, read, restore, stored_config, trusted
+from ebmzoo.checkpoints import check_trusted, export, load, newest_good, read, restore, stored_config, trusted
 from ebmzoo.data import Digits
 from ebmzoo.mcmc import HMC, Langevin
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
@@ -98,6 +99,19 @@ def test_averaged_weights_lie_over_the_others(plain, tmp_path):
     for name, value in plain[0].state_dict().items():
         assert torch.equal(raw.state_dict()[name], value)
         assert torch.equal(averaged.state_dict()[name], ema.get(name, value))
+
+
+def test_an_export_keeps_its_step_and_what_its_weights_are(plain, tmp_path):
+    good = read(plain[1])
+    averaged = {**good, "ema": good["state_dict"]}
+    assert export(averaged, tmp_path / "averaged.safetensors")
+    held = read(tmp_path / "averaged.safetensors")
+    assert held["global_step"] == good["global_step"] == 2
+    with pytest.raises(ValueError, match=r"a\.safetensors holds averaged weights alone"):
+        export(held, tmp_path / "raw.safetensors", "a.safetensors", ema=False)
+    assert not (tmp_path / "raw.safetensors").exists()
+    assert export(held, tmp_path / "again.safetensors")
+    assert read(tmp_path / "again.safetensors")["global_step"] == 2
 
 
 class OwnEnergy(nn.Module):
@@ -242,6 +256,43 @@ def test_archives_made_to_fill_the_memory(plain, tmp_path):
         read(wide)
 
 
+SYSTEM = {
+    "reading": (zipfile.ZipFile, "testzip", OSError(errno.EIO, "Input/output error"), OSError, "cannot read {}: Input"),
+    "opening": (zipfile, "ZipFile", OSError(errno.EMFILE, "Too many open files"), OSError, "cannot read {}: Too many"),
+    "permission": (
+        zipfile,
+        "ZipFile",
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError,
+        "cannot read {}: P",
+    ),
+    "memory": (zipfile.ZipFile, "testzip", MemoryError("all is full"), MemoryError, "all is full"),
+    "torch's memory": (torch, "load", RuntimeError("[enforce fail] can't allocate memory"), MemoryError, "no memory"),
+}
+
+
+@pytest.mark.parametrize(("owner", "name", "error", "kind", "words"), SYSTEM.values(), ids=SYSTEM)
+def test_what_the_system_cannot_do_is_no_fault_of_the_file(plain, monkeypatch, owner, name, error, kind, words):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(owner, name, fail)
+    for reader in (read, lambda path: newest_good(path.parent)):
+        with pytest.raises(kind, match=re.escape(words.format(plain[1]))) as caught:
+            reader(plain[1])
+        assert len(str(caught.value).splitlines()) <= 1
+
+
+def test_a_missing_device_is_no_fault_of_the_file(plain, tmp_path):
+    missing = f"cuda:{torch.cuda.device_count()}"
+    export(read(plain[1]), tmp_path / "m.safetensors")
+    for path in (plain[1], tmp_path / "m.safetensors"):
+        with pytest.raises(ValueError, match=rf"{path.name} cannot be brought to {missing}: ") as caught:
+            load(path, map_location=missing)
+        assert "\n" not in str(caught.value)
+        assert {value.device.type for value in read(path, "meta")["state_dict"].values()} == {"meta"}
+
+
 def test_a_full_disk_leaves_the_checkpoint_that_was_there(plain, tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     path.write_bytes(plain[1].read_bytes())
@@ -374,6 +425,85 @@ def test_strings_that_a_parser_would_import_or_fetch():
         "n": 1.5,
     }
     check_trusted(harmless, "x.ckpt")
+
+
+SMUGGLED = {
+    "json": '{"class_path": "evilmod.Net"}',
+    "yaml": "class_path: evilmod.Net",
+    "lines": "# a network\n---\nclass_path:\n  evilmod.Net\ninit_args:\n  width: 3\n",
+    "quoted": "'evilmod.Net'",
+    "string in a string": "\"{class_path: 'evilmod.Net'}\"",
+    "key": {"class_path": "ebmzoo.networks.MLPEnergy", "init_args": {"{class_path: evilmod.Net}": 1}},
+    "dotted key": {"class_path": "ebmzoo.networks.MLPEnergy", "init_args": {"evilmod.Net": 1}},
+    "list": ["class_path: evilmod.Net"],
+    "tuple": ({"a": ("class_path: evilmod.Net",)},),
+    "keywords": {"class_path": "ebmzoo.networks.MLPEnergy", "dict_kwargs": {"a": "class_path: evilmod.Net"}},
+    "block": "|\n  class_path: evilmod.Net",
+    "anchors": "a: &a evilmod.Net\nclass_path: *a",
+    "tag": "!!str evilmod.Net",
+    "name of a file": "settings.txt",
+    "name beyond ASCII": "\u00e9vilmod.Net",
+}
+
+
+@pytest.mark.parametrize("value", SMUGGLED.values(), ids=SMUGGLED)
+def test_no_string_of_a_file_brings_a_module_in(plain, tmp_path, monkeypatch, value):
+    for name in ("evilmod", "\u00e9vilmod"):
+        (tmp_path / f"{name}.py").write_text("open('pwned', 'w').close()\nclass Net:\n    pass\n")
+    (tmp_path / "settings.txt").write_text("class_path: evilmod.Net")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    good, words = read(plain[1]), r"bad\.ckpt (names \w+\.Net, which is not trusted|has yaml with the anchor)"
+    for part in ("energy", "sampler", "penalties"):
+        config = {"model": {"class_path": "ebmzoo.methods.ecvae.ECVAE", "init_args": {part: value}}}
+        entries = {"hyper_parameters": {**good["hyper_parameters"], part: value}}
+        entries["ebmzoo"] = {**good["ebmzoo"], "config": config}
+        file = changed(plain[1], tmp_path / "bad.ckpt", **entries)
+        with pytest.raises(ValueError, match=words):
+            load(file)
+        with pytest.raises(ValueError, match=words):
+            stored_config(read(file), file)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_settings_nested_without_end_are_refused():
+    inside_itself = []
+    inside_itself.append(inside_itself)
+    doubled = ["x"]
+    for _ in range(60):
+        doubled = [doubled, doubled]
+    deep = "class_path"
+    for _ in range(3000):
+        deep = [deep]
+    for values in (inside_itself, {"a": doubled}, deep, "[" * 3000 + "]" * 3000, {"a": "- " * 3000 + "b"}):
+        with pytest.raises(ValueError, match=r"^x\.ckpt has settings nested more than 100 deep"):
+            check_trusted({"energy": values}, "x.ckpt")
+
+
+def test_files_that_are_named(tmp_path):
+    (tmp_path / "weights.ckpt").write_bytes(b"PK\0" + b"a: b\n" * 10)
+    (tmp_path / "long.txt").write_text("# \n" * 400_000 + "a: b")
+    check_trusted({"vae_ckpt": str(tmp_path / "weights.ckpt"), "root": str(tmp_path)}, "x.ckpt")
+    with pytest.raises(ValueError, match=r"long\.txt, which is too large to be looked through"):
+        check_trusted({"a": str(tmp_path / "long.txt")}, "x.ckpt")
+
+
+def test_text_that_is_no_yaml_is_text():
+    for text in ("*", "*png", "a: b: c", "[", "\ud800", "\t", "@x", "%", "{a", "'", "a\x00b"):
+        check_trusted({"a": text, text: 1}, "x.ckpt")
+
+
+def test_a_file_that_holds_itself_is_refused(plain, tmp_path):
+    inside_itself = []
+    inside_itself.append(inside_itself)
+    deep = []
+    for _ in range(400):
+        deep = [deep]
+    changed(plain[1], tmp_path / "self.ckpt", extra=inside_itself)
+    with pytest.raises(ValueError, match=r"self\.ckpt is not a checkpoint, or a broken one: .*nested") as caught:
+        read(tmp_path / "self.ckpt")
+    assert "\n" not in str(caught.value)
+    assert read(changed(plain[1], tmp_path / "deep.ckpt", extra=[deep, deep]))["extra"][0] == deep
 
 
 def test_trusted_names():

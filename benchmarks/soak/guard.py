@@ -88,7 +88,6 @@ def faults(n: int, seed: int) -> int:
             ]
             fit += [f"--trainer.val_check_interval={n}", f"--seed_everything={seed + 10}"]
             fit += [f"--model.{player}_schedule.T_max={n}" for player in ("vae", "energy")]
-            fit += [f"--model.vae_steps={n // 8}"]  # as of the config: a fault meets a training with chains
             fit += ["--model.energy_optimizer.lr=0.15"] if name.startswith("learning") else []
             ended = in_fork(lambda fit=fit: ebmzoo(fit), seconds=3600)  # type: ignore[misc]
             seen, distance = alarms(Path(folder) / "run"), final_distance(Path(folder) / "run" / "metrics.csv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from ebmzoo.callbacks.evaluation import PARTS, Evaluation, Plan
 from ebmzoo.callbacks.looking import batches_of_samples, looking_at, run_folder, spooled
 from ebmzoo.callbacks.pictures import log_histogram, log_picture
 from ebmzoo.callbacks.terminal import show
+from ebmzoo.files import written_whole
 from ebmzoo.images import save_png, to_uint8
 from ebmzoo.methods.base import Samples
 from ebmzoo.metrics import METRICS, Results, StreamingFID, config_hash, find_extractor
@@ -307,14 +309,15 @@ class Evaluate(Callback):
 
 
 def _keep(arrays: Mapping[str, Tensor], path: Path) -> None:
-    """Write arrays into a file, beside those of other names that it holds."""
+    """Write arrays into a file, beside those of other names that it holds; one that cannot be read is replaced."""
     if not arrays:
         return
     held: dict[str, Any] = {}
     if path.is_file():
-        with np.load(path) as file:
+        with suppress(Exception), np.load(path) as file:  # a damaged file can fail anywhere in the readers
             held = dict(file)
-    np.savez_compressed(path, **(held | {name: values.float().numpy() for name, values in arrays.items()}))
+    with written_whole(path) as file:
+        np.savez_compressed(file, **(held | {name: values.float().numpy() for name, values in arrays.items()}))
 
 
 def fid_name(n: int) -> str:

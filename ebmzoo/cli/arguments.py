@@ -42,7 +42,7 @@ class Parser(OneLineParser):
     Args:
         verb: its name.
         description: what it does, for its help.
-        at_once: what ``--batch_size`` counts, for its help; None for a verb that computes nothing.
+        at_once: what ``--batch_size`` counts, for its help; None for a verb that makes no model.
     """
 
     def __init__(self, verb: str, description: str, at_once: str | None = None):
@@ -50,8 +50,8 @@ class Parser(OneLineParser):
         add = self.add_argument
         add("--ckpt_path", required=True, help="checkpoint of a training run")
         add("--no_ema", action="store_true", help="raw weights, not averaged ones")
-        add("--trust", action="append", default=[], help="a module whose classes the checkpoint may name")
         if at_once is not None:
+            add("--trust", action="append", default=[], help="a module whose classes the checkpoint may name")
             add("--seed", type=int, default=0, help="seed of all random numbers (0); each image has its own")
             add("--batch_size", type=int, default=256, help=f"{at_once} at a time (256)")
             add("--device", help="cpu, cuda, cuda:1, ... (the GPU if there is one)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ebmzoo.cli.arguments import Parser, trust
+from ebmzoo.cli.arguments import Parser
 
 
 def run(verb: str, arguments: Sequence[str]) -> None:
@@ -12,7 +12,6 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     parser = Parser(verb, "Write a checkpoint's weights as safetensors.")
     parser.add_argument("--out", required=True, help="the file, ending in .safetensors")
     options = parser.parse_args(arguments)
-    trust(options)
 
     from ebmzoo.checkpoints import export, read
 

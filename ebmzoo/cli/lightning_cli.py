@@ -223,6 +223,11 @@ class EbmzooCLI(LightningCLI):
             raise UserError("--resume auto looks for the checkpoint itself: give it or --ckpt_path, not both")
         run = Run(Path(config.run_dir)) if config.run_dir is not None else Run.newest(self._group(config))
         found, passed_over = newest_good(run.folder / CHECKPOINTS) if run else (None, [])
+        if passed_over and found is None:  # a training from the start would write over what may still be saved
+            raise UserError(
+                f"--resume auto finds no good checkpoint: {'; '.join(passed_over)}; delete them, or move them away, to "
+                f"begin anew, or choose another --run_dir"
+            )
         for half_written in (run.folder / CHECKPOINTS).glob(".*.part") if run else []:
             half_written.unlink(missing_ok=True)
         for line in [*(f"passed over: {words}" for words in passed_over), f"resuming: {found or 'nothing yet'}"]:
@@ -247,8 +252,7 @@ class EbmzooCLI(LightningCLI):
                         raise Stopped(f"{trouble}; {self._kept()}") from trouble
                     ckpt_path = str(trouble.checkpoint) if trouble.checkpoint else self.config[self.verb].ckpt_path
                     self._begin_again(trouble)
-                    if ckpt_path and not Path(ckpt_path).exists():  # the last.ckpt that was resumed, and has diverged
-                        say(f"{ckpt_path} has diverged: the training begins anew")
+                    if ckpt_path and not Path(ckpt_path).exists():  # the last.ckpt that was resumed has diverged
                         ckpt_path = None
 
     def _begin_again(self, trouble: Diverged) -> None:

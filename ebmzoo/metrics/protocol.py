@@ -12,7 +12,6 @@ import math
 import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ebmzoo
+from ebmzoo.files import written_whole
 
 __all__ = ["ROUNDING", "Protocol", "Result", "Results", "config_hash", "git_revision", "versions"]
 
@@ -246,8 +246,8 @@ class Results:
         rows = [entry._asdict() for entry in self.entries]
         text = json.dumps({"results": rows, "run": self.run}, indent=2, allow_nan=False, default=str)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            _write_atomically(self.path, text + "\n")
+            with written_whole(self.path) as file:
+                file.write(f"{text}\n".encode())
         except OSError as error:
             raise ValueError(f"cannot write {self.path}: {error.strerror or error}") from error
         return self.path
@@ -262,25 +262,3 @@ class Results:
             raise ValueError(f"cannot read {self.path}: {error.strerror or error}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path} is not a results file: move it away (it was left alone)") from error
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(aside, 0o666 & ~mask)  # temporary files are made for the owner alone
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the rename itself must reach the disk too
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

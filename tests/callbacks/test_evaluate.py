@@ -2,13 +2,14 @@ import json
 import urllib.error
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from ebmzoo.callbacks import EMA, Evaluate, averaged_weights
-from ebmzoo.callbacks.evaluate import fid_name
+from ebmzoo.callbacks.evaluate import _keep, fid_name
 from ebmzoo.callbacks.looking import batches_of_samples
 from ebmzoo.data import Gaussians25
 from ebmzoo.images import to_uint8
@@ -370,3 +371,17 @@ def test_two_evaluations_of_other_sizes_share_a_trainer_and_keep_their_own_state
     L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=two)
     with pytest.raises(RuntimeError, match="more than one stateful callback"):
         L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[two[0], two[0]])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_arrays_that_cannot_be_read_are_replaced_and_whole_ones_kept(tmp_path, share):
+    path = tmp_path / "arrays.npz"
+    _keep({"old": torch.arange(1000.0)}, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    _keep({"new": torch.tensor([1.0, 2.0])}, path)
+    with np.load(path) as file:
+        held = {name: values.tolist() for name, values in file.items()}
+    old = {"old": torch.arange(1000.0).tolist()} if share == 1 else {}
+    assert held == {**old, "new": [1.0, 2.0]}
+    assert [file.name for file in tmp_path.iterdir()] == ["arrays.npz"]

@@ -1,10 +1,12 @@
 """Runs that are stopped, killed, preempted or diverge, and files that come from elsewhere."""
 
 import csv
+import errno
 import json
 import os
 import signal
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -82,6 +84,35 @@ def test_resume_auto_takes_the_newest_whole_checkpoint_of_the_newest_run(ebmzoo,
     assert answer.err.count("passed over: ") + answer.out.count("passed over: ") == 2
     assert [path.name for path in (here / "runs" / "vae").iterdir()] == ["version_0"]
     assert read(folder / "last.ckpt")["global_step"] == 6
+
+
+def test_resume_auto_never_begins_anew_over_broken_checkpoints(ebmzoo, checkpoint, here):
+    folder = here / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "last.ckpt").write_bytes(checkpoint["vae"].read_bytes()[:5000])
+    (folder / "best.ckpt").touch()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    fit = ["fit", "--config", "vae.yaml", "--resume", "auto", "--run_dir"]
+    answer = ebmzoo(*fit, "run")
+    assert answer.code == 2
+    line = answer.err.splitlines()[-1]
+    assert line.startswith("ebmzoo: error: --resume auto finds no good checkpoint: ")
+    assert all(name in line for name in before) and "move them away, to begin anew, or choose another --run_dir" in line
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_resume_auto_stops_where_a_checkpoint_cannot_be_read(ebmzoo, checkpoint, here, monkeypatch):
+    folder = here / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "last.ckpt").write_bytes(checkpoint["vae"].read_bytes())
+
+    def fail(archive):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", fail)
+    answer = ebmzoo("fit", "--config", "vae.yaml", "--resume", "auto", "--run_dir", "run")
+    assert answer.code == 2
+    assert answer.err.splitlines()[-1] == "ebmzoo: error: cannot read run/checkpoints/last.ckpt: Input/output error"
 
 
 def test_resume_auto_and_a_checkpoint_exclude_each_other(ebmzoo, here):
@@ -174,15 +205,17 @@ def test_classes_of_other_modules_need_to_be_trusted(ebmzoo, here, monkeypatch):
     assert ebmzoo("fit", "--config", "own.yaml", "--run_dir", "own", "--trainer.max_epochs", 1).code == 0
     last = here / "own" / "checkpoints" / "last.ckpt"
     monkeypatch.delitem(sys.modules, "stranger")
-    for verb in ("validate", "sample", "export"):
-        out = ["--out", "m.safetensors"] if verb == "export" else []
-        answer = ebmzoo(verb, "--ckpt_path", last, *out)
-        if verb != "export":  # which makes nothing of the names it writes
-            assert answer.code == 2
-            assert "names stranger.Net, which is not trusted" in answer.err.splitlines()[-1]
-            assert "--trust stranger" in answer.err.splitlines()[-1]
-            assert "stranger" not in sys.modules
-        assert ebmzoo(verb, "--ckpt_path", last, *out, "--trust", "stranger").code == 0
+    export = ["export", "--ckpt_path", last, "--out", "m.safetensors"]
+    assert ebmzoo(*export).code == 0  # which makes nothing of the names it writes, and so needs no trust
+    answer = ebmzoo(*export, "--trust", "stranger")
+    assert answer.code == 2 and "no option --trust" in answer.err.splitlines()[-1]
+    for verb, file in (("validate", last), ("sample", last), ("sample", "m.safetensors")):
+        answer = ebmzoo(verb, "--ckpt_path", file)
+        assert answer.code == 2
+        assert "names stranger.Net, which is not trusted" in answer.err.splitlines()[-1]
+        assert "--trust stranger" in answer.err.splitlines()[-1]
+        assert "stranger" not in sys.modules
+        assert ebmzoo(verb, "--ckpt_path", file, "--trust", "stranger").code == 0
         monkeypatch.delitem(sys.modules, "stranger", raising=False)
     answer = ebmzoo("sample", "--ckpt_path", last, "--trust", "nobody")
     assert answer.code == 2 and "--trust nobody: cannot import it" in answer.err
