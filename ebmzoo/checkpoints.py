@@ -235,10 +235,15 @@ def method_class(checkpoint: Mapping[str, Any], path: str | Path) -> type[Method
     return kind
 
 
-def stored_config(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+def stored_config(checkpoint: Mapping[str, Any], path: str | Path, as_left: bool = False) -> dict[str, Any]:
     """The config that a checkpoint brings: seed, trainer, method and data; it names trusted classes only.
 
     A checkpoint of a plain Lightning Trainer brings its method alone.
+
+    Args:
+        checkpoint: what `read` gave.
+        path: where it lies, for the errors.
+        as_left: the samplers as the training left them, whose steps a guard may have halved, not as it began them.
 
     Raises:
         ValueError: a class that is not trusted, or networks that were given as functions.
@@ -250,6 +255,10 @@ def stored_config(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, 
         stored.pop("image_shape", None)  # the data's, on the command line
         config = {"model": {"class_path": checkpoint["ebmzoo"]["class_path"], "init_args": stored}}
     config = {key: config[key] for key in ("seed_everything", "trainer", "model", "data") if key in config}
+    stored = checkpoint.get("hyper_parameters") or {}
+    if as_left and (begun := config["model"].get("init_args")):
+        left = {name: value for name, value in stored.items() if name in begun and _is_sampler(value)}
+        config["model"] = {**config["model"], "init_args": {**begun, **left}}
     check_trusted(config, path)
     return config
 
@@ -272,6 +281,11 @@ def _rebuild(kind: type[Method], stored: Mapping[str, Any], replaced: dict[str, 
         raise ValueError(f"{path} cannot be made into a {kind.__name__}: {line}") from error
     model.hparams.update(stored)
     return model
+
+
+def _is_sampler(value: Any) -> bool:
+    several = value if isinstance(value, list) else [value]
+    return bool(several) and all(isinstance(one, dict) and "step_size" in one.get("init_args", {}) for one in several)
 
 
 def _refuse_callables(stored: Mapping[str, Any], path: str | Path) -> None:

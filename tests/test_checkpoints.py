@@ -480,6 +480,19 @@ def test_settings_nested_without_end_are_refused():
             check_trusted({"energy": values}, "x.ckpt")
 
 
+def test_an_evaluation_takes_the_samplers_as_the_training_left_them(plain, tmp_path):
+    """A guard that went back has halved their steps in the method's hyper-parameters, which `load` goes by."""
+    good = read(plain[1])
+    sampler = {"class_path": "ebmzoo.mcmc.Langevin", "init_args": {"steps": 2, "step_size": 0.5}}
+    half = {**sampler, "init_args": {**sampler["init_args"], "step_size": 0.25}}
+    settings = {"sampler": sampler, "latent_dim": 4}
+    config = {"model": {"class_path": "ebmzoo.methods.ECVAE", "init_args": settings}}
+    entries = {"hyper_parameters": {"sampler": half, "latent_dim": 7, "refine": half}}
+    file = changed(plain[1], tmp_path / "a.ckpt", ebmzoo={**good["ebmzoo"], "config": config}, **entries)
+    assert stored_config(read(file), file)["model"]["init_args"] == settings
+    assert stored_config(read(file), file, as_left=True)["model"]["init_args"] == {"sampler": half, "latent_dim": 4}
+
+
 def test_files_that_are_named(tmp_path):
     (tmp_path / "weights.ckpt").write_bytes(b"PK\0" + b"a: b\n" * 10)
     (tmp_path / "long.txt").write_text("# \n" * 400_000 + "a: b")

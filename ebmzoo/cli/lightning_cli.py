@@ -131,7 +131,7 @@ class EbmzooCLI(LightningCLI):
         self.checkpoint = read(stored[-1])
         with tempfile.TemporaryDirectory() as folder:
             config = Path(folder) / "stored.yaml"
-            config.write_text(yaml.safe_dump(stored_config(self.checkpoint, stored[-1])))
+            config.write_text(yaml.safe_dump(stored_config(self.checkpoint, stored[-1], as_left=verb != "fit")))
             self.config = parser.parse_args([verb, "--config", str(config), *words])
 
     def _parse_ckpt_path(self) -> None:
@@ -250,10 +250,10 @@ class EbmzooCLI(LightningCLI):
                 except Diverged as trouble:
                     if not trouble.again:
                         raise Stopped(f"{trouble}; {self._kept()}") from trouble
-                    ckpt_path = str(trouble.checkpoint) if trouble.checkpoint else self.config[self.verb].ckpt_path
+                    known = trouble.checkpoint or self.config[self.verb].ckpt_path
                     self._begin_again(trouble)
-                    if ckpt_path and not Path(ckpt_path).exists():  # the last.ckpt that was resumed has diverged
-                        ckpt_path = None
+                    # What this run was resumed from may have diverged since, and lie aside now.
+                    ckpt_path = str(known) if known and Path(known).exists() else None
 
     def _begin_again(self, trouble: Diverged) -> None:
         """A fresh trainer, model and data after a rollback; the guard makes the steps smaller."""
