@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
+
+from ebmzoo.files import written_whole
 
 
 class MetricsFile(Logger):
@@ -79,12 +81,12 @@ class MetricsFile(Logger):
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, columns).writerows(self._rows[self._written :])
         else:
-            aside = self.path.with_suffix(".csv.part")
-            with aside.open("w", newline="") as file:
-                writer = csv.DictWriter(file, columns)
-                writer.writeheader()
-                writer.writerows(self._rows)
-            os.replace(aside, self.path)
+            whole = StringIO(newline="")
+            writer = csv.DictWriter(whole, columns)
+            writer.writeheader()
+            writer.writerows(self._rows)
+            with written_whole(self.path) as out:
+                out.write(whole.getvalue().encode())
         self._columns, self._written = columns, len(self._rows)
 
     @rank_zero_only

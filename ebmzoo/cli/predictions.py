@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ebmzoo.files import written_whole
 from ebmzoo.methods.base import gathered
 
 
@@ -48,9 +48,7 @@ class Predictions(Callback):
         if not trainer.is_global_zero:
             return
         values = {name: torch.cat(parts).numpy() for name, parts in self._parts.items()}
-        aside = self.path.with_name(f".{self.path.name}.part")
-        with aside.open("wb") as file:
+        with written_whole(self.path) as file:
             np.savez_compressed(file, allow_pickle=False, **values)
-        os.replace(aside, self.path)
         shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in values.items())
         print(f"{self.path}: {shapes}")

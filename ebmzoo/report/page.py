@@ -210,7 +210,7 @@ def _energies(table: Table) -> str:
             for number, (name, values) in enumerate(groups.items())
         ]
         sizes = ", ".join(f"{len(values):,} {name}" for name, values in groups.items())
-        said = f"{sizes}; seed 0 of the noise, {seed_of(run)}"
+        said = f"{sizes}; {seed_of(run)}"
         drawn = chart(series, "E(x), low: likely", "density", filled=True)
         figures.append(figure(run.row, drawn, said, measured([run], "chains")))
     return charts(names, names, figures)
