@@ -1,6 +1,7 @@
 """Injectable networks: encoders, decoders and energies, plain modules built from an image shape."""
 
 from ebmzoo.networks.dcgan import ConvDecoder, ConvEncoder, ConvEnergy
+from ebmzoo.networks.denoisers import Denoiser, MLPDenoiser, ResNetDecoder, UNetDenoiser
 from ebmzoo.networks.dual_mcmc import DualMCMCEncoder, DualMCMCEnergy
 from ebmzoo.networks.fastgan import FastGANDecoder
 from ebmzoo.networks.flow import FlowPrior, Glow
@@ -13,7 +14,6 @@ from ebmzoo.networks.perceptual import LPIPS, RandomFeatures
 from ebmzoo.networks.resnet_encoder import ResNetEncoder
 from ebmzoo.networks.resnet_energy import MultiScaleResNetEnergy, VAEBMEnergy
 from ebmzoo.networks.sngan import SNGANDecoder, SNGANEncoder, SNGANEnergy
-from ebmzoo.networks.unet import MLPDenoiser, ResNetDecoder, UNetDenoiser
 
 __all__ = [
     "LPIPS",
@@ -21,6 +21,7 @@ __all__ = [
     "ConvEncoder",
     "ConvEnergy",
     "ConvMeanPool",
+    "Denoiser",
     "DualMCMCEncoder",
     "DualMCMCEnergy",
     "FastGANDecoder",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ebmzoo.networks import MLPDenoiser, ResNetDecoder, UNetDenoiser
-from ebmzoo.networks.unet import Denoiser
+from ebmzoo.networks.denoisers import Denoiser
 
 DENOISERS = {
     "unet": lambda: UNetDenoiser((1, 8, 8), 6, width=8, multipliers=(1, 2), blocks=1, sigma_data=0.7),
