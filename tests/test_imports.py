@@ -27,7 +27,7 @@ OURS = {
     "storage": {"files"},
     "trust": {"mcmc", "objectives"},
     "tasks": {"mcmc", "methods.base", "images"},
-    "report": {"images", "mcmc", "networks"},
+    "report": {"files", "images", "mcmc", "networks"},
 }
 # What all methods share: the base and what it is made of.
 SHELF = {

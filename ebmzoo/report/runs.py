@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from ebmzoo.files import written_whole
+
 RESULTS, TIMES, BUDGET = "results.json", "times.json", "budget.json"
 
 
@@ -84,10 +86,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def write(path: Path, found: Mapping[str, Any]) -> None:
-    """Write such a file aside and put it in its place: killed at any moment, a benchmark leaves whole ones."""
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(json.dumps(found, indent=2))
-    os.replace(aside, path)
+    """Write such a file: killed at any moment, a benchmark leaves whole ones."""
+    with written_whole(path) as file:
+        file.write(json.dumps(found, indent=2).encode())
 
 
 def run(
