@@ -77,15 +77,13 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "times.json"
     runs.write(path, {"fit": 1})
 
-    def full(self, text):
-        with self.open("w") as file:
-            file.write(text[:3])
+    def full(descriptor):
         raise OSError("disk full")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("ebmzoo.files.os.fsync", full)
     with pytest.raises(OSError, match="disk full"):
         runs.write(path, {"fit": 2})
-    assert json.loads(path.read_text()) == {"fit": 1}
+    assert json.loads(path.read_text()) == {"fit": 1} and list(tmp_path.iterdir()) == [path]
 
 
 def test_overrides_come_after_the_config_and_seeds_reach_the_order_of_the_data(tmp_path):
