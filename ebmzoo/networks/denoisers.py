@@ -100,7 +100,7 @@ class UNetDenoiser(Denoiser):
     ) -> None:
         super().__init__(image_shape, latent_dim, sigma_data)
         levels = len(multipliers)
-        channels, height, width_px = check_image(image_shape, 2 ** (levels - 1), self)
+        channels, self.bottom = _ends(image_shape, width, multipliers, self)
         self.embed = SigmaEmbedding(4 * width)
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.downs, self.ups = nn.ModuleList(), nn.ModuleList()
@@ -111,7 +111,6 @@ class UNetDenoiser(Denoiser):
                 self.downs.append(ResidualBlock(now, factor * width, "down" if halve else None, 4 * width))
                 now = factor * width
                 skips.append(now)
-        self.bottom = now, height >> (levels - 1), width_px >> (levels - 1)
         size = math.prod(self.bottom)
         self.to_code = nn.Sequential(group_norm(now), nn.SiLU(), nn.Flatten(), nn.Linear(size, latent_dim))
         self.from_code = nn.Linear(latent_dim, size)
@@ -221,9 +220,8 @@ class ResNetDecoder(nn.Module):
         super().__init__()
         self.image_shape, self.latent_dim = tuple(image_shape), latent_dim
         levels = len(multipliers)
-        channels, height, width_px = check_image(image_shape, 2 ** (levels - 1), self)
-        now = multipliers[-1] * width
-        self.bottom = now, height >> (levels - 1), width_px >> (levels - 1)
+        channels, self.bottom = _ends(image_shape, width, multipliers, self)
+        now = self.bottom[0]
         self.first = nn.Linear(latent_dim, math.prod(self.bottom))
         self.blocks = nn.Sequential()
         for level, factor in reversed(list(enumerate(multipliers))):
@@ -237,6 +235,15 @@ class ResNetDecoder(nn.Module):
         """Map `z` (B, latent_dim) to an image (B, *image_shape)."""
         check_input(z, (self.latent_dim,), self)
         return self.last(self.blocks(self.first(z).unflatten(1, self.bottom)))
+
+
+def _ends(
+    image_shape: tuple[int, ...], width: int, multipliers: tuple[int, ...], network: nn.Module
+) -> tuple[int, tuple[int, int, int]]:
+    """The image's channels, and the shape of the map at the lowest level, to which each level but one halves it."""
+    halvings = len(multipliers) - 1
+    channels, height, width_px = check_image(image_shape, 2**halvings, network)
+    return channels, (multipliers[-1] * width, height >> halvings, width_px >> halvings)
 
 
 class ResidualBlock(nn.Module):

@@ -39,6 +39,7 @@ from ebmzoo.networks import (
     MLPEncoder,
     MLPEnergy,
     RandomFeatures,
+    VAEBMEnergy,
 )
 
 from .conftest import quiet_trainer
@@ -307,6 +308,42 @@ def test_ecvae_samples_one_step_or_with_a_chain():
     assert torch.equal(chained.sample(4, noise=0), revised)
     with pytest.raises(ValueError, match="no chain"):
         vae().sample(1, steps=2)
+
+
+def test_settings_out_of_range_are_refused():
+    for wrong in ({"decoder_steps": 0}, {"dual_margin": 0.0}):
+        with pytest.raises(ValueError, match="decoder_steps must be at least 1 and dual_margin positive"):
+            ECVAE(SHAPE, MLPEncoder, MLPDecoder, MLPEnergy, **wrong)
+
+
+@pytest.mark.parametrize("kind", [BiDVL, DualMCMC, EBM, ECVAE, WGAN], ids=lambda kind: kind.__name__)
+def test_an_energy_takes_its_first_scales_from_the_first_batch(kind):
+    energy = spec(VAEBMEnergy, column="stacked_mnist", width=4)
+    networks = {EBM: (energy,), WGAN: (spec(GaussianVAE, **PARTS, latent_dim=4), energy)}
+    method = kind(SHAPE, *networks.get(kind, (*PARTS.values(), energy)))
+    expected = copy.deepcopy(method.energy_network).train()
+    batch = torch.randn(6, *SHAPE).clamp(-1, 1)
+    expected.initialise(batch)
+    taken = []
+    method.energy_network.register_forward_pre_hook(
+        lambda network, _: taken.append({name: value.clone() for name, value in network.state_dict().items()})
+    )
+    quiet_trainer(max_steps=1).fit(method, torch.utils.data.DataLoader([batch], batch_size=None))
+    # Its own forward of the initialisation is the first; whatever comes next sees the scales of data.
+    assert_identical(taken[1], expected.state_dict())
+
+
+def test_a_flow_takes_its_first_scales_from_data_and_not_from_its_samples(monkeypatch):
+    method = ECFlow(SHAPE, spec(Glow, levels=1, steps=1, width=8), MLPEnergy, levels=17, sampler=Langevin(2, 0.1))
+    generate, known = method.generate, []
+
+    def watched(*args, **call):
+        known.append(bool(method.flow.initialised))
+        return generate(*args, **call)
+
+    monkeypatch.setattr(method, "generate", watched)
+    quiet_trainer(max_steps=1).fit(method, Digits(batch_size=300))
+    assert known[0]
 
 
 def test_a_schedule_steps_once_an_iteration_and_only_its_player():

@@ -458,6 +458,7 @@ def test_a_cool_start_is_the_white_noise_of_cool_samples(digits):
     [
         ({"space": "x", "negatives": "mean"}, 'space "x" has no latents'),
         ({"space": "x", "buffer": 5}, "replay_x"),
+        ({"regularisation_start": 0.1}, "needs the regularisation that it leads to"),
         ({"space": "data", "start_temperature": 0.7}, 'needs space "noise", not "data"'),
     ],
 )
