@@ -27,6 +27,7 @@ from ebmzoo.trust import URL, check_trusted, trusted
 __all__ = [
     "check_fits",
     "check_trusted",
+    "check_whole",
     "export",
     "load",
     "method_class",
@@ -153,7 +154,9 @@ def export(
 
 
 def newest_good(folder: str | Path) -> tuple[Path | None, list[str]]:
-    """The checkpoint of a folder that was written last and is whole and finite, and a line for each newer one.
+    """The checkpoint under a folder that was written last, is whole and finite, and a line for each newer one.
+
+    One of weights alone is passed over: a training cannot go on from it.
 
     Raises:
         OSError: one of them could not be read: it may be good, so none is passed over for it.
@@ -162,11 +165,12 @@ def newest_good(folder: str | Path) -> tuple[Path | None, list[str]]:
         >>> newest_good("no/such/folder")
         (None, [])
     """
-    written = sorted(Path(folder).glob("*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    written = sorted(Path(folder).rglob("*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
     passed_over = []
     for path in written:
         try:
             checkpoint = read(path)
+            check_whole(checkpoint, path)
         except ValueError as error:
             passed_over.append(str(error))
             continue
@@ -176,6 +180,16 @@ def newest_good(folder: str | Path) -> tuple[Path | None, list[str]]:
             return path, passed_over
         passed_over.append(f"{path} has weights that are not finite")
     return None, passed_over
+
+
+def check_whole(checkpoint: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse a checkpoint that a training cannot go on from: weights without their optimisers' states.
+
+    Raises:
+        ValueError: it has weights alone.
+    """
+    if not {"optimizer_states", "lr_schedulers", "loops", "callbacks"} <= checkpoint.keys():
+        raise ValueError(f"{path} has weights alone, no optimiser's state: training goes on from a whole checkpoint")
 
 
 def restore(

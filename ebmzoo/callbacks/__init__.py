@@ -4,6 +4,7 @@ from ebmzoo.callbacks.ema import EMA, averaged_weights
 from ebmzoo.callbacks.evaluate import Evaluate
 from ebmzoo.callbacks.guard import Diverged, Guard
 from ebmzoo.callbacks.last import LastCheckpoint
+from ebmzoo.callbacks.monitors import MonitoredCheckpoint, MonitoredStopping, monitored
 from ebmzoo.callbacks.network_evaluations import NetworkEvaluations
 from ebmzoo.callbacks.pictures import Pictures
 from ebmzoo.callbacks.preemption import SaveOnTermination
@@ -15,9 +16,12 @@ __all__ = [
     "Evaluate",
     "Guard",
     "LastCheckpoint",
+    "MonitoredCheckpoint",
+    "MonitoredStopping",
     "NetworkEvaluations",
     "Pictures",
     "Progress",
     "SaveOnTermination",
     "averaged_weights",
+    "monitored",
 ]

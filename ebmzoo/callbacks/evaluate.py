@@ -60,8 +60,8 @@ class Evaluate(Callback):
     Args:
         extractor: the feature network, "digits" or "inception"; None leaves out what needs one.
         n_val: samples in validation; 0 leaves the streaming FID out.
-        every_n_epochs: epochs between streaming FIDs, counted at validations.
-        every_n_steps: training steps between them instead; measured at the first validation after so many.
+        every_n_steps: training steps between streaming FIDs, measured at the first validation after so many; None
+            measures at every validation.
         n_test: samples at test; the papers' 50,000 (30,000 for CelebA-HQ).
         batch_size: samples drawn, and examples evaluated, at once.
         metrics: some of "fid", "kid", "isc", "prc".
@@ -92,7 +92,6 @@ class Evaluate(Callback):
         self,
         extractor: Literal["digits", "inception"] | None = "digits",
         n_val: int = 2000,
-        every_n_epochs: int = 1,
         every_n_steps: int | None = None,
         n_test: int = 5000,
         batch_size: int = 500,
@@ -117,11 +116,8 @@ class Evaluate(Callback):
                 "Evaluate needs n_test >= 1, batch_size >= 1, and n_val >= 2 (a covariance needs two; 0 "
                 f"leaves validation out), not {n_test}, {batch_size} and {n_val}"
             )
-        if every_n_epochs < 1 or (every_n_steps is not None and every_n_steps < 1) or seed < 0:
-            raise ValueError(
-                f"Evaluate needs every_n_epochs, every_n_steps >= 1 and seed >= 0, not {every_n_epochs}, "
-                f"{every_n_steps} and {seed}"
-            )
+        if (every_n_steps is not None and every_n_steps < 1) or seed < 0:
+            raise ValueError(f"Evaluate needs every_n_steps >= 1 and seed >= 0, not {every_n_steps} and {seed}")
         if extractor not in ("digits", "inception", None):
             raise ValueError(f"there is no feature extractor {extractor!r}: digits, inception")
         if unknown := sorted(set(metrics) - set(METRICS)):
@@ -135,7 +131,7 @@ class Evaluate(Callback):
             raise ValueError(f"no parts {unknown} of an evaluation: choose from {', '.join(PARTS)}")
         check_made([one for one in ood or () if isinstance(one, str)])
         self.extractor, self.inception_path = extractor, inception_path
-        self.n_val, self.every_n_epochs, self.every_n_steps = n_val, every_n_epochs, every_n_steps
+        self.n_val, self.every_n_steps = n_val, every_n_steps
         self.n_test, self.batch_size, self.metrics = n_test, batch_size, tuple(metrics)
         self.seed, self.out, self.cache = seed, out, cache
         self.only: Sequence[str] | None = only
@@ -145,7 +141,7 @@ class Evaluate(Callback):
         self.trained_steps: int | None = None  # of the weights, where they came from a checkpoint
         self.results: Results | None = None
         self._streaming: StreamingFID | None = None
-        self._last: tuple[int, int] | None = None  # epoch and step of the last streaming FID
+        self._last: int | None = None  # step of the last streaming FID
 
     @property
     def val_name(self) -> str:
@@ -170,7 +166,7 @@ class Evaluate(Callback):
         """Log the streaming FID, if it is time for it."""
         if trainer.sanity_checking or not self._measures_fid(trainer, pl_module) or not self._due(trainer):
             return
-        self._last = (trainer.current_epoch, trainer.global_step)
+        self._last = trainer.global_step
         with looking_at(trainer, pl_module):
             value = self._streaming_fid(trainer, pl_module)
         pl_module.log(self.val_name, value, prog_bar=True)
@@ -186,12 +182,9 @@ class Evaluate(Callback):
         )
 
     def _due(self, trainer: Trainer) -> bool:
-        if self._last is None or trainer.state.fn != "fit":
+        if self._last is None or self.every_n_steps is None or trainer.state.fn != "fit":
             return True
-        epoch, step = self._last
-        if self.every_n_steps is not None:
-            return trainer.global_step - step >= self.every_n_steps
-        return trainer.current_epoch - epoch >= self.every_n_epochs
+        return trainer.global_step - self._last >= self.every_n_steps
 
     def _streaming_fid(self, trainer: Trainer, pl_module: Any) -> float:
         rank, world = trainer.global_rank, trainer.world_size
@@ -221,11 +214,10 @@ class Evaluate(Callback):
         return self._generate_state_key(n_val=self.n_val, n_test=self.n_test)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"last": None if self._last is None else list(self._last)}
+        return {"last": self._last}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        last = state_dict["last"]
-        self._last = None if last is None else (last[0], last[1])
+        self._last = state_dict["last"]
 
     # -- test -------------------------------------------------------------------------------------------
 

@@ -82,16 +82,18 @@ class Pictures(Callback):
     ) -> None:
         step = trainer.global_step
         if self.every_n_steps and step and step % self.every_n_steps == 0:
-            self._draw(trainer, pl_module, keep=True)
+            # The guard names the cause of broken samples, and may know a way back: the end of training looks again.
+            guarded = any(isinstance(one, Guard) for one in trainer.callbacks)  # type: ignore[attr-defined]
+            self._draw(trainer, pl_module, keep=True, guarded=guarded)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module, keep=False)
+        self._draw(trainer, pl_module, keep=self.every_n_steps is not None)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._drawn_at = -1
         self._draw(trainer, pl_module, keep=False)
 
-    def _draw(self, trainer: Trainer, pl_module: LightningModule, keep: bool) -> None:
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, keep: bool, guarded: bool = False) -> None:
         step = trainer.global_step
         if not trainer.is_global_zero or step == self._drawn_at:
             return
@@ -99,9 +101,9 @@ class Pictures(Callback):
         with looking_at(trainer, pl_module):
             samples = self._samples(pl_module)
             if samples is not None and not samples.isfinite().all():
-                if keep and any(isinstance(one, Guard) for one in trainer.callbacks):  # type: ignore[attr-defined]
-                    self._drawn_at = -1  # the end of training looks again
-                    return  # the guard names the cause, and may know a way back
+                if guarded:
+                    self._drawn_at = -1
+                    return
                 _refuse(trainer, samples)
             pictures = {} if samples is None else self._pictures(trainer, pl_module, samples)
             energies = {} if samples is None else self._energies(trainer, pl_module, samples)

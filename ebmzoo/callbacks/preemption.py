@@ -1,8 +1,10 @@
-"""A run that is told to end saves itself first: SIGTERM from a cluster, or from `kill`."""
+"""A run that is told to end saves itself first: SIGTERM from a cluster or from `kill`, SIGINT from Ctrl-C."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from typing import Any
 
@@ -12,16 +14,31 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ebmzoo.callbacks.last import LastCheckpoint
 
-__all__ = ["SaveOnTermination"]
+__all__ = ["SaveOnTermination", "Terminated"]
+
+_WORDS = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}
+_HEARD = b"\ninterrupted: saving after this iteration; Ctrl-C again ends at once\n"
+
+
+class Terminated(SIGTERMException):
+    """The end of a run that was told to end and has been saved; its code is the one that shells know the signal by.
+
+    Attributes:
+        step: the iteration that was saved.
+    """
+
+    def __init__(self, number: int, step: int, saved: str):
+        super().__init__(f"{_WORDS[signal.Signals(number)]} at step {step}: saved {saved}")
+        self.code, self.step = 128 + number, step
 
 
 class SaveOnTermination(Callback):
-    """On SIGTERM: finish the batch, save a checkpoint, and leave by Lightning's ``SIGTERMException``.
+    """On SIGTERM or Ctrl-C: finish the iteration, save a checkpoint, and leave by `Terminated`.
 
-    A run that is told in its last batch just ends.
+    A second Ctrl-C ends at once, without saving. A run that is told in its last batch just ends.
 
     Under several processes the signal may reach any of them: all save and leave after the same batch. Lightning's own
-    answer to the signal saves nothing, and talks to the other processes from within the signal handler.
+    answer to the signals saves nothing, and talks to the other processes from within the signal handler.
 
     Args:
         last: what saves.
@@ -30,26 +47,30 @@ class SaveOnTermination(Callback):
     def __init__(self, last: LastCheckpoint) -> None:
         super().__init__()
         self.last = last
-        self.told = self.saved = False
-        self._before: Any = None
+        self.told = 0  # the signal's number
+        self.saved = False
+        self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signal over while batches are trained on."""
-        self.told = self.saved = False
+        """Take the signals over while batches are trained on."""
+        self.told, self.saved = 0, False
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._note)
+            self._before = {number: signal.signal(number, self._note) for number in _WORDS}
 
-    def _note(self, *_: Any) -> None:
-        self.told = True
+    def _note(self, number: int, frame: Any) -> None:
+        self.told = number
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+            os.write(sys.stderr.fileno(), _HEARD)  # print() may be what was interrupted
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save, if any process was told to end."""
-        told = self.told
         if trainer.world_size > 1:
-            told = bool(trainer.strategy.reduce(torch.tensor(float(told), device=pl_module.device), reduce_op="max"))
-        if not told:
+            told = torch.tensor(float(self.told), device=pl_module.device)
+            self.told = int(trainer.strategy.reduce(told, reduce_op="max"))
+        if not self.told:
             return
         self.last.save(trainer)
         self.saved = True
@@ -57,10 +78,10 @@ class SaveOnTermination(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Leave, now that what the last batch reported is logged too."""
         if self.saved:
-            raise SIGTERMException(f"terminated at step {trainer.global_step}: saved {self.last.path}")
+            raise Terminated(self.told, trainer.global_step, str(self.last.path))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signal back."""
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-            self._before = None
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from lightning import Callback, Trainer, seed_everything
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.multiprocessing import ProcessRaisedException
 
 # Importing a room gives its classes their short names.
@@ -24,9 +22,11 @@ from ebmzoo import callbacks, data, mcmc, methods, networks, optim  # noqa: F401
 from ebmzoo.callbacks.evaluation import PARTS, SWITCHES
 from ebmzoo.callbacks.guard import Diverged, Guard
 from ebmzoo.callbacks.last import LastCheckpoint
+from ebmzoo.callbacks.monitors import monitored
 from ebmzoo.callbacks.preemption import SaveOnTermination
-from ebmzoo.checkpoints import check_fits, newest_good, read, restore, stored_config
+from ebmzoo.checkpoints import check_fits, check_whole, newest_good, read, restore, stored_config
 from ebmzoo.cli import wandb_run
+from ebmzoo.cli.endings import say_ending
 from ebmzoo.cli.errors import Stopped, UserError, instantiating, nearest
 from ebmzoo.cli.given import as_list, check_config, import_trusted, options
 from ebmzoo.cli.metrics_file import MetricsFile
@@ -147,12 +147,12 @@ class EbmzooCLI(LightningCLI):
             raise UserError(f"{self.verb} what? give --ckpt_path FILE (runs/.../{CHECKPOINTS}/last.ckpt)")
         if config.trainer.default_root_dir is not None:
             raise UserError("trainer.default_root_dir is the run's folder here: set --run_dir instead")
-        if self.verb == "fit" and str(path).endswith(".safetensors"):
-            raise UserError(f"{path} has weights alone, no optimiser's state: training goes on from a checkpoint")
         if self.verb == "fit" and config.resume:
             path = config.ckpt_path = self._newest(config)
         if path is not None and self.checkpoint is None:
             self.checkpoint = read(path)
+        if self.verb == "fit" and self.checkpoint is not None:
+            check_whole(self.checkpoint, path)
         dumped = self._parser(self.verb).dump(config, skip_none=False)
         leave = {"config", "ckpt_path", "run_dir", "no_ema", "only", "resume", "trust", *SWITCHES}
         self.plain_config = {k: v for k, v in yaml.safe_load(dumped).items() if k not in leave}
@@ -184,7 +184,7 @@ class EbmzooCLI(LightningCLI):
             # metrics.csv is a training run's, whatever other loggers there are: evaluation has results.json.
             file = [MetricsFile(folder)] if self.verb == "fit" else []
             kwargs["logger"] = [*as_list(trainer.logger), *file]
-        given: list[Callback] = as_list(trainer.callbacks)
+        given: list[Callback] = [monitored(one) for one in as_list(trainer.callbacks)]
         added: list[Callback] = [RunRecord(folder, self.plain_config)]
         if self.verb == "predict":
             added.append(Predictions(folder))
@@ -318,10 +318,7 @@ class EbmzooCLI(LightningCLI):
         try:
             yield
         except BaseException as error:
-            if isinstance(error, SIGTERMException):
-                # Lightning leaves it without a code, which would tell a shell that all went well.
-                error.code = 128 + signal.SIGTERM
-                say(f"{error}; the same command with --resume auto goes on" if str(error) else "terminated")
+            say_ending(error, self.run.folder, self.config[self.verb].trust or [])
             wandb_run.finish(self.trainer, exit_code=1)
             self.run.discard_if_unused()
             raise

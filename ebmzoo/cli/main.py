@@ -29,11 +29,11 @@ VERBS = {
     "speed": ("time chains here against other ways to write them: speed.json", "ebmzoo.cli.speed"),
 }
 
-FAILED, BAD_INPUT = 1, 2
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 after bad input, 1 after a failure of ours.
+    """Run one command and return its exit code: 0, 2 after bad input, 130 after Ctrl-C, 1 after a failure of ours.
 
     Bad input is answered by one line on the error stream; the environment variable EBMZOO_TRACEBACK=1 adds
     where it came from.
@@ -64,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as end:
         print(f"ebmzoo: stopped: {end}", file=sys.stderr)
         return FAILED
+    except KeyboardInterrupt:
+        print("ebmzoo: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except Exception as error:
         line = line_of(error)
         if line is None:

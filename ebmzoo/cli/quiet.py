@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 
-_CHATTER = ("💡", "GPU available", "TPU available", "`weights_only`")
+_CHATTER = ("💡", "GPU available", "TPU available", "`weights_only`", "\nDetected KeyboardInterrupt")
 
 
 def quieten() -> None:
@@ -14,8 +14,6 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*(does not have many workers|isinstance.treespec, LeafSpec)")
     # A resumed run may have a folder of its own, and methods log by training iterations, not within epochs.
     warnings.filterwarnings("ignore", message="The dirpath has changed|.*smaller than the logging interval")
-    # Its remedy is for automatic checkpoints of a state before the step; ours are exact after it.
-    warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     if not any(isinstance(one, _Chatter) for one in logger.filters):
         logger.addFilter(_Chatter())

@@ -42,7 +42,7 @@ def run_name(configs: list[str], checkpoint: str | None, model: str, data: str) 
 
 
 def folder_of(checkpoint: str | Path) -> Path:
-    """The folder of the run that wrote a checkpoint.
+    """The folder of the run that wrote a checkpoint: the nearest above it that holds a config and checkpoints.
 
     Example:
         >>> folder_of("runs/vae_digits/version_0/checkpoints/last.ckpt").as_posix()
@@ -51,6 +51,9 @@ def folder_of(checkpoint: str | Path) -> Path:
         'shared'
     """
     parent = Path(checkpoint).parent
+    for folder in (parent, *parent.parents):
+        if (folder / CONFIG).is_file() and (folder / CHECKPOINTS).is_dir():
+            return folder
     return parent.parent if parent.name == CHECKPOINTS else parent
 
 

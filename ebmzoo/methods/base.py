@@ -106,6 +106,7 @@ class Method(L.LightningModule):
         self.ema_active = False
         self.watch_every = 0
         self.watched: dict[str, Tensor] = {}
+        self._measured_at: dict[str, int] = {}
         self._grad_norm: Tensor | None = None
         self._rng_to_restore: list[dict[str, Any]] | None = None
 
@@ -207,6 +208,15 @@ class Method(L.LightningModule):
         iteration = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
         return any(every > 0 and iteration % every == 0 for every in (trainer.log_every_n_steps, self.watch_every))
 
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        """Lightning's, with a note of when: it keeps old values beside new ones, and monitors must tell them apart."""
+        super().log(name, value, *args, **kwargs)
+        self._measured_at[name] = self.trainer.fit_loop.epoch_loop.total_batch_idx
+
+    def measured_now(self, name: str) -> bool:
+        """Whether what is logged under a name was measured in this training iteration or the validation after it."""
+        return self._measured_at.get(name) == self.trainer.fit_loop.epoch_loop.total_batch_idx
+
     def report(self, values: Mapping[str, Tensor | float], *, show: Iterable[str] = ()) -> None:
         """Log ``values`` if this iteration is looked at; names in ``show`` also stand in the progress bar."""
         if not self.logs_now():
@@ -262,9 +272,17 @@ class Method(L.LightningModule):
             torch.manual_seed(torch.initial_seed() + self.global_rank)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning leaves out: random states and buffers of every process, and what rebuilds this module."""
-        checkpoint["rng"] = gathered(random_state())
-        checkpoint |= {name: gathered(buffer.state_dict()) for name, buffer in self._buffers_kept()}
+        """Add what Lightning leaves out: random states and buffers of every process, and what rebuilds this module.
+
+        Weights without a training's state get what callbacks add to a checkpoint, averages and the config among it:
+        Lightning asks no callback then, and such a file would lack the very weights that it was chosen by.
+        """
+        if "optimizer_states" in checkpoint:
+            checkpoint["rng"] = gathered(random_state())
+            checkpoint |= {name: gathered(buffer.state_dict()) for name, buffer in self._buffers_kept()}
+        else:
+            for callback in getattr(self._trainer, "callbacks", []):
+                callback.on_save_checkpoint(self._trainer, self, checkpoint)
         checkpoint.setdefault("ebmzoo", {}).update(class_path=class_path(type(self)), version=ebmzoo.__version__)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
