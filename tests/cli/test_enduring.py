@@ -35,28 +35,32 @@ def assert_same(a, b):
     assert a["global_step"] == b["global_step"]
 
 
-class Terminated(Callback):
-    """What a cluster does to a run, once."""
+class Told(Callback):
+    """What a cluster, or a user's Ctrl-C, does to a run, once for each object and so often."""
 
-    done = False
+    def __init__(self, number=signal.SIGTERM, step=5, times=1):
+        self.number, self.step, self.times = number, step, times
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step == 5 and not Terminated.done:
-            Terminated.done = True
-            os.kill(os.getpid(), signal.SIGTERM)
+        if trainer.global_step == self.step:
+            for _ in range(self.times):
+                os.kill(os.getpid(), self.number)
 
 
-def test_a_terminated_run_saves_itself_and_goes_on_as_if_nothing_had_been(ebmzoo, here):
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
+def test_a_run_that_is_told_to_end_saves_itself_and_goes_on_as_if_nothing_had_been(ebmzoo, here, number, word):
     assert ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "whole").code == 0
-    again = ["fit", "--config", "ecvae.yaml", "--run_dir", "cut", "--resume", "auto"]
-    answer = ebmzoo(*again, f"--trainer.callbacks+={__name__}.Terminated")
-    assert answer.code == 128 + signal.SIGTERM
-    assert (
-        "terminated at step 6: saved" in answer.out + answer.err and "--resume auto goes on" in answer.out + answer.err
-    )
+    before = signal.getsignal(number)
+    told = [f"--trainer.callbacks+={__name__}.Told", f"--trainer.callbacks.number={int(number)}"]
+    answer = ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "cut", *told)
+    assert answer.code == 128 + number and signal.getsignal(number) == before
     last = here / "cut" / "checkpoints" / "last.ckpt"
+    said, how = answer.out.splitlines()[-2:]
+    assert said == f"{word} at step 6: saved {last}"
+    assert how.startswith("go on with: ebmzoo fit --ckpt_path cut/checkpoints/last.ckpt --run_dir cut")
+    assert "Traceback" not in answer.err
     assert read(last)["global_step"] == 6
-    answer = ebmzoo(*again)
+    answer = ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "cut", "--resume", "auto")
     assert answer.code == 0 and f"resuming: {last.relative_to(here)}" in answer.out + answer.err
     assert_same(last, here / "whole" / "checkpoints" / "last.ckpt")
     assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]
@@ -64,6 +68,84 @@ def test_a_terminated_run_saves_itself_and_goes_on_as_if_nothing_had_been(ebmzoo
         gaps = {row["step"] for row in csv.DictReader(file) if row["train/energy_gap"]}
     assert gaps == {str(step) for step in range(8)}  # the first steps of epochs and of the resumed run included
     assert (here / "cut" / "metrics.csv").read_text() == (here / "whole" / "metrics.csv").read_text()
+
+
+def test_the_command_that_is_named_goes_on(ebmzoo, here):
+    told = [f"--trainer.callbacks+={__name__}.Told", "--trainer.callbacks.number=2"]
+    answer = ebmzoo(
+        "fit", "--config", "vae.yaml", "--data.batch_size", 64, "--run_dir", "cut", *told, "--trust", __name__
+    )
+    words = answer.out.splitlines()[-1].removeprefix("go on with: ebmzoo ").split()
+    # the stored config has the signal as well, at an iteration that has been
+    assert ebmzoo(*words).code == 0
+    last = read(here / "cut" / "checkpoints" / "last.ckpt")
+    assert (last["global_step"], last["ebmzoo"]["config"]["data"]["init_args"]["batch_size"]) == (8, 64)
+
+
+def test_a_second_ctrl_c_ends_at_once(ebmzoo, here):
+    told = [f"--trainer.callbacks+={__name__}.Told", "--trainer.callbacks.number=2", "--trainer.callbacks.times=2"]
+    answer = ebmzoo("fit", "--config", "vae.yaml", "--run_dir", "cut", *told)
+    assert answer.code == 130
+    assert "Ctrl-C again ends at once" in answer.err and answer.out.splitlines()[-1] == "interrupted"
+    assert read(here / "cut" / "checkpoints" / "last.ckpt")["global_step"] == 4  # of the validation before
+
+
+def test_ctrl_c_in_another_verb_is_one_word(ebmzoo, checkpoint, monkeypatch):
+    monkeypatch.setattr(package.ECVAE, "sample", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    answer = ebmzoo("sample", "--ckpt_path", checkpoint["ecvae"])
+    assert (answer.code, answer.err.splitlines()[-1]) == (130, "ebmzoo: interrupted")
+
+
+BEST = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.monitor=val/fid_20"]
+MEASURED = ["--trainer.callbacks+=Evaluate", "--trainer.callbacks.n_val=20"]
+VALIDATED = ["--trainer.max_epochs", "-1", "--trainer.limit_train_batches", "1.0", "--trainer.val_check_interval", 5]
+VALIDATED += ["--trainer.check_val_every_n_epoch", "null", "--trainer.num_sanity_val_steps", 0]
+
+
+@pytest.mark.parametrize(
+    "rarely", [[], ["--trainer.callbacks.every_n_steps=10"]], ids=["every validation", "every second"]
+)
+def test_a_run_whose_best_is_kept_goes_on_inside_an_epoch(ebmzoo, here, rarely):
+    fit = ["fit", "--config", "vae.yaml", "--run_dir", "run", *MEASURED, *rarely, *BEST, *VALIDATED]
+    assert ebmzoo(*fit, "--trainer.max_steps", 10).code == 0
+    last = here / "run" / "checkpoints" / "last.ckpt"
+    for steps in (15, 20):
+        assert ebmzoo("fit", "--ckpt_path", last, "--run_dir", "run", "--trainer.max_steps", steps).code == 0
+    with (here / "run" / "metrics.csv").open(newline="") as file:
+        figures = {int(row["step"]) + 1: float(row["val/fid_20"]) for row in csv.DictReader(file) if row["val/fid_20"]}
+    assert set(figures) == ({5, 15} if rarely else {5, 10, 15, 20})
+    state = next(v for k, v in read(last)["callbacks"].items() if k.startswith("MonitoredCheckpoint"))
+    assert float(state["best_model_score"]) == pytest.approx(min(figures.values()))
+    best = min(figures, key=figures.get)
+    assert read(state["best_model_path"])["global_step"] == best
+
+
+def test_weights_that_were_chosen_by_their_averages_hold_them(ebmzoo, here, checkpoint):
+    weights = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_weights_only=true"]
+    weights += ["--trainer.callbacks.filename={val/mse:.3f}", "--trainer.callbacks.every_n_epochs=1"]
+    assert ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "run", *weights).code == 0
+    folder = here / "run" / "checkpoints"
+    (path,) = [file for file in folder.iterdir() if file.name != "last.ckpt"]
+    assert path.name.startswith("val_mse=0.")
+    only, whole = read(path), read(folder / "last.ckpt")
+    assert only["ebmzoo"] == whole["ebmzoo"] and not {"optimizer_states", "rng"} & only.keys()
+    assert_same(path, folder / "last.ckpt")
+    assert package.load(path).ema_active
+    os.utime(path)  # the newest now, and nothing to go on from
+    answer = ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "run", "--resume", "auto", "--trainer.max_epochs", 3)
+    assert answer.code == 0 and f"passed over: run/checkpoints/{path.name} has weights alone" in answer.out
+    answer = ebmzoo("fit", "--config", "ecvae.yaml", "--ckpt_path", path)
+    assert answer.code == 2 and answer.err.splitlines()[-1].startswith(f"ebmzoo: error: {path} has weights alone")
+
+
+def test_a_run_is_found_from_a_checkpoint_at_any_depth(ebmzoo, here, trained):
+    deep = here / "run" / "checkpoints" / "best" / "of" / "all.ckpt"
+    deep.parent.mkdir(parents=True)
+    (here / "run" / "config.yaml").write_bytes((trained["vae"] / "config.yaml").read_bytes())
+    deep.write_bytes((trained["vae"] / "checkpoints" / "last.ckpt").read_bytes())
+    answer = ebmzoo("validate", "--ckpt_path", deep)
+    assert answer.code == 0 and answer.out.splitlines()[-1] == f"run folder: {here / 'run'}"
+    assert newest_good(here / "run" / "checkpoints")[0] == deep
 
 
 def test_resume_auto_takes_the_newest_whole_checkpoint_of_the_newest_run(ebmzoo, here):
