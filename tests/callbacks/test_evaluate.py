@@ -69,7 +69,7 @@ def test_validation_logs_the_fid_of_averaged_weights(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "fresh"),
-    [({"every_n_epochs": 2}, [0, 2, 4]), ({"every_n_steps": 12}, [0, 3]), ({}, [0, 1, 2, 3, 4])],
+    [({"every_n_steps": 10}, [0, 2, 4]), ({"every_n_steps": 12}, [0, 3]), ({}, [0, 1, 2, 3, 4])],
 )
 def test_it_is_measured_when_it_is_due(tmp_path, options, fresh):
     class Count(Tiny):
@@ -332,7 +332,7 @@ def test_another_folder_a_config_and_a_logger(tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        *({"n_test": 0}, {"n_test": -5}, {"n_val": 1}, {"batch_size": 0}, {"every_n_epochs": 0}, {"seed": -1}),
+        *({"n_test": 0}, {"n_test": -5}, {"n_val": 1}, {"batch_size": 0}, {"seed": -1}),
         *({"every_n_steps": 0}, {"extractor": "vgg"}, {"metrics": ["fid", "fud"]}, {"n_scored": 1}, {"n_timed": 0}),
         *({"iw_draws": [0]}, {"ais_temperatures": 1}, {"only": ["odd"]}, {"ood": ["odd"]}),
     ],

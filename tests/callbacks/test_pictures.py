@@ -24,7 +24,7 @@ def test_all_pictures_in_their_places(tmp_path):
     run.fit(tiny, Images())
     kept = {path.name for path in (tmp_path / "pictures").iterdir()}
     names = ("samples", "reconstructions", "chain")
-    assert kept == {f"{name}_step{step:08d}.png" for name in names for step in (4, 8)}
+    assert kept == {f"{name}_step{step:08d}.png" for name in names for step in (4, 8, 10)}
     # The newest are of the averaged weights at the end, drawn from the noise of seed 0.
     with looking_at(run, tiny) as ema:
         assert ema
