@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -119,7 +121,9 @@ class DataModule(LightningDataModule):
         batch_size: images in a batch, for each process.
         num_workers: processes that read images; in-memory sets need none.
         pin_memory: hold batches in page-locked memory, for faster copies to a GPU.
-        seed: of the order and the flips. Splits never depend on it.
+        seed: of the order and the flips; splits never depend on it. By default the run's: what
+            ``seed_everything`` was last given (0 without), as for Lightning's own distributed sampler; a resumed
+            training keeps the one that it began with.
         flip: probability of a horizontal flip of a training image (0.5 in the papers' CIFAR-10 runs); the
             reference and the evaluation loaders never flip.
 
@@ -142,20 +146,37 @@ class DataModule(LightningDataModule):
         batch_size: int = 64,
         num_workers: int = 0,
         pin_memory: bool = False,
-        seed: int = 0,
+        seed: int | None = None,
         flip: float = 0.0,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or num_workers < 0 or seed < 0 or not 0 <= flip <= 1:
+        if batch_size < 1 or num_workers < 0 or (seed is not None and seed < 0) or not 0 <= flip <= 1:
             raise ValueError(
                 "batch_size >= 1, num_workers >= 0, seed >= 0 and 0 <= flip <= 1 are needed, not "
                 f"{batch_size}, {num_workers}, {seed} and {flip}"
             )
         self.batch_size, self.num_workers, self.pin_memory = batch_size, num_workers, pin_memory
-        self.seed, self.flip = seed, flip
+        self.flip = flip
+        self._seed = seed
+        self._resumed_seed: int | None = None
         self.name: str = type(self).__name__.lower()
         self.image_shape: tuple[int, ...] = ()
         self._loaded: dict[str, Examples] = {}
+
+    @property
+    def seed(self) -> int:
+        """Of the order and the flips: the one given, else that of the training gone on with, else the run's."""
+        given = self._resumed_seed if self._seed is None else self._seed
+        # Where Lightning keeps it: the same in all processes, whose own generators' seeds differ.
+        return int(os.environ.get("PL_GLOBAL_SEED", 0)) if given is None else given
+
+    def state_dict(self) -> dict[str, int]:
+        """The seed, which Lightning keeps in its checkpoints."""
+        return {"seed": self.seed}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on in the order in which the checkpoint's training began, unless a seed was given."""
+        self._resumed_seed = state_dict.get("seed")
 
     def load(self, split: str) -> Examples:
         """Read one of the set's own splits (a value of ``splits``), without augmentation.
@@ -168,6 +189,7 @@ class DataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Read what a stage needs, so that missing or broken files are reported before anything starts."""
+        self._resumed_seed = None  # of an earlier fit; a checkpoint is read after this
         if stage in (None, "fit"):
             self.reference("train")
         self.reference("val" if stage in ("fit", "validate") else "test")
