@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ebmzoo.data.order import EpochBatches, Loader, OrderedBatches, Rows, flips
-from ebmzoo.images import from_uint8
+from ebmzoo.images import from_uint8, narrow
+
+_LOOKED_AT = 16  # images of a set, to know the range of its values
 
 
 class Examples(Dataset[Tensor]):
@@ -207,6 +210,8 @@ class DataModule(LightningDataModule):
         own = self._own(split)
         if own not in self._loaded:
             self._loaded[own] = self.load(own)
+            if self.kind == "images":
+                _look(self._loaded[own], f"{self.name} {own}")
         return self._loaded[own]
 
     def reference_name(self, split: str = "train") -> str:
@@ -277,3 +282,14 @@ class DataModule(LightningDataModule):
         loop = self.trainer.fit_loop
         done = loop.epoch_loop.batch_progress.total
         return divmod(done.processed, int(loop.max_batches))  # type: ignore[attr-defined]
+
+
+def _look(examples: Examples, name: str) -> None:
+    """Say so where a few images of a set, spread over it, have next to no contrast."""
+    count = min(_LOOKED_AT, len(examples))
+    try:
+        x = examples[torch.linspace(0, len(examples) - 1, count).long()] if count else None
+    except ValueError:
+        return  # a broken file is named by whoever needs it
+    if x is not None and (found := narrow(x)):
+        rank_zero_warn(f"{name} ({count} of {len(examples)} images looked at) {found}")
