@@ -16,11 +16,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-__all__ = ["from_uint8", "grid", "save_animation", "save_images", "save_png", "strips", "to_uint8"]
+__all__ = ["from_uint8", "grid", "narrow", "save_animation", "save_images", "save_png", "strips", "to_uint8"]
 
 _READABLE = 64  # px: images smaller than this are enlarged in a grid
 _WIDEST = 2048  # px: a grid is not enlarged beyond this
 _BACKGROUND = 255
+_NARROW = 16  # of 255 grey levels: what 12 of 16 bits come to
 _TITLE = 11  # px: the letters above the columns of strips
 
 
@@ -74,6 +75,26 @@ def from_uint8(b: Tensor) -> Tensor:
     if b.dtype != torch.uint8:
         raise ValueError(f"from_uint8 takes uint8, not {b.dtype}")
     return b.to(torch.float32).div_(127.5).sub_(1)
+
+
+def narrow(x: Tensor) -> str | None:
+    """What is to be said of images whose values span a sixteenth of their range or less, None of others.
+
+    Args:
+        x: floats in [-1, 1], or uint8, any shape.
+
+    Example:
+        >>> import torch
+        >>> narrow(torch.tensor([0, 4], dtype=torch.uint8))
+        'spans 4 of 255 grey levels: values of fewer bits than their type has must be scaled to all of it'
+        >>> narrow(torch.tensor([-1.0, 0.5]))
+    """
+    levels = float(x.max() - x.min()) * (1 if x.dtype == torch.uint8 else 127.5)
+    if not levels <= _NARROW + 0.01:  # floats are not exact
+        return None
+    return (
+        f"spans {levels:.0f} of 255 grey levels: values of fewer bits than their type has must be scaled to all of it"
+    )
 
 
 def grid(x: Tensor, columns: int | None = None, padding: int | None = None, scale: int | None = None) -> Tensor:

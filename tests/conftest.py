@@ -4,6 +4,7 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def _seeded():
+def _seeded(monkeypatch):
     """A test draws the same numbers in whatever order, and on however many workers, the tests run."""
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # left by a seed_everything of the test before
     torch.manual_seed(0)

@@ -81,11 +81,12 @@ def test_every_method_trains_in_mixed_precision_with_weights_and_energies_in_fp3
         assert method.sample(2, noise=0).isfinite().all()
 
 
-def own_noise(rank):
-    torch.manual_seed(5)
+def own_noise(rank, seed=5):
+    torch.manual_seed(seed)
     method = METHODS["ecvae"]()
     trainer(2, max_steps=2).fit(method, Digits(batch_size=50))
-    return {"rng": torch.get_rng_state(), "samples": method.sample(4), "weights": dict(method.state_dict())}
+    state = {"seed": torch.initial_seed(), "rng": torch.get_rng_state()}
+    return {**state, "samples": method.sample(4), "weights": dict(method.state_dict())}
 
 
 def test_each_process_draws_its_own_noise_and_holds_the_same_weights():
@@ -93,6 +94,10 @@ def test_each_process_draws_its_own_noise_and_holds_the_same_weights():
     assert not torch.equal(a["rng"], b["rng"])
     assert (a["samples"] - b["samples"]).abs().max() > 0.1
     assert_identical(a["weights"], b["weights"])
+
+
+def test_no_process_draws_what_a_neighbouring_seed_draws():
+    assert len({one["seed"] for seed in (0, 1) for one in two_processes(own_noise, seed)}) == 4
 
 
 def train(rank, world, folder, name, steps, checkpoint=None, every=1):

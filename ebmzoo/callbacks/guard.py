@@ -18,10 +18,10 @@ from ebmzoo.callbacks.looking import run_folder
 from ebmzoo.callbacks.vitals import Limits, Vitals
 from ebmzoo.mcmc import Sampler
 from ebmzoo.metrics import Results
+from ebmzoo.seeds import PROCESS, ROLLBACK, mixed
 
 __all__ = ["Diverged", "Guard"]
 
-_SEED_STRIDE = 7919  # between the seeds of a run and of its rollbacks
 _STOPPED = "stopped"
 
 
@@ -133,7 +133,7 @@ class Guard(Callback):
         _halve_rates(trainer, halvings - self._applied)
         if halvings > self._applied:
             pl_module.forget_random_state()
-            torch.manual_seed(self.history[-1]["seed"] + trainer.global_rank)
+            torch.manual_seed(mixed(self.history[-1]["seed"], trainer.global_rank, PROCESS))
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -195,7 +195,8 @@ class Guard(Callback):
         entry: dict[str, Any] = {"step": step, "reason": reason, "action": _STOPPED}
         if halvings <= self.rollbacks:
             entry["action"] = "rolled back" if healthy else "began anew"
-            entry["seed"] = trainer.strategy.broadcast(torch.initial_seed()) + _SEED_STRIDE
+            own = mixed(torch.initial_seed(), halvings, ROLLBACK) >> 32  # seed_everything takes 32 bits
+            entry["seed"] = trainer.strategy.broadcast(own)
             entry["steps_times"] = 0.5**halvings
         self.history.append(entry)
         if trainer.is_global_zero:

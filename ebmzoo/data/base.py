@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ebmzoo.data.order import EpochBatches, Loader, OrderedBatches, Rows, flips
-from ebmzoo.images import from_uint8
+from ebmzoo.images import from_uint8, narrow
+
+_LOOKED_AT = 16  # images of a set, to know the range of its values
 
 
 class Examples(Dataset[Tensor]):
@@ -119,7 +124,9 @@ class DataModule(LightningDataModule):
         batch_size: images in a batch, for each process.
         num_workers: processes that read images; in-memory sets need none.
         pin_memory: hold batches in page-locked memory, for faster copies to a GPU.
-        seed: of the order and the flips. Splits never depend on it.
+        seed: of the order and the flips; splits never depend on it. By default the run's: what
+            ``seed_everything`` was last given (0 without), as for Lightning's own distributed sampler; a resumed
+            training keeps the one that it began with.
         flip: probability of a horizontal flip of a training image (0.5 in the papers' CIFAR-10 runs); the
             reference and the evaluation loaders never flip.
 
@@ -142,20 +149,37 @@ class DataModule(LightningDataModule):
         batch_size: int = 64,
         num_workers: int = 0,
         pin_memory: bool = False,
-        seed: int = 0,
+        seed: int | None = None,
         flip: float = 0.0,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or num_workers < 0 or seed < 0 or not 0 <= flip <= 1:
+        if batch_size < 1 or num_workers < 0 or (seed is not None and seed < 0) or not 0 <= flip <= 1:
             raise ValueError(
                 "batch_size >= 1, num_workers >= 0, seed >= 0 and 0 <= flip <= 1 are needed, not "
                 f"{batch_size}, {num_workers}, {seed} and {flip}"
             )
         self.batch_size, self.num_workers, self.pin_memory = batch_size, num_workers, pin_memory
-        self.seed, self.flip = seed, flip
+        self.flip = flip
+        self._seed = seed
+        self._resumed_seed: int | None = None
         self.name: str = type(self).__name__.lower()
         self.image_shape: tuple[int, ...] = ()
         self._loaded: dict[str, Examples] = {}
+
+    @property
+    def seed(self) -> int:
+        """Of the order and the flips: the one given, else that of the training gone on with, else the run's."""
+        given = self._resumed_seed if self._seed is None else self._seed
+        # Where Lightning keeps it: the same in all processes, whose own generators' seeds differ.
+        return int(os.environ.get("PL_GLOBAL_SEED", 0)) if given is None else given
+
+    def state_dict(self) -> dict[str, int]:
+        """The seed, which Lightning keeps in its checkpoints."""
+        return {"seed": self.seed}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on in the order in which the checkpoint's training began, unless a seed was given."""
+        self._resumed_seed = state_dict.get("seed")
 
     def load(self, split: str) -> Examples:
         """Read one of the set's own splits (a value of ``splits``), without augmentation.
@@ -168,6 +192,7 @@ class DataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Read what a stage needs, so that missing or broken files are reported before anything starts."""
+        self._resumed_seed = None  # of an earlier fit; a checkpoint is read after this
         if stage in (None, "fit"):
             self.reference("train")
         self.reference("val" if stage in ("fit", "validate") else "test")
@@ -185,6 +210,8 @@ class DataModule(LightningDataModule):
         own = self._own(split)
         if own not in self._loaded:
             self._loaded[own] = self.load(own)
+            if self.kind == "images":
+                _look(self._loaded[own], f"{self.name} {own}")
         return self._loaded[own]
 
     def reference_name(self, split: str = "train") -> str:
@@ -255,3 +282,14 @@ class DataModule(LightningDataModule):
         loop = self.trainer.fit_loop
         done = loop.epoch_loop.batch_progress.total
         return divmod(done.processed, int(loop.max_batches))  # type: ignore[attr-defined]
+
+
+def _look(examples: Examples, name: str) -> None:
+    """Say so where a few images of a set, spread over it, have next to no contrast."""
+    count = min(_LOOKED_AT, len(examples))
+    try:
+        x = examples[torch.linspace(0, len(examples) - 1, count).long()] if count else None
+    except ValueError:
+        return  # a broken file is named by whoever needs it
+    if x is not None and (found := narrow(x)):
+        rank_zero_warn(f"{name} ({count} of {len(examples)} images looked at) {found}")

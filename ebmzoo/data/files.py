@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,28 +17,32 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
-from ebmzoo.data.base import PerItem
+from ebmzoo.images import narrow
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _UNPICKLING = (pickle.UnpicklingError, OSError, EOFError, LookupError, TypeError, ValueError, AttributeError)
-_GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 
 
-def find(candidates: Sequence[Path], what: str, how: str) -> Path:
+def find(candidates: Sequence[Path], what: str, how: str, folder: bool = False) -> Path:
     """The first of the places that exists.
 
     Args:
         candidates: where it may lie, in the order of preference.
         what: the name of what is looked for, for the error.
         how: how to get it, for the error.
+        folder: whether it is a folder.
 
     Raises:
-        FileNotFoundError: one line with all three.
+        FileNotFoundError: one line with all three; it names a file where a folder should be.
     """
     for path in candidates:
-        if path.exists():
+        if path.is_dir() or (path.exists() and not folder):
             return path
+    for path in candidates:
+        for part in (path, *path.parents) if folder else path.parents:
+            if part.is_file():
+                raise FileNotFoundError(f"{what} not found: {part} is a file, a folder is needed. {how}")
     places = " nor ".join(str(path) for path in candidates)
     no = "neither" if len(candidates) > 1 else "no"
     raise FileNotFoundError(f"{what} not found: there is {no} {places}. {how}")
@@ -58,6 +60,8 @@ def download(fetch: Callable[[], object], what: str, url: str, root: Path) -> No
     Raises:
         FileNotFoundError: one line with all three, if it fails.
     """
+    if root.is_file():
+        raise FileNotFoundError(f"{what} cannot be downloaded into {root}: it is a file, a folder is needed")
     try:
         fetch()
     except (OSError, RuntimeError) as error:  # torchvision reports a bad checksum as a RuntimeError
@@ -140,7 +144,12 @@ def square(pixels: Tensor, size: int) -> Tensor:
     return functional.resize(pixels, [size, size], InterpolationMode.BILINEAR, antialias=True)
 
 
-def _open(source: str | IO[bytes], name: str) -> Image.Image:
+def open_image(source: str | IO[bytes], name: str) -> Image.Image:
+    """The header of an image, so far.
+
+    Raises:
+        ValueError: one line that names the file: broken, too large, or of a range that nobody knows.
+    """
     try:
         image = Image.open(source)
     except _BROKEN as error:
@@ -176,7 +185,7 @@ def read_pixels(source: str | IO[bytes], name: str, channels: int = 3) -> Tensor
     Raises:
         ValueError: one line that names the file: broken, cut short, or too large.
     """
-    image = _open(source, name)
+    image = open_image(source, name)
     try:
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):
@@ -238,6 +247,8 @@ def read_image_of(path: str, shape: tuple[int, ...]) -> Tensor:
     if pixels.shape[1:] != shape[1:]:
         have, want = (f"{size[2]} x {size[1]}" for size in (pixels.shape, shape))
         raise ValueError(f"{path} has {have} px, {want} are needed: cut and scale it first")
+    if found := narrow(pixels):
+        rank_zero_warn(f"{path} {found}")
     return pixels
 
 
@@ -252,73 +263,3 @@ def image_files(root: Path, endings: tuple[str, ...] = ENDINGS) -> list[str]:
             if name.lower().endswith(endings) and not name.startswith("."):
                 found.append(os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/"))
     return sorted(found)
-
-
-def check_headers(paths: Iterable[str], channels: int) -> None:
-    """Open every file's header, so that a broken one is named before training starts.
-
-    Says once how many grey images are asked for in colour, or the other way round.
-
-    Raises:
-        ValueError: one line that names the first file that is not an image or is too large.
-    """
-    total, others, example = 0, 0, ""
-    for path in paths:
-        with _open(path, path) as image:
-            total += 1
-            if (image.mode in _GREY) != (channels == 1):
-                others, example = others + 1, example or path
-    if others:
-        kind, into = ("grey", "colour") if channels == 3 else ("colour", "grey")
-        rank_zero_warn(f"{others} of {total} images are {kind}, converted to {into}: {example}, ...")
-
-
-def is_held_out(names: Sequence[str], share: float) -> list[bool]:
-    """Which of the names belong to the test split: a fixed share, in the order of the SHA-1 of each name.
-
-    It depends on the names alone: not on a seed, nor on the order in which a file system lists them.
-
-    Args:
-        names: of the items, all different.
-        share: to be held out, in [0, 1); at least one item where it is not 0.
-
-    Raises:
-        ValueError: if nothing is left to train on.
-
-    Example:
-        >>> sum(is_held_out([f"{i}.png" for i in range(100)], 0.1))
-        10
-    """
-    count = max(1, round(share * len(names))) if share else 0
-    if count >= len(names):
-        raise ValueError(f"a holdout of {share} leaves nothing of {len(names)} images to train on")
-    ranked = sorted(range(len(names)), key=lambda i: hashlib.sha1(names[i].encode()).digest())
-    held = set(ranked[:count])
-    return [i in held for i in range(len(names))]
-
-
-def folder(root: Path, split: str, holdout: float, size: int, channels: int, what: str, how: str) -> PerItem:
-    """The images of one split of a folder, headers checked.
-
-    Args:
-        root: the folder.
-        split: ``"train"``, ``"test"``, or ``"all"``.
-        holdout: the share of the test split, in [0, 1).
-        size: px.
-        channels: 3 or 1.
-        what: the name of the set, for errors.
-        how: how to get it, for errors.
-
-    Raises:
-        FileNotFoundError: if there is no such folder, or no image in it.
-        ValueError: as `check_headers`.
-    """
-    names = image_files(find([root], what, how))
-    if not names:
-        raise FileNotFoundError(f"{what} not found: no file in {root} ends in {', '.join(ENDINGS)}. {how}")
-    if split != "all":
-        held = is_held_out(names, holdout)
-        names = [name for name, test in zip(names, held, strict=True) if test == (split == "test")]
-    paths = [str(root / name) for name in names]
-    check_headers(paths, channels)
-    return PerItem(paths, partial(read_image, size=size, channels=channels))

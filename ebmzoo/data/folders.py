@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ebmzoo.data.base import DataModule, Examples, PerItem
-from ebmzoo.data.files import decode, find, folder, image_files, is_held_out, read_image, square
+from ebmzoo.data.files import ENDINGS, decode, find, image_files, read_image, square
+from ebmzoo.data.listing import folder, is_held_out
 
 
 def _check(size: int, holdout: float = 0.0, channels: int = 3) -> None:
@@ -30,6 +31,10 @@ class ImageFolder(DataModule):
     Each image is turned as its EXIF orientation says, its centre square is cut out and resized (bilinear with
     antialiasing, torchvision v2), transparency is laid on white. Every header is opened at `setup`.
 
+    No test image is trained on: a training file that is a test file by another path (a folder within the other, a
+    link), or has the bytes of one, is left out of training, and a line counts them. Files of equal size are read for
+    that, once at `setup`; copies that were encoded anew are not found.
+
     Args:
         root: the folder.
         size: side of the images, px.
@@ -37,11 +42,14 @@ class ImageFolder(DataModule):
         holdout: share of the images for validation and test, in [0, 1); their names alone decide which ones.
             With 0 all are trained on, and evaluation reads the training images.
         test_root: a folder with the test images instead; ``holdout`` is then not used.
+        skip_broken: leave out the images that cannot be read, with a line that counts them, in place of an error.
+            All are read once at `setup`. Which ones are held out does not depend on it.
         **kwargs: those of `DataModule`.
 
     Raises:
         FileNotFoundError: at `setup`, one line, if there is no folder or no image.
-        ValueError: if a number is out of range; at `setup`, or on reading, one line that names a broken file.
+        ValueError: if a number is out of range; at `setup`, one line, if all training images are test images too;
+            at `setup`, or on reading, one line that names a broken file.
 
     Example:
         >>> ImageFolder("my/Holiday photos", size=64).reference_name("test")
@@ -55,12 +63,13 @@ class ImageFolder(DataModule):
         channels: int = 3,
         holdout: float = 0.1,
         test_root: str | Path | None = None,
+        skip_broken: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         _check(size, holdout, channels)
         self.root, self.test_root = Path(root), None if test_root is None else Path(test_root)
-        self.size, self.channels, self.holdout = size, channels, holdout
+        self.size, self.channels, self.holdout, self.skip_broken = size, channels, holdout, skip_broken
         if holdout == 0 and test_root is None:
             self.splits = {"train": "train", "val": "train", "test": "train"}
         slug = re.sub(r"[^a-z0-9]+", "-", self.root.resolve().name.lower()).strip("-") or "folder"
@@ -69,11 +78,17 @@ class ImageFolder(DataModule):
 
     def load(self, split: str) -> Examples:
         """The images of ``"train"`` or ``"test"``."""
-        root = self.root
-        if self.test_root is not None:
-            root, split = (self.test_root if split == "test" else root), "all"
-        how = "Give the folder of your images as root"
-        return folder(root, split, self.holdout, self.size, self.channels, "A folder of images", how)
+        return folder(
+            self.root,
+            split,
+            partial(read_image, size=self.size, channels=self.channels),
+            "A folder of images",
+            "Give the folder of your images as root",
+            holdout=self.holdout,
+            test_root=self.test_root,
+            channels=self.channels,
+            skip_broken=self.skip_broken,
+        )
 
 
 class CelebA(DataModule):
@@ -126,10 +141,10 @@ class CelebA(DataModule):
         how = f"Unpack CelebA's img_align_celeba.zip, and put its list_eval_partition.txt, in {self.root}"
         bases = [self.root, self.root / "celeba"]
         table = find([base / "list_eval_partition.txt" for base in bases], "CelebA's partition list", how)
-        images = find([base / "img_align_celeba" for base in bases], "CelebA", how)
+        images = find([base / "img_align_celeba" for base in bases], "CelebA", how, folder=True)
         part = str(["train", "val", "test"].index(split))
         names: list[str] = []
-        for number, line in enumerate(table.read_text().splitlines(), start=1):
+        for number, line in enumerate(table.read_text(errors="replace").splitlines(), start=1):
             fields = line.split()
             if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
                 raise ValueError(f"{table}, line {number} is not 'name.jpg 0|1|2': {line[:80]!r}")
@@ -156,6 +171,7 @@ class CelebAHQ(DataModule):
         root: the folder or file.
         size: px; other sizes are resized, bilinear with antialiasing.
         holdout: share of the images for validation and test; which ones depends on their names alone.
+        skip_broken: as in `ImageFolder`, which also says what is never trained on; for files in a folder.
         **kwargs: those of `DataModule`.
 
     Raises:
@@ -167,10 +183,17 @@ class CelebAHQ(DataModule):
         'celeba-hq-256'
     """
 
-    def __init__(self, root: str | Path, size: int = 256, holdout: float = 0.1, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        size: int = 256,
+        holdout: float = 0.1,
+        skip_broken: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         _check(size, holdout)
-        self.root, self.size, self.holdout = Path(root), size, holdout
+        self.root, self.size, self.holdout, self.skip_broken = Path(root), size, holdout, skip_broken
         if holdout == 0:
             self.splits = {"train": "train", "val": "train", "test": "train"}
         self.name = f"celeba-hq-{size}"
@@ -179,20 +202,23 @@ class CelebAHQ(DataModule):
     def load(self, split: str) -> Examples:
         """The images of ``"train"`` or ``"test"``."""
         what, how = "CelebA-HQ", "Give the folder of its 30,000 images, or its .npy file or files, as root"
-        find([self.root], what, how)
-        items: list[Any]
         if self.root.suffix == ".npy":
-            items = list(range(_array(self.root, 4).shape[0]))
-            names = [str(row) for row in items]
-        else:
-            names = image_files(self.root, (".npy",))
-            items = [str(self.root / name) for name in names]
-        if not items:
-            return folder(self.root, split, self.holdout, self.size, 3, what, how)
-        held = is_held_out(names, self.holdout)
-        items = [item for item, test in zip(items, held, strict=True) if test == (split == "test")]
-        one = self.root if self.root.suffix == ".npy" else None
-        return PerItem(items, partial(_read_array, one=one, size=self.size))
+            rows = range(len(_array(find([self.root], what, how), 4)))
+            held = is_held_out([str(row) for row in rows], self.holdout)
+            chosen = [row for row, test in zip(rows, held, strict=True) if test == (split == "test")]
+            return PerItem(chosen, partial(_read_array, one=self.root, size=self.size))
+        arrays = bool(image_files(self.root, (".npy",)))
+        return folder(
+            self.root,
+            split,
+            partial(_read_array if arrays else read_image, size=self.size),
+            what,
+            how,
+            holdout=self.holdout,
+            endings=(".npy",) if arrays else ENDINGS,
+            channels=None if arrays else 3,
+            skip_broken=self.skip_broken,
+        )
 
 
 def _array(path: Path, dims: int) -> np.ndarray:
@@ -208,7 +234,7 @@ def _array(path: Path, dims: int) -> np.ndarray:
     return array
 
 
-def _read_array(item: int | str, one: Path | None, size: int) -> Tensor:
+def _read_array(item: int | str, size: int, one: Path | None = None) -> Tensor:
     # Opened for each image: a memory map costs microseconds, and worker processes get a path, not an array.
     pixels = _array(Path(str(item)), 3) if one is None else _array(one, 4)[int(item)]
     return square(torch.from_numpy(np.array(pixels)), size)
@@ -225,6 +251,7 @@ class LSUNChurch(DataModule):
         root: the folder.
         size: px; the centre square, bilinear with antialiasing.
         holdout: share of a folder's images for validation and test, in (0, 1); a database has its own.
+        skip_broken: as in `ImageFolder`, which also says what is never trained on; for a folder's images.
         **kwargs: those of `DataModule`.
 
     Raises:
@@ -236,12 +263,19 @@ class LSUNChurch(DataModule):
         (3, 64, 64)
     """
 
-    def __init__(self, root: str | Path, size: int = 64, holdout: float = 0.1, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        size: int = 64,
+        holdout: float = 0.1,
+        skip_broken: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         _check(size, holdout)
         if not holdout:
             raise ValueError("LSUN church needs a holdout above 0, for a folder's validation images")
-        self.root, self.size, self.holdout = Path(root), size, holdout
+        self.root, self.size, self.holdout, self.skip_broken = Path(root), size, holdout, skip_broken
         self.name = f"lsun-church-{size}"
         self.image_shape = (3, size, size)
 
@@ -251,8 +285,16 @@ class LSUNChurch(DataModule):
         how = f"Unpack LSUN's church_outdoor_train_lmdb.zip and church_outdoor_val_lmdb.zip in {self.root}"
         train, test = (self.root / f"church_outdoor_{part}_lmdb" for part in ("train", "val"))
         if not train.exists() and not test.exists():
-            how += ", or give a folder of images"
-            return folder(self.root, split, self.holdout, self.size, 3, what, how)
+            return folder(
+                self.root,
+                split,
+                partial(read_image, size=self.size),
+                what,
+                f"{how}, or give a folder of images",
+                holdout=self.holdout,
+                channels=3,
+                skip_broken=self.skip_broken,
+            )
         path = find([train if split == "train" else test], what, how)
         return PerItem(_database_keys(path), partial(_read_database, path=path, size=self.size))
 
@@ -270,7 +312,10 @@ def _open_database(path: Path) -> Any:
 
 def _database_keys(path: Path) -> list[bytes]:
     with _open_database(path) as database, database.begin() as transaction:
-        return list(transaction.cursor().iternext(keys=True, values=False))
+        keys = list(transaction.cursor().iternext(keys=True, values=False))
+    if not keys:
+        raise ValueError(f"{path} holds no images")
+    return keys
 
 
 def _read_database(key: bytes, path: Path, size: int) -> Tensor:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ebmzoo.data.files import find, is_held_out
+from ebmzoo.data.files import find
+from ebmzoo.data.listing import is_held_out
 
 #: file names without ending: upright, bold, slanted and both of three families and of Times-like STIX
 FONTS = (

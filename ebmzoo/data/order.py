@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
-_ORDER, _FLIP = 0, 1  # separate streams, so that switching flips on does not change the order
+from ebmzoo.seeds import FLIPS, ORDER, mixed
 
 
 class Rows(NamedTuple):
@@ -19,13 +18,6 @@ class Rows(NamedTuple):
 
     numbers: Tensor
     epoch: int
-
-
-def _generator(seed: int, epoch: int, stream: int) -> torch.Generator:
-    # SeedSequence mixes the three numbers, so that (seed 0, epoch 1) and (seed 1, epoch 0) have nothing in
-    # common.
-    word = np.random.SeedSequence((seed, epoch, stream)).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(word))
 
 
 def flips(n: int, probability: float, seed: int, epoch: int) -> Tensor:
@@ -46,7 +38,7 @@ def flips(n: int, probability: float, seed: int, epoch: int) -> Tensor:
         >>> flips(10_000, 0.5, seed=0, epoch=3).float().mean().round(decimals=1)
         tensor(0.5000)
     """
-    return torch.rand(n, generator=_generator(seed, epoch, _FLIP)) < probability
+    return torch.rand(n, generator=torch.Generator().manual_seed(mixed(seed, epoch, FLIPS))) < probability
 
 
 class EpochBatches(DistributedSampler[Rows]):
@@ -123,7 +115,7 @@ class EpochBatches(DistributedSampler[Rows]):
         size = self.num_replicas * self.batch_size
         order = None
         if self.shuffle:
-            order = torch.randperm(self.n, generator=_generator(self.seed, epoch, _ORDER))
+            order = torch.randperm(self.n, generator=torch.Generator().manual_seed(mixed(self.seed, epoch, ORDER)))
         for i in range(skip, self._batches):
             stop = self.n if i == self._batches - 1 and not self.drop_last else (i + 1) * size
             rows = torch.arange(i * size, stop) if order is None else order[i * size : stop]

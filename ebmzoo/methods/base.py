@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 import ebmzoo
 from ebmzoo.mcmc import GlobalNoise, Noise, ReplayBuffer, Sampler, as_noise
+from ebmzoo.seeds import PROCESS, mixed
 
 from .capabilities import (
     BoundsLikelihood,
@@ -269,7 +270,7 @@ class Method(L.LightningModule):
                 f"and an optimiser's: most updates are rounded away. Use bf16-mixed, which keeps weights in fp32"
             )
         if self.world_size > 1 and (self._rng_to_restore is None or len(self._rng_to_restore) != self.world_size):
-            torch.manual_seed(torch.initial_seed() + self.global_rank)
+            torch.manual_seed(mixed(torch.initial_seed(), self.global_rank, PROCESS))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning leaves out: random states and buffers of every process, and what rebuilds this module.

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from lightning import seed_everything
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
@@ -174,6 +175,22 @@ def test_what_a_rollback_changes(tmp_path):
     fit.fit(method, Digits(batch_size=64), ckpt_path=tmp_path / "after.ckpt", weights_only=True)
     assert method.sampler.step_size == 1.0
     assert fit.optimizers[1].param_groups[0]["lr"] == pytest.approx(0.5e-3)
+
+
+def test_no_rollback_has_the_seed_of_another_run_or_rollback(tmp_path):
+    seeds = []
+    for run in (0, 1, 7919, 2**32 - 1):
+        for attempt in (0, 1):
+            seed_everything(run, verbose=False)
+            guard = Guard(rollbacks=2)
+            guard.go_on([{"action": "began anew"}] * attempt)
+            fit = trainer(default_root_dir=tmp_path / f"{run}-{attempt}", callbacks=[guard])
+            with pytest.raises(Diverged) as caught:
+                guard.setup(fit, None, "fit")
+                guard._raise(fit, "a test")
+            seeds.append(caught.value.history[-1]["seed"])
+            seed_everything(seeds[-1], verbose=False)  # which takes 32 bits
+    assert len({*seeds, 0, 1, 7919, 2**32 - 1}) == len(seeds) + 4
 
 
 def test_schedules_within_schedules_are_halved_too(tmp_path):

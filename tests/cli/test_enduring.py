@@ -226,6 +226,7 @@ def test_a_diverged_run_goes_back_and_ends(ebmzoo, here):
     assert (entry["action"], entry["steps_times"]) == ("rolled back", 0.5)
     last = read(here / "run" / "checkpoints" / "last.ckpt")
     assert last["global_step"] == 8
+    assert last["Digits"] == {"seed": 3}  # the order of the data is still that of the run
     assert all(value.isfinite().all() for value in last["state_dict"].values())
     assert last["hyper_parameters"]["sampler"]["init_args"]["step_size"] == 0.05  # half of the config's
     assert [state["param_groups"][0]["lr"] for state in last["optimizer_states"]] == [1e-4, 5e-5]

@@ -13,7 +13,8 @@ from PIL import Image, PngImagePlugin
 from torchvision.transforms.v2.functional import center_crop
 
 from ebmzoo.data import CelebA, CelebAHQ, ImageFolder, LSUNChurch
-from ebmzoo.data.files import image_files, is_held_out
+from ebmzoo.data.files import image_files
+from ebmzoo.data.listing import is_held_out
 from ebmzoo.images import to_uint8
 
 
@@ -156,6 +157,7 @@ def test_unreadable_files_are_named_at_setup(tmp_path):
         with pytest.raises(ValueError) as caught:
             ImageFolder(tmp_path, size=8, holdout=0).setup()
         assert str(bad) in str(caught.value) and "\n" not in str(caught.value)
+        assert str(caught.value).endswith("; skip_broken: true leaves such images out")
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png"])
@@ -165,7 +167,7 @@ def test_a_truncated_file_is_named_when_it_is_read(tmp_path, ending):
     path.write_bytes(path.read_bytes()[:1500])
     data = ImageFolder(tmp_path, size=8, holdout=0, batch_size=1)
     data.setup()
-    with pytest.raises(ValueError, match="cannot be read as an image") as caught:
+    with pytest.raises(ValueError, match="cannot be read as an image.*skip_broken: true leaves such") as caught:
         next(iter(data.train_dataloader()))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -267,6 +269,19 @@ def test_an_incomplete_celeba_is_one_clear_line(tmp_path):
     (tmp_path / "list_eval_partition.txt").write_text("000001.jpg 0\n000002.jpg\n")
     with pytest.raises(ValueError, match="line 2"):
         CelebA(tmp_path).setup("fit")
+
+
+def test_odd_files_in_celebas_places_are_one_clear_line(tmp_path):
+    (tmp_path / "img_align_celeba").write_bytes(b"PK")
+    (tmp_path / "list_eval_partition.txt").write_text("000001.jpg 0\n")
+    with pytest.raises(FileNotFoundError, match="img_align_celeba is a file, a folder is needed"):
+        CelebA(tmp_path).setup("fit")
+    (tmp_path / "img_align_celeba").unlink()
+    (tmp_path / "img_align_celeba").mkdir()
+    (tmp_path / "list_eval_partition.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="line 1 is not 'name.jpg 0|1|2'") as caught:
+        CelebA(tmp_path).setup("fit")
+    assert "\n" not in str(caught.value)
 
 
 def test_celeba_hq_from_images_from_arrays_and_from_one_array(tmp_path):

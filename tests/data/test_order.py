@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -203,6 +203,43 @@ def test_a_resumed_run_with_workers_starts_in_the_right_epoch(tmp_path):
     again = Recorder()
     trainer(tmp_path, max_epochs=4).fit(again, Numbers(**data))
     assert again.seen[14:] == resumed.seen
+
+
+def test_without_a_seed_of_its_own_the_order_is_that_of_the_run(tmp_path):
+    def seen(run: int | None, **settings) -> list[list[float]]:
+        if run is not None:
+            seed_everything(run, verbose=False)
+        model = Recorder()
+        trainer(tmp_path, max_epochs=2).fit(model, Numbers(batch_size=BATCH, **settings))
+        return model.seen
+
+    by_seed = {seed: seen(7, seed=seed) for seed in range(4)}
+    os.environ.pop("PL_GLOBAL_SEED")
+    assert seen(None) == by_seed[0]
+    assert [seen(run) for run in range(4)] == list(by_seed.values())
+    assert len({str(order) for order in by_seed.values()}) == 4
+    data = Numbers(flip=0.5, batch_size=BATCH)
+    seed_everything(2, verbose=False)  # after the data were made, as scripts do
+    flipped = [bool(x[0, 0, 0] < 0) for batch in data.train_dataloader() for x in batch]
+    assert flipped == [bool(flips(N, 0.5, 2, 0)[row]) for batch in batches_of(0) for row in batch]
+
+
+def test_a_resumed_run_keeps_its_order_whatever_the_run_is_seeded_with(tmp_path):
+    seed_everything(2, verbose=False)
+    whole = Recorder()
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=7)
+    trainer(tmp_path, max_epochs=3, enable_checkpointing=True, callbacks=[keep]).fit(whole, Numbers(batch_size=BATCH))
+    seed_everything(5, verbose=False)
+    resumed, data = Recorder(), Numbers(batch_size=BATCH)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*training data changed")
+        path = tmp_path / "step=14.ckpt"
+        trainer(tmp_path, max_epochs=3).fit(resumed, data, ckpt_path=path, weights_only=True)
+    assert resumed.seen == whole.seen[14:]
+    fresh = Recorder()
+    trainer(tmp_path, max_epochs=1).fit(fresh, data)
+    batches = EpochBatches(N, BATCH, seed=5)
+    assert fresh.seen == rows(batches)
 
 
 def test_a_resume_with_other_data_says_that_the_rest_of_the_epoch_differs(tmp_path):

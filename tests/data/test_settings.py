@@ -58,6 +58,20 @@ def test_missing_files_are_one_line_that_names_the_place(name, tmp_path):
     assert not place.exists()
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in BUILT_IN])
+def test_a_file_in_the_place_of_the_folder_is_called_one(name, tmp_path):
+    place = tmp_path / "images.zip"
+    place.write_bytes(b"PK")
+    needed = [f"--data={name}", f"--data.root={place}", *NEEDED.get(name, [])]
+    for split in ("train", "test"):
+        with pytest.raises(FileNotFoundError, match=f"{place} is a file, a folder is needed") as caught:
+            parse(*needed).reference(split)
+        assert "\n" not in str(caught.value)
+    if "download" in inspect.signature(getattr(ebmzoo.data, name)).parameters:
+        with pytest.raises(FileNotFoundError, match=f"{place}: it is a file, a folder is needed"):
+            parse(*needed, "--data.download=true").prepare_data()
+
+
 def test_a_crop_comes_from_the_command_line(tmp_path):
     data = parse("--data=CelebA", f"--data.root={tmp_path}", "--data.crop=[9, 29, 169, 189]")
     assert data.crop == (9, 29, 169, 189)
