@@ -32,6 +32,7 @@ OURS = {
 }
 # What all methods share: the base and what it is made of.
 SHELF = {
+    "methods.at_rest",
     "methods.base",
     "methods.capabilities",
     "methods.factories",

@@ -19,6 +19,7 @@ import ebmzoo
 from ebmzoo.mcmc import GlobalNoise, Noise, ReplayBuffer, Sampler, as_noise
 from ebmzoo.seeds import PROCESS, mixed
 
+from .at_rest import AnswersAtRest
 from .capabilities import (
     BoundsLikelihood,
     Decodes,
@@ -78,13 +79,14 @@ __all__ = [
 ]
 
 
-class Method(L.LightningModule):
+class Method(AnswersAtRest, L.LightningModule):
     """Base of the methods: a LightningModule with named players and one way to update them.
 
     A subclass calls ``super().__init__(image_shape)`` first (which also saves the subclass's own arguments as
     hyper-parameters), builds its networks, and declares its `players`. Its `training_step` calls `update` once per
     player and step, exactly one of the calls with ``clock=True``: that one counts as the training iteration for
-    ``max_steps``, checkpoints, logs and schedules.
+    ``max_steps``, checkpoints, logs and schedules. What it is asked from outside (`sample`, `energy`, …) it answers in
+    eval mode, see `AnswersAtRest`.
 
     Args:
         image_shape: shape of one example, ``(C, H, W)`` or ``(2,)``.

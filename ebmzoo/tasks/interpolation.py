@@ -61,7 +61,7 @@ def interpolate(model: Decodes, a: Tensor, b: Tensor, frames: int = 9) -> Tensor
     Example:
         >>> from ebmzoo.methods import VAE
         >>> from ebmzoo.networks import MLPDecoder, MLPEncoder
-        >>> model = VAE((1, 8, 8), MLPEncoder, MLPDecoder, latent_dim=4).eval()
+        >>> model = VAE((1, 8, 8), MLPEncoder, MLPDecoder, latent_dim=4)
         >>> interpolate(model, torch.zeros(3, 4), torch.ones(3, 4), frames=5).shape
         torch.Size([5, 3, 1, 8, 8])
     """
