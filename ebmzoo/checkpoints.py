@@ -21,7 +21,7 @@ import ebmzoo
 from ebmzoo.mcmc import Sampler
 from ebmzoo.methods.base import Method
 from ebmzoo.objectives import Penalty
-from ebmzoo.storage import read_archive, read_export, write_export
+from ebmzoo.storage import read_archive, read_export, when_written, write_export
 from ebmzoo.trust import URL, check_trusted, trusted
 
 __all__ = [
@@ -162,7 +162,7 @@ def newest_good(folder: str | Path) -> tuple[Path | None, list[str]]:
         >>> newest_good("no/such/folder")
         (None, [])
     """
-    written = sorted(Path(folder).glob("*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    written = sorted(Path(folder).glob("*.ckpt"), key=_age, reverse=True)
     passed_over = []
     for path in written:
         try:
@@ -176,6 +176,10 @@ def newest_good(folder: str | Path) -> tuple[Path | None, list[str]]:
             return path, passed_over
         passed_over.append(f"{path} has weights that are not finite")
     return None, passed_over
+
+
+def _age(path: Path) -> tuple[float, int]:
+    return when_written(path), path.stat().st_mtime_ns
 
 
 def restore(

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 import sys
 import zipfile
@@ -78,12 +79,27 @@ def test_resume_auto_takes_the_newest_whole_checkpoint_of_the_newest_run(ebmzoo,
     torch.save(checkpoint, folder / "broken.ckpt")
     found, passed_over = newest_good(folder)
     assert found == folder / "last.ckpt"
-    assert len(passed_over) == 2 and "broken.ckpt has weights that are not finite" in passed_over[0]
+    assert len(passed_over) == 2 and "broken.ckpt has weights that are not finite" in " ".join(passed_over)
     answer = ebmzoo(*fit, "--trainer.max_steps", 6)
     assert answer.code == 0
     assert answer.err.count("passed over: ") + answer.out.count("passed over: ") == 2
     assert [path.name for path in (here / "runs" / "vae").iterdir()] == ["version_0"]
     assert read(folder / "last.ckpt")["global_step"] == 6
+
+
+def test_the_newest_checkpoint_of_a_copied_folder_is_the_one_written_last(ebmzoo, here):
+    """A copy's files have the times of the copying, in any order."""
+    every = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_top_k=-1"]
+    every += ["--trainer.callbacks.filename={step}"]
+    assert ebmzoo("fit", "--config", "vae.yaml", "--run_dir", "run", *every).code == 0
+    folder = here / "copy" / "checkpoints"
+    shutil.copytree(here / "run" / "checkpoints", folder)
+    steps = {path: read(path)["global_step"] for path in folder.iterdir()}
+    assert sorted(steps.values()) == [4, 8, 8]
+    for second, path in enumerate(sorted(steps, key=steps.get, reverse=True)):
+        os.utime(path, (second, second))
+    found, passed_over = newest_good(folder)
+    assert (steps[found], passed_over) == (8, [])
 
 
 def test_resume_auto_never_begins_anew_over_broken_checkpoints(ebmzoo, checkpoint, here):
