@@ -102,6 +102,28 @@ def test_the_newest_checkpoint_of_a_copied_folder_is_the_one_written_last(ebmzoo
     assert (steps[found], passed_over) == (8, [])
 
 
+@pytest.mark.skipif(os.name != "posix", reason="folders are held by posix locks")
+def test_two_trainings_do_not_share_a_folder(ebmzoo, here):
+    """The second would take away what the first is writing, and they would take turns at last.ckpt."""
+    import fcntl
+
+    fit = ["fit", "--config", "vae.yaml", "--run_dir", "run", "--trainer.max_epochs", 1]
+    assert ebmzoo(*fit).code == 0
+    last = here / "run" / "checkpoints" / "last.ckpt"
+    (last.parent / ".last.ckpt.1.part").touch()
+    before = {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()}
+    other = os.open(here / "run", os.O_RDONLY)  # as the first training does
+    fcntl.flock(other, fcntl.LOCK_EX)
+    for words in (["--resume", "auto"], ["--ckpt_path", last]):
+        answer = ebmzoo(*fit, "--trainer.max_epochs", 2, *words)
+        line = "ebmzoo: error: another process trains in run: wait for its end, or choose another --run_dir"
+        assert (answer.code, answer.err.splitlines()[-1]) == (2, line)
+        assert {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()} == before
+    os.close(other)
+    assert ebmzoo(*fit, "--trainer.max_epochs", 2, "--resume", "auto").code == 0
+    assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"] and read(last)["global_step"] == 8
+
+
 def test_resume_auto_never_begins_anew_over_broken_checkpoints(ebmzoo, checkpoint, here):
     folder = here / "run" / "checkpoints"
     folder.mkdir(parents=True)
