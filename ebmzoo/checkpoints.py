@@ -21,7 +21,7 @@ import ebmzoo
 from ebmzoo.mcmc import Sampler
 from ebmzoo.methods.base import Method
 from ebmzoo.objectives import Penalty
-from ebmzoo.storage import read_archive, read_export, write_export
+from ebmzoo.storage import read_archive, read_export, when_written, write_export
 from ebmzoo.trust import URL, check_trusted, trusted
 
 __all__ = [
@@ -165,7 +165,7 @@ def newest_good(folder: str | Path) -> tuple[Path | None, list[str]]:
         >>> newest_good("no/such/folder")
         (None, [])
     """
-    written = sorted(Path(folder).rglob("*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    written = sorted(Path(folder).rglob("*.ckpt"), key=_age, reverse=True)
     passed_over = []
     for path in written:
         try:
@@ -190,6 +190,10 @@ def check_whole(checkpoint: Mapping[str, Any], path: str | Path) -> None:
     """
     if not {"optimizer_states", "lr_schedulers", "loops", "callbacks"} <= checkpoint.keys():
         raise ValueError(f"{path} has weights alone, no optimiser's state: training goes on from a whole checkpoint")
+
+
+def _age(path: Path) -> tuple[float, int]:
+    return when_written(path), path.stat().st_mtime_ns
 
 
 def restore(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ebmzoo.files import written_whole
 
-__all__ = ["WholeFiles", "read_archive", "read_export", "write_export", "write_whole"]
+__all__ = ["WholeFiles", "read_archive", "read_export", "when_written", "write_export", "write_whole"]
 
 Location = str | torch.device
 
@@ -109,6 +109,18 @@ def read_archive(path: Path, map_location: Location = "cpu") -> Any:
     if largest > path.stat().st_size:
         raise ValueError(f"{broken}: a tensor of it is larger than the file")
     return _moved(content, map_location, path)
+
+
+def when_written(path: Path) -> float:
+    """Seconds since 1970 at which a checkpoint was written, as it says itself: a copy has the times of the copying.
+
+    Where it does not say so, or cannot be read, the time of the file. Its tensors are not read.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return float(content["ebmzoo"]["written"])
+    except Exception:  # a damaged file can fail anywhere in the readers; the one who reads it whole says how
+        return path.stat().st_mtime
 
 
 def _unread(path: Path, error: OSError) -> OSError:

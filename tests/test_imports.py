@@ -38,6 +38,7 @@ SHELF = {
     "methods.factories",
     "methods.mixins",
     "methods.random_state",
+    "methods.settings",
     "methods.stage_one",
 }
 # What else the rooms of pure torch may import.

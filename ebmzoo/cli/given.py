@@ -22,22 +22,43 @@ def options(words: Sequence[str], *names: str) -> list[str]:
     return found
 
 
+class _GivenTwice(yaml.constructor.ConstructorError):
+    pass
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that is given twice, where yaml silently takes the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        first: dict[str, int] = {}
+        for key, _ in [pair for pair in node.value if isinstance(pair[0], yaml.ScalarNode)]:
+            if key.value in first and key.tag != "tag:yaml.org,2002:merge":
+                problem = f"{key.value} is given twice, first in line {first[key.value]}"
+                raise _GivenTwice(problem=problem, problem_mark=key.start_mark)
+            first[key.value] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
 def check_config(path: str) -> None:
     """Refuse what is no config before the parser, whose words would not name the file."""
     if not Path(path).is_file():
         raise UserError(f"no config at {path} (looked from {Path.cwd()})")
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = yaml.load(Path(path).read_text(), _UniqueKeys)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a text file") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where}: not yaml: {getattr(error, 'problem', None) or error}") from error
+        what = "" if isinstance(error, _GivenTwice) else "not yaml: "
+        raise UserError(f"{path}{where}: {what}{getattr(error, 'problem', None) or error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a config: it has no keys (trainer, model, data)")
+    from ebmzoo.callbacks.evaluation import SWITCHES  # slow to import, and many verbs take no config
+
+    known = (*TOP_KEYS, "only", *SWITCHES)  # of test, where --print_config writes them
     for key in content:
-        if key not in TOP_KEYS:
+        if key not in known:
             raise UserError(f"{path} has the unknown key {key!r}: {nearest(str(key), TOP_KEYS)}")
 
 

@@ -222,14 +222,14 @@ class EbmzooCLI(LightningCLI):
         if config.ckpt_path is not None:
             raise UserError("--resume auto looks for the checkpoint itself: give it or --ckpt_path, not both")
         run = Run(Path(config.run_dir)) if config.run_dir is not None else Run.newest(self._group(config))
+        if run:
+            run.claim()
         found, passed_over = newest_good(run.folder / CHECKPOINTS) if run else (None, [])
         if passed_over and found is None:  # a training from the start would write over what may still be saved
             raise UserError(
                 f"--resume auto finds no good checkpoint: {'; '.join(passed_over)}; delete them, or move them away, to "
                 f"begin anew, or choose another --run_dir"
             )
-        for half_written in (run.folder / CHECKPOINTS).glob(".*.part") if run else []:
-            half_written.unlink(missing_ok=True)
         for line in [*(f"passed over: {words}" for words in passed_over), f"resuming: {found or 'nothing yet'}"]:
             say(line)
         return None if found is None else str(found)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
-from io import StringIO
+from collections.abc import Iterator, Mapping
+from io import TextIOWrapper
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,12 @@ class MetricsFile(Logger):
         super().__init__()
         self.folder = Path(folder)
         self.flush_every = flush_every
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[dict[str, Any]] = []  # not written yet: a long run's memory does not grow with the file
+        self._names: set[str] = set()
         self._columns: list[str] = []
-        self._written = 0
+        self._kept_before: int | None = None  # the step at which a resumed run goes on, until the file begins anew
         self._started = False
+        self._next = 0
 
     @property
     def name(self) -> str:
@@ -61,43 +64,53 @@ class MetricsFile(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float | Tensor], step: int | None = None) -> None:
         """Add a row."""
-        step = len(self._rows) if step is None else step
+        step = self._next if step is None else step
+        self._next = step + 1
         if not self._started:
-            self._rows = self._rows_before(step)
-            self._started = True
+            self._started, self._kept_before = True, step
+            self._names.update(*islice(self._held(), 1))
         values = {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
         self._rows.append({"step": step, **values})
-        if len(self._rows) - self._written >= self.flush_every:
+        self._names |= values.keys()
+        if len(self._rows) >= self.flush_every:
             self.save()
 
     @rank_zero_only
     def save(self) -> None:
         """Write what is new; the whole file where there are new columns or a resumed run's rows."""
-        if len(self._rows) == self._written:
+        if not self._rows:
             return
-        columns = ["epoch", "step", *sorted({name for row in self._rows for name in row} - {"epoch", "step"})]
+        columns = ["epoch", "step", *sorted(self._names - {"epoch", "step"})]
         self.folder.mkdir(parents=True, exist_ok=True)
-        if columns == self._columns and self.path.exists():
+        known, self._columns = self._columns, []  # after a write that fails the file is written anew
+        if columns == known and self.path.exists():
             with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, columns).writerows(self._rows[self._written :])
+                csv.DictWriter(file, columns).writerows(self._rows)
         else:
-            whole = StringIO(newline="")
-            writer = csv.DictWriter(whole, columns)
-            writer.writeheader()
-            writer.writerows(self._rows)
             with written_whole(self.path) as out:
-                out.write(whole.getvalue().encode())
-        self._columns, self._written = columns, len(self._rows)
+                file = TextIOWrapper(out, newline="")
+                writer = csv.DictWriter(file, columns)
+                writer.writeheader()
+                writer.writerows(self._held())
+                writer.writerows(self._rows)
+                file.flush()
+                file.detach()  # the block closes it
+            self._kept_before = None
+        self._columns = columns
+        self._rows.clear()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write the rest."""
         self.save()
 
-    def _rows_before(self, step: int) -> list[dict[str, Any]]:
+    def _held(self) -> Iterator[dict[str, Any]]:
+        """The file's rows that stay, one after the other."""
         if not self.path.exists():
-            return []
+            return
         with self.path.open(newline="") as file:
             # A row without its end was cut short by a kill or a full disk: its step may be another's first digits.
-            rows = csv.DictReader(line for line in file if line.endswith("\n"))
-            return [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < step]
+            for row in csv.DictReader(line for line in file if line.endswith("\n")):
+                step = row.get("step") or ""
+                if step.isdigit() and (self._kept_before is None or int(step) < self._kept_before):
+                    yield row

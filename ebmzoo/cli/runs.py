@@ -18,6 +18,7 @@ from ebmzoo.cli.metrics_file import MetricsFile
 ROOT = Path("runs")
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
+_claimed: dict[Path, int] = {}  # folders that this process trains in, and the handles that hold them
 
 
 def run_name(configs: list[str], checkpoint: str | None, model: str, data: str) -> str:
@@ -123,6 +124,41 @@ class Run:
                 raise _unwritable(folder, error) from error
         return cls(folder, fresh)
 
+    def claim(self) -> None:
+        """Hold the folder for a training, and take away what killed ones left half written, until `release`.
+
+        Two trainings in one folder would write over each other's checkpoints, and each would take the other's
+        half-written ones away. The system lets go of a folder whose process has ended, however it did.
+
+        Raises:
+            ValueError: another process of this machine trains in it.
+        """
+        folder = self.folder.resolve()
+        if folder in _claimed or not _first_process() or not folder.is_dir():
+            return
+        if os.name == "posix":
+            import fcntl
+
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                os.close(handle)
+                raise ValueError(
+                    f"another process trains in {self.folder}: wait for its end, or choose another --run_dir"
+                ) from error
+            except OSError:  # a file system without locks
+                os.close(handle)
+            else:
+                _claimed[folder] = handle
+        for half_written in (folder / CHECKPOINTS).glob(".*.part"):
+            half_written.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Let go of the folder, if this process holds it."""
+        if (handle := _claimed.pop(self.folder.resolve(), None)) is not None:
+            os.close(handle)
+
     def discard_if_unused(self) -> None:
         """Take away a folder of this command in which nothing was written but the config."""
         if not self.fresh or not _first_process() or not self.folder.is_dir():
@@ -151,10 +187,19 @@ class RunRecord(Callback):
         """Write config.yaml when training begins."""
         if stage != "fit" or not trainer.is_global_zero:
             return
+        Run(self.folder).claim()
         (self.folder / CONFIG).write_text(yaml.safe_dump(self.config, sort_keys=False, width=110))
         for logger in trainer.loggers:
             if not isinstance(logger, MetricsFile):
                 logger.log_hyperparams({"config": self.config})
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the folder."""
+        Run(self.folder).release()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Let go of the folder."""
+        Run(self.folder).release()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the config into the checkpoint, which is then enough for every verb, and the W&B run's id."""

@@ -276,8 +276,8 @@ class DataModule(LightningDataModule):
     def _consumed(self) -> tuple[int, int] | None:
         # Asked just before the first batch is fetched. The place in the stream of batches follows from how
         # many were trained on, wherever the checkpoint was written; Lightning's own epoch is one too many
-        # after some of them.
-        if self.trainer is None:
+        # after some of them. Who reads the batches outside of training gets whole epochs.
+        if self.trainer is None or not self.trainer.training:
             return None
         loop = self.trainer.fit_loop
         done = loop.epoch_loop.batch_progress.total

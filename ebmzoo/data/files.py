@@ -255,10 +255,17 @@ def read_image_of(path: str, shape: tuple[int, ...]) -> Tensor:
 def image_files(root: Path, endings: tuple[str, ...] = ENDINGS) -> list[str]:
     """Paths of the images under a folder, at any depth, relative to it and sorted.
 
-    Hidden files are left out; links to folders are not followed.
+    Hidden files are left out. Links to folders are followed, and a folder that is met twice is read once.
     """
     found: list[str] = []
-    for folder, _, names in os.walk(root):
+    met: set[str] = set()
+    for folder, inside, names in os.walk(root, followlinks=True):
+        inside.sort()  # by which name a folder is met first must not depend on the file system
+        here = os.path.realpath(folder)
+        if here in met:
+            inside.clear()
+            continue
+        met.add(here)
         for name in names:
             if name.lower().endswith(endings) and not name.startswith("."):
                 found.append(os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/"))

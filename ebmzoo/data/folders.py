@@ -26,7 +26,7 @@ def _check(size: int, holdout: float = 0.0, channels: int = 3) -> None:
 
 
 class ImageFolder(DataModule):
-    """Any folder of images, with all its subfolders: PNG, JPEG, WebP, BMP, TIFF, PPM.
+    """Any folder of images, with all its subfolders, linked ones too: PNG, JPEG, WebP, BMP, TIFF, PPM.
 
     Each image is turned as its EXIF orientation says, its centre square is cut out and resized (bilinear with
     antialiasing, torchvision v2), transparency is laid on white. Every header is opened at `setup`.

@@ -97,7 +97,8 @@ def is_held_out(names: Sequence[str], share: float) -> list[bool]:
     count = max(1, round(share * len(names))) if share else 0
     if count >= len(names):
         raise ValueError(f"a holdout of {share} leaves nothing of {len(names)} images to train on")
-    ranked = sorted(range(len(names)), key=lambda i: hashlib.sha1(names[i].encode()).digest())
+    # A file's name may be no UTF-8: it is then known by its bytes.
+    ranked = sorted(range(len(names)), key=lambda i: hashlib.sha1(names[i].encode(errors="surrogateescape")).digest())
     held = set(ranked[:count])
     return [i in held for i in range(len(names))]
 

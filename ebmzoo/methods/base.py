@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import time
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -49,6 +50,7 @@ from .factories import (
     spec,
 )
 from .random_state import gathered, random_state, restore_random_state
+from .settings import configured, put_into
 
 __all__ = [
     "BoundsLikelihood",
@@ -286,10 +288,14 @@ class Method(AnswersAtRest, L.LightningModule):
         else:
             for callback in getattr(self._trainer, "callbacks", []):
                 callback.on_save_checkpoint(self._trainer, self, checkpoint)
-        checkpoint.setdefault("ebmzoo", {}).update(class_path=class_path(type(self)), version=ebmzoo.__version__)
+        about = checkpoint.setdefault("ebmzoo", {})
+        about |= {"class_path": class_path(type(self)), "version": ebmzoo.__version__, "written": time.time()}
+        about["settings"] = configured(self.players())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the buffers; keep the random state until the first batch: what happens before must not move it."""
+        if self._trainer and self.trainer.state.fn == "fit":
+            put_into(checkpoint, self.players())
         self._rng_to_restore = checkpoint.get("rng")
         for name, buffer in self._buffers_kept():
             if name in checkpoint:

@@ -87,6 +87,11 @@ CONFIGS = {
     "unknown key": ("trainr: {}\n", "has the unknown key 'trainr': did you mean trainer?"),
     "empty": ("", "is not a config: it has no keys"),
     "a list": ("- 1\n", "is not a config: it has no keys"),
+    "a key twice": (
+        "data: {class_path: Digits}\nmodel:\n  class_path: VAE\n  class_path: EBM\n",
+        "bad.yaml, line 4: class_path is given twice, first in line 3",
+    ),
+    "a key twice in a line": ("data: {class_path: Digits, class_path: Glyphs}\n", "line 1: class_path is given twice"),
     "not yaml": ("model: VAE\n data: :\n", "line 2: not yaml"),
     "empty init_args": ("model: {class_path: VAE, init_args: }\ndata: Digits\n", "init_args is empty"),
     "beside init_args": (

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 import sys
 import zipfile
@@ -128,10 +129,11 @@ def test_weights_that_were_chosen_by_their_averages_hold_them(ebmzoo, here, chec
     (path,) = [file for file in folder.iterdir() if file.name != "last.ckpt"]
     assert path.name.startswith("val_mse=0.")
     only, whole = read(path), read(folder / "last.ckpt")
-    assert only["ebmzoo"] == whole["ebmzoo"] and not {"optimizer_states", "rng"} & only.keys()
+    assert only["ebmzoo"] == {**whole["ebmzoo"], "written": only["ebmzoo"]["written"]} and not {"optimizer_states", "rng"} & only.keys()
     assert_same(path, folder / "last.ckpt")
     assert package.load(path).ema_active
-    os.utime(path)  # the newest now, and nothing to go on from
+    only["ebmzoo"]["written"] += 1000  # the newest now, and nothing to go on from
+    torch.save(only, path)
     answer = ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "run", "--resume", "auto", "--trainer.max_epochs", 3)
     assert answer.code == 0 and f"passed over: run/checkpoints/{path.name} has weights alone" in answer.out
     answer = ebmzoo("fit", "--config", "ecvae.yaml", "--ckpt_path", path)
@@ -160,12 +162,49 @@ def test_resume_auto_takes_the_newest_whole_checkpoint_of_the_newest_run(ebmzoo,
     torch.save(checkpoint, folder / "broken.ckpt")
     found, passed_over = newest_good(folder)
     assert found == folder / "last.ckpt"
-    assert len(passed_over) == 2 and "broken.ckpt has weights that are not finite" in passed_over[0]
+    assert len(passed_over) == 2 and "broken.ckpt has weights that are not finite" in " ".join(passed_over)
     answer = ebmzoo(*fit, "--trainer.max_steps", 6)
     assert answer.code == 0
     assert answer.err.count("passed over: ") + answer.out.count("passed over: ") == 2
     assert [path.name for path in (here / "runs" / "vae").iterdir()] == ["version_0"]
     assert read(folder / "last.ckpt")["global_step"] == 6
+
+
+def test_the_newest_checkpoint_of_a_copied_folder_is_the_one_written_last(ebmzoo, here):
+    """A copy's files have the times of the copying, in any order."""
+    every = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_top_k=-1"]
+    every += ["--trainer.callbacks.filename={step}"]
+    assert ebmzoo("fit", "--config", "vae.yaml", "--run_dir", "run", *every).code == 0
+    folder = here / "copy" / "checkpoints"
+    shutil.copytree(here / "run" / "checkpoints", folder)
+    steps = {path: read(path)["global_step"] for path in folder.iterdir()}
+    assert sorted(steps.values()) == [4, 8, 8]
+    for second, path in enumerate(sorted(steps, key=steps.get, reverse=True)):
+        os.utime(path, (second, second))
+    found, passed_over = newest_good(folder)
+    assert (steps[found], passed_over) == (8, [])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are held by posix locks")
+def test_two_trainings_do_not_share_a_folder(ebmzoo, here):
+    """The second would take away what the first is writing, and they would take turns at last.ckpt."""
+    import fcntl
+
+    fit = ["fit", "--config", "vae.yaml", "--run_dir", "run", "--trainer.max_epochs", 1]
+    assert ebmzoo(*fit).code == 0
+    last = here / "run" / "checkpoints" / "last.ckpt"
+    (last.parent / ".last.ckpt.1.part").touch()
+    before = {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()}
+    other = os.open(here / "run", os.O_RDONLY)  # as the first training does
+    fcntl.flock(other, fcntl.LOCK_EX)
+    for words in (["--resume", "auto"], ["--ckpt_path", last]):
+        answer = ebmzoo(*fit, "--trainer.max_epochs", 2, *words)
+        line = "ebmzoo: error: another process trains in run: wait for its end, or choose another --run_dir"
+        assert (answer.code, answer.err.splitlines()[-1]) == (2, line)
+        assert {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()} == before
+    os.close(other)
+    assert ebmzoo(*fit, "--trainer.max_epochs", 2, "--resume", "auto").code == 0
+    assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"] and read(last)["global_step"] == 8
 
 
 def test_resume_auto_never_begins_anew_over_broken_checkpoints(ebmzoo, checkpoint, here):

@@ -1,6 +1,7 @@
 """metrics.csv: one row a step, new columns, and what a resumed run keeps."""
 
 import csv
+import tracemalloc
 
 import pytest
 import torch
@@ -56,6 +57,43 @@ def test_a_row_without_a_step_is_left_out(tmp_path):
     logger.log_metrics({"a": 0.125}, step=2000)
     logger.finalize("success")
     assert (tmp_path / "metrics.csv").read_text().splitlines() == ["epoch,step,a", "0,10,0.5", ",2000,0.125"]
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    """Nor does the work of a row, which was over all rows before it."""
+    logger = MetricsFile(tmp_path, flush_every=10)
+    held = []
+    tracemalloc.start()
+    for step in range(3000):
+        logger.log_metrics({f"train/{k}": step + k / 7 for k in range(8)}, step=step)
+        if step in (999, 2999):
+            held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert held[1] - held[0] < 100_000  # two thousand rows take two million bytes
+    logger.log_metrics({"late": 1.0}, step=3000)  # a new column: the file is written anew, whole
+    logger.finalize("success")
+    with logger.path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(3001))
+    assert rows[2000]["train/7"] == "2001.0" and rows[-1]["late"] == "1.0" and rows[0]["late"] == ""
+
+
+def test_a_write_that_failed_leaves_no_row_in_two_pieces(tmp_path, monkeypatch):
+    logger = MetricsFile(tmp_path, flush_every=1)
+    logger.log_metrics({"a": 0.5}, step=10)
+    whole = logger.path.read_bytes()
+
+    def half(writer, rows):
+        writer.writer.writerow([""])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(csv.DictWriter, "writerows", half)
+        with pytest.raises(OSError, match="No space"):
+            logger.log_metrics({"a": 0.25}, step=20)
+    assert logger.path.read_bytes() != whole
+    logger.finalize("failed")  # there is room again
+    assert logger.path.read_text().splitlines() == ["epoch,step,a", ",10,0.5", ",20,0.25"]
 
 
 def test_nothing_logged_nothing_written(tmp_path):

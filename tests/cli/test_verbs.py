@@ -166,6 +166,15 @@ def test_resume_equals_training_without_a_stop(ebmzoo, here):
     assert rows(here / "cut") == rows(here / "whole")
 
 
+def test_a_config_that_was_printed_is_a_config(ebmzoo, here, checkpoint):
+    for verb, words in (("fit", ["--trainer.max_epochs", 1]), ("test", ["--ckpt_path", checkpoint["vae"]])):
+        code, printed, _ = ebmzoo(verb, "--config", "vae.yaml", *words, "--print_config")
+        assert code == 0
+        (here / f"{verb}.yaml").write_text(printed)
+        assert ebmzoo(verb, "--config", f"{verb}.yaml", "--run_dir", verb).code == 0
+    assert weights(here / "fit" / "checkpoints" / "last.ckpt", "global_step") == 4
+
+
 def test_a_folder_with_another_run_is_not_written_to(ebmzoo, trained, here):
     files = {path: path.stat().st_mtime_ns for path in trained["vae"].rglob("*")}
     code, _, err = ebmzoo("fit", "--config", "vae.yaml", "--run_dir", trained["vae"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -61,6 +62,30 @@ def test_the_held_out_names_do_not_depend_on_their_order():
     assert len(held) == 10 and sum(is_held_out(names[:3], 0.01)) == 1
     with pytest.raises(ValueError, match="leaves nothing of 1 images"):
         is_held_out(["a"], 0.5)
+
+
+def test_linked_folders_are_read_and_none_twice_or_without_end(tmp_path):
+    for i, name in enumerate(["store/cats/a.png", "store/cats/more/b.png", "store/dogs/c.png", "photos/own/d.png"]):
+        photo(tmp_path / name, noise(8, 8, 3, seed=i))
+    photos = tmp_path / "photos"
+    (photos / "cats").symlink_to("../store/cats")
+    (photos / "dogs").symlink_to("../store/dogs")
+    (photos / "own" / "back").symlink_to("..")  # without end
+    (photos / "zoo").symlink_to("../store")  # all of them once more
+    assert image_files(photos) == ["cats/a.png", "cats/more/b.png", "dogs/c.png", "own/d.png"]
+    (tmp_path / "link").symlink_to("photos")
+    assert image_files(tmp_path / "link") == image_files(photos)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
+def test_a_name_that_is_no_utf8_is_a_name(tmp_path):
+    for i in range(10):
+        photo(tmp_path / f"{i}.png", noise(8, 8, 3, seed=i))
+    os.rename(tmp_path / "3.png", os.fsencode(tmp_path) + b"/caf\xe9.png")
+    data = ImageFolder(tmp_path, size=8, holdout=0.3)
+    data.setup()
+    read = {one(data, i, split).tobytes() for split, n in (("train", 7), ("test", 3)) for i in range(n)}
+    assert read == {noise(8, 8, 3, seed=i).tobytes() for i in range(10)}
 
 
 def test_without_a_holdout_evaluation_reads_the_training_images(tmp_path):

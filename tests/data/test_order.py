@@ -242,6 +242,14 @@ def test_a_resumed_run_keeps_its_order_whatever_the_run_is_seeded_with(tmp_path)
     assert fresh.seen == rows(batches)
 
 
+def test_after_a_training_that_ended_within_an_epoch_the_loader_gives_whole_ones(tmp_path):
+    """Whoever computes something over the training set then must see all of it."""
+    data = Numbers(batch_size=BATCH, seed=2)
+    trainer(tmp_path, max_steps=7).fit(Recorder(), data)
+    for loader in (data.train_dataloader(), data.train_dataloader()):
+        assert [x[:, 0, 0, 0].tolist() for x in loader] == batches_of(0)
+
+
 def test_a_resume_with_other_data_says_that_the_rest_of_the_epoch_differs(tmp_path):
     keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=3)
     trainer(tmp_path, max_steps=3, enable_checkpointing=True, callbacks=[keep]).fit(
