@@ -201,6 +201,8 @@ def restore(
 ) -> bool:
     """Put a checkpoint's weights into a model: the averaged ones if there are any and ``ema`` asks for them.
 
+    Weights in double precision make the model one in double precision.
+
     Returns:
         Whether the model now has averaged weights (its ``ema_active`` says the same).
 
@@ -210,6 +212,8 @@ def restore(
     """
     check_fits(model, checkpoint, path)
     averaged = _averaged(checkpoint, ema, path)
+    if all(checkpoint["state_dict"][name].dtype == torch.float64 for name, _ in model.named_parameters()):
+        model.double()  # loading alone would round them
     model.load_state_dict({**checkpoint["state_dict"], **(averaged or {})})
     model.ema_active = bool(averaged)
     return model.ema_active

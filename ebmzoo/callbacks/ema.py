@@ -85,7 +85,7 @@ class EMA(Callback):
                 f"only in one of them): give EMA the networks that it had"
             )
         for name, parameter in wanted.items():
-            self.averages[name] = self.averages[name].to(parameter.device)
+            self.averages[name] = self.averages[name].to(parameter.device, _wide(parameter))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -223,7 +223,11 @@ def averaged_weights(trainer: Trainer, pl_module: LightningModule) -> Iterator[b
 
 
 def _copy(parameter: Tensor) -> Tensor:
-    return parameter.detach().to(torch.promote_types(parameter.dtype, torch.float32), copy=True)
+    return parameter.detach().to(_wide(parameter), copy=True)
+
+
+def _wide(parameter: Tensor) -> torch.dtype:
+    return torch.promote_types(parameter.dtype, torch.float32)
 
 
 def _mark(pl_module: LightningModule, active: bool) -> None:

@@ -116,6 +116,7 @@ class Evaluation:
         self.arrays: dict[str, Tensor] = {}
         self.ends: list[int] = []
         self.device = model.device
+        self.like = torch.empty(0, dtype=model.dtype, device=model.device)
         self.sampler = sampler_settings(model)
 
     @property
@@ -192,11 +193,11 @@ class Evaluation:
         return room
 
     def batches(self, split: str, most: int | None = None) -> Iterator[Tensor]:
-        """The first ``most`` examples of a split, or all, batch by batch, on the device."""
+        """The first ``most`` examples of a split, or all, batch by batch, as the model takes them."""
         examples = self.data.reference(split)
         count = len(examples) if most is None else min(most, len(examples))
         for rows in torch.arange(count).split(self.plan.batch_size):
-            yield torch.stack([examples[i] for i in rows.tolist()]).to(self.device)
+            yield torch.stack([examples[i] for i in rows.tolist()]).to(self.like)
 
     def examples(self, split: str, most: int | None = None) -> Tensor:
         """The same in one tensor, on the CPU."""

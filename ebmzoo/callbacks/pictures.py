@@ -129,7 +129,7 @@ class Pictures(Callback):
         pictures = {"samples": grid(samples)}
         reconstructs = isinstance(pl_module, Reconstructs)
         if reconstructs and data is not None and self.n > 1:
-            x = data(max(1, self.n // 2)).to(pl_module.device)
+            x = data(max(1, self.n // 2)).to(pl_module.device, pl_module.dtype)
             pictures["reconstructions"] = _beside(x, pl_module.reconstruct(x))
         if self.chain and (steps := chain_steps(pl_module)):
             shown = chain_frames(pl_module, self.n_chain, steps, self.frames, self._noise(pl_module))

@@ -77,6 +77,8 @@ class Doctor(EbmzooCLI):
         sizes = {name: sum(p.numel() for p in unique(networks)) for name, (networks, *_) in model.players().items()}
         total = sum(p.numel() for p in model.parameters())
         _say("parameters", f"{total:,}: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()))
+        double = settings.precision in ("64", "64-true", 64)
+        model.to(torch.float64 if double else torch.float32)
         weights = _bytes(model.state_dict().values())
         averages = weights if any(isinstance(one, EMA) for one in callbacks) else 0
         trial = Trial(model)

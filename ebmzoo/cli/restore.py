@@ -233,10 +233,10 @@ def _loader(
     references = _references(options, names) if options.reference else None
 
     def load(rows: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        given = _read([inputs[row] for row in rows], shape).to(model.device)
+        given = _read([inputs[row] for row in rows], shape).to(model.like)
         if references is None:
             return given, given if options.degrade else None
-        return given, _read([references[row] for row in rows], full).to(model.device)
+        return given, _read([references[row] for row in rows], full).to(model.like)
 
     return load
 

@@ -157,7 +157,7 @@ def _between(options: argparse.Namespace, model: Any) -> Film:
     from ebmzoo.methods import Decodes, Encodes
     from ebmzoo.tasks import interpolate
 
-    kind, like = type(model).__name__, torch.empty(0, device=model.device)
+    kind, like = type(model).__name__, model.like
     if not isinstance(model, Decodes):
         able = methods_with("decode", "draw_latents", "log_prior")
         raise UserError(
@@ -224,7 +224,7 @@ def _read(paths: Sequence[str], model: Any) -> Tensor:
     for path in paths:
         if not Path(path).is_file():
             raise UserError(f"there is no image {path} (looked from {Path.cwd()})")
-    return torch.stack([from_uint8(read_image_of(path, model.image_shape)) for path in paths]).to(model.device)
+    return torch.stack([from_uint8(read_image_of(path, model.image_shape)) for path in paths]).to(model.like)
 
 
 # -- what is written ---------------------------------------------------------------------------------------------------

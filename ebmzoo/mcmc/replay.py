@@ -86,8 +86,8 @@ class ReplayBuffer:
         return tuple(torch.where(old.view(-1, *[1] * (f.dim() - 1)), k, f) for f, k in zip(fresh, kept, strict=True))
 
     def _follow(self, leaves: tuple[Tensor, ...]) -> None:
-        """Move to where examples now come from: a checkpoint is read on the CPU."""
-        self.leaves = tuple(kept.to(leaf.device) for kept, leaf in zip(self.leaves, leaves, strict=False))
+        """Move to where examples now come from, in their dtype: a checkpoint is read on the CPU."""
+        self.leaves = tuple(kept.to(leaf) for kept, leaf in zip(self.leaves, leaves, strict=False))
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers that `load_state_dict` restores exactly."""

@@ -234,10 +234,15 @@ class Method(AnswersAtRest, L.LightningModule):
 
     # -- data -------------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def data(batch: Any) -> Tensor:
-        """The examples of a batch that may carry labels too."""
-        return batch[0] if isinstance(batch, list | tuple) else batch
+    @property
+    def like(self) -> Tensor:
+        """An empty tensor of the weights' dtype and on their device: what a first noise is drawn like."""
+        return torch.empty(0, dtype=self.dtype, device=self.device)
+
+    def data(self, batch: Any) -> Tensor:
+        """The examples of a batch that may carry labels too, in the weights' dtype."""
+        x: Tensor = batch[0] if isinstance(batch, list | tuple) else batch
+        return x.to(self.dtype)
 
     def validation_noise(self, batch_idx: int) -> Noise:
         """Seeded by the batch alone, so that validation repeats and leaves the training's random numbers alone."""
@@ -264,6 +269,11 @@ class Method(AnswersAtRest, L.LightningModule):
         return self.trainer.world_size if self._trainer else 1
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Become double where the trainer is to make this so, before it restores weights, which it would round."""
+        if self.trainer.precision == "64-true":
+            self.double()
 
     def on_fit_start(self) -> None:
         """Give every process its own random numbers: one seed for all would make all draw the same."""

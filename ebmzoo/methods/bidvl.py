@@ -229,5 +229,4 @@ class BiDVL(EnergyBased, GaussianLatent, Method):
         """G of ``n`` prior draws, ``(n, *image_shape)``; BiDVL has no chain to step or to watch."""
         if steps:
             raise ValueError("BiDVL samples in one step: it has no chain, so --steps cannot be given")
-        like = torch.empty(0, device=self.device)
-        return self.decode(self.draw_latents(n, as_noise(noise, self.device), like))
+        return self.decode(self.draw_latents(n, as_noise(noise, self.device), self.like))

@@ -279,9 +279,8 @@ class DenoisingEBM(Method):
             callback: sees the texture chain.
         """
         with torch.inference_mode(False), torch.no_grad():
-            like = torch.empty(0, device=self.device, dtype=next(self.denoiser.parameters()).dtype)
             source = as_noise(noise, self.device)
-            ends = self.refine(n, self.denoiser, self.decoder, source, like, steps, callback)
+            ends = self.refine(n, self.denoiser, self.decoder, source, self.like, steps, callback)
             x, steps = ends.texture.state, self.refine.texture.steps if steps is None else steps
             sigma = self.refine.denoise_sigma
             return self.denoise(x, sigma) if steps and sigma is not None else x

@@ -297,7 +297,7 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
         """
         source, sampler = as_noise(noise, self.device), self.refine or self.sampler
         with torch.inference_mode(False), torch.no_grad():
-            x = self.decode(self.draw_latents(n, source, like=torch.empty(0, device=self.device))).float()
+            x = self.decode(self.draw_latents(n, source, self.like)).to(self.dtype)
             if (sampler.steps if steps is None else steps) == 0:
                 return x
             call: dict[str, Any] = {"steps": steps, "noise": source, "callback": callback}

@@ -146,7 +146,7 @@ class EBM(TakesVAE, TaughtByChains, Method):
         """
         source = as_noise(noise, self.device)
         with torch.inference_mode(False), torch.no_grad():
-            start = self._fresh(n, torch.empty(0, device=self.device), source)
+            start = self._fresh(n, self.like, source)
             sampler = self.refine or self.sampler
             call: dict[str, Any] = {"noise": source, "callback": callback, "networks": [self.energy_network]}
             return sampler(self.energy, start, steps=steps, **call).state

@@ -178,5 +178,5 @@ class ECFlow(FlowBased, Calibrated, Method):
         """
         source = as_noise(noise, self.device)
         with torch.inference_mode(False), torch.no_grad():
-            x = self.generate(n, source, torch.empty(0, device=self.device))
+            x = self.generate(n, source, self.like)
             return self.quantise(self.refined(x, steps, source, callback))

@@ -245,5 +245,5 @@ class ECVAE(Autoencoding, Calibrated, Method):
         """
         source = as_noise(noise, self.device)
         with torch.inference_mode(False), torch.no_grad():
-            z = self.draw_latents(n, source, torch.empty(0, device=self.device))
-            return self.refined(self.decode(z).float(), steps, source, callback)
+            z = self.draw_latents(n, source, self.like)
+            return self.refined(self.decode(z).to(z.dtype), steps, source, callback)

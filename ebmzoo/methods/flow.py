@@ -97,4 +97,4 @@ class Flow(FlowBased, Method):
         """Draws of the flow, ``(n, *image_shape)``, at the data's levels; a flow has no chain to step or to watch."""
         if steps:
             raise ValueError("a flow samples in one step: it has no chain, so --steps cannot be given")
-        return self.quantise(self.generate(n, as_noise(noise, self.device), torch.empty(0, device=self.device)))
+        return self.quantise(self.generate(n, as_noise(noise, self.device), self.like))

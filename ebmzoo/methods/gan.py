@@ -144,5 +144,4 @@ class GAN(Method):
         """G of ``n`` prior draws, ``(n, *image_shape)``; a GAN has no chain to step or to watch."""
         if steps:
             raise ValueError("a GAN samples in one step: it has no chain, so --steps cannot be given")
-        like = torch.empty(0, device=self.device)
-        return self.decode(as_noise(noise, self.device).normal((n, self.latent_dim), like=like))
+        return self.decode(as_noise(noise, self.device).normal((n, self.latent_dim), self.like))

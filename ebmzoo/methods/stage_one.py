@@ -28,6 +28,7 @@ class TakesVAE:
 
     def setup(self, stage: str) -> None:
         """Take the VAE of ``vae_ckpt``, before callbacks look at weights and before a resumed run restores its own."""
+        super().setup(stage)  # type: ignore[misc]
         if stage == "fit" and self.vae_ckpt and Path(self.vae_ckpt).is_file():
             load_vae(self.vae, self.vae_ckpt)
 

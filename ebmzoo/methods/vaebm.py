@@ -256,7 +256,7 @@ class VAEBM(StageOne, EnergyBased, Method):
     def base_sample(self, n: int, *, noise: None | int | torch.Generator | Noise = None) -> Tensor:
         """Draws of the VAE's density p(x), ``(n, *image_shape)``: with decoder noise, whatever ``output`` says."""
         with torch.inference_mode(False), torch.no_grad():
-            start = self._start(n, torch.empty(0, device=self.device), as_noise(noise, self.device))
+            start = self._start(n, self.like, as_noise(noise, self.device))
             return self._space.data(start, "sample")
 
     def test_sampler(self) -> tuple[Sampler | None, int]:
@@ -289,7 +289,7 @@ class VAEBM(StageOne, EnergyBased, Method):
         if steps is None and self._trainer is not None and self.trainer.state.fn == "fit" and self.stage == 1:
             steps = 0
         with torch.inference_mode(False), torch.no_grad():
-            start = self._start(n, torch.empty(0, device=self.device), source)
+            start = self._start(n, self.like, source)
             if steps == 0:  # a sampler with proposals would move all the same
                 return space.data(start, self.output)
             if self.start_temperature != 1:

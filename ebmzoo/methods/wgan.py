@@ -158,4 +158,4 @@ class WGAN(StageOne, EnergyBased, Method):
         """Decoder means of ``n`` prior draws, ``(n, *image_shape)``; a WGAN has no chain to step or to watch."""
         if steps:
             raise ValueError("a WGAN samples in one step: it has no chain, so --steps cannot be given")
-        return self._generate(n, torch.empty(0, device=self.device), as_noise(noise, self.device))
+        return self._generate(n, self.like, as_noise(noise, self.device))

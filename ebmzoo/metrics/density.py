@@ -47,19 +47,19 @@ def lattice_log_partition(
     points: int = 256,
     chunk: int = 16_384,
     tolerance: float = 1e-3,
-    device: torch.device | str = "cpu",
+    like: Tensor | None = None,
     refined: LogDensity | None = None,
 ) -> LatticeSum:
     """log Z = log ∫ exp(log_density) of a density in the plane, summed at the centres of a lattice's cells.
 
     Args:
-        log_density: points ``(B, 2)`` float32 to ``(B,)`` nats.
+        log_density: points ``(B, 2)`` to ``(B,)`` nats.
         low: lower left corner of the box.
         high: its upper right corner.
         points: of the lattice, along each side; an even number.
         chunk: points at once.
         tolerance: largest share of the mass that may lie in the frame around the box.
-        device: where the points are made.
+        like: the dtype and device of the points; float32 on the CPU by default.
         refined: a better estimate of the same density, taken at the points that hold all but 1e-4 of the mass. An
             estimate whose exponential has the right mean gives a sum with the right mean.
 
@@ -80,10 +80,10 @@ def lattice_log_partition(
         for start, side in zip(low, sides, strict=True)
     ]
     lattice = torch.cartesian_prod(*axes)
-    values = _evaluate(log_density, lattice, chunk, device)
+    values = _evaluate(log_density, lattice, chunk, like)
     if refined is not None:
         heavy = _heaviest(values, 1 - _LEFT_COARSE)
-        values[heavy] = _evaluate(refined, lattice[heavy], chunk, device)
+        values[heavy] = _evaluate(refined, lattice[heavy], chunk, like)
     values = values.view(points, points)
     cell = math.log(spacing[0] * spacing[1])
     log_z = values.logsumexp((0, 1)).item() + cell
@@ -98,7 +98,7 @@ def lattice_log_partition(
     inner = torch.ones(len(frame), dtype=torch.bool)
     for k in range(2):
         inner &= (frame[:, k] > low[k]) & (frame[:, k] < high[k])
-    around = _evaluate(log_density, frame[~inner], chunk, device).logsumexp(0).item() + cell + math.log(4)
+    around = _evaluate(log_density, frame[~inner], chunk, like).logsumexp(0).item() + cell + math.log(4)
     outside = 1 / (1 + math.exp(min(log_z - around, 700.0)))
     if outside > tolerance:
         raise ValueError(
@@ -145,8 +145,9 @@ def _heaviest(values: Tensor, share: float) -> Tensor:
     return order[: int((mass < share * mass[-1]).sum()) + 1]
 
 
-def _evaluate(log_density: LogDensity, points: Tensor, chunk: int, device: torch.device | str) -> Tensor:
-    values = torch.cat([log_density(part.float().to(device)).double().cpu() for part in points.split(chunk)])
+def _evaluate(log_density: LogDensity, points: Tensor, chunk: int, like: Tensor | None) -> Tensor:
+    like = torch.empty(0) if like is None else like
+    values = torch.cat([log_density(part.to(like)).double().cpu() for part in points.split(chunk)])
     if not bool((values < math.inf).all()):  # minus infinity is no mass; NaN fails the comparison too
         raise ValueError("the log-density is not a number, or infinite, somewhere in the plane")
     return values

@@ -194,7 +194,7 @@ class Restorer:
 
     def settled(self, model: Any) -> Restorer:
         """The same with the step size that it chooses for a model, so that this is measured once and can be told."""
-        like = torch.empty(0, device=model.device)
+        like = torch.empty(0, dtype=model.dtype, device=model.device)
         with torch.inference_mode(False), torch.no_grad(), frozen(model):
             return replace(self, step_size=self._step_size(model, like))
 

@@ -91,7 +91,7 @@ def long_run(e: Evaluation) -> str | None:
         x = torch.cat([batch.cpu() for batch in drawn])
         found = _of_long(e, x)
         if has_energy:
-            energies.append(torch.cat([model.energy(p.to(e.device)).cpu() for p in x.split(e.plan.batch_size)]))
+            energies.append(torch.cat([model.energy(p.to(e.like)).cpu() for p in x.split(e.plan.batch_size)]))
             found["energy"] = energies[-1].double().mean().item()
         protocol = e.of_samples(n, split="train", steps=steps, **_extractor(e))
         for name, value in found.items():

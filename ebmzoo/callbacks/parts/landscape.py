@@ -37,7 +37,7 @@ def energies(e: Evaluation) -> str | None:
         groups["samples"] = torch.cat([x.cpu() for x in drawn])
     model: Any = e.model
     found = {
-        name: torch.cat([model.energy(part.to(e.device)).double().cpu() for part in x.split(e.plan.batch_size)])
+        name: torch.cat([model.energy(part.to(e.like)).double().cpu() for part in x.split(e.plan.batch_size)])
         for name, x in groups.items()
     }
     e.arrays |= {f"energy/{name}": values for name, values in found.items()}
@@ -77,7 +77,7 @@ def plane(e: Evaluation) -> str | None:
 def _log_density(e: Evaluation, places: Tensor) -> Tensor | None:
     """Up to a constant, ``(len(places),)``; None where the model has neither a density nor a bound of it."""
     model, noise = e.model, e.noise()
-    parts = [part.to(e.device) for part in places.split(e.plan.batch_size)]
+    parts = [part.to(e.like) for part in places.split(e.plan.batch_size)]
     if isinstance(model, Tilts) and model.has_base and isinstance(model, BoundsLikelihood):
         return torch.cat([(model.log_likelihood_bound(x, _DRAWS, noise) - model.energy(x)).cpu() for x in parts])
     if isinstance(model, HasLogDensity):

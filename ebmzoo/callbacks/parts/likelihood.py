@@ -56,7 +56,7 @@ def annealed(e: Evaluation) -> str | None:
             potential: Any = model.white_energy
             shapes, base = [tuple(shape) for shape in model.white_shapes], "the VAE's white noise"
         else:
-            train = e.examples("train", _BASE_EXAMPLES).to(e.device)
+            train = e.examples("train", _BASE_EXAMPLES).to(e.like)
             mean, std = train.mean(0), train.std(0).clamp_min(_LEAST_STD)
             potential = white_gaussian(model.log_density, mean, std)
             shapes, base = [tuple(mean.shape)], "a Gaussian of the training data's means and deviations"
@@ -68,7 +68,7 @@ def annealed(e: Evaluation) -> str | None:
             temperatures=temperatures,
             long_chains=temperatures,
             networks=list(e.model.children()),
-            like=torch.empty(0, device=e.device),
+            like=e.like,
         )
     how = {"unit": "nats", "base": base, "temperatures": temperatures, "long_chains": temperatures}
     protocol = e.of_data(_AIS_CHAINS, split=None, seed=e.plan.seed, settings=how)
@@ -106,7 +106,7 @@ def in_the_plane(e: Evaluation) -> str | None:
     if tilts:
         coarse, fine = (partial(tilted, draws=draws) for draws in _LATTICE_DRAWS)
         at_test = partial(tilted, draws=_DRAWS)
-    lattice = lattice_log_partition(coarse, *box, points=_POINTS, device=e.device, refined=fine)
+    lattice = lattice_log_partition(coarse, *box, points=_POINTS, like=e.like, refined=fine)
     how: dict[str, Any] = {"unit": "nats", "box": [*box], "points": _POINTS}
     if tilts:
         how["lattice_draws"] = list(_LATTICE_DRAWS)

@@ -79,4 +79,4 @@ def _examples(e: Evaluation, data: Any) -> Tensor:
 
 
 def _scores(e: Evaluation, x: Tensor) -> Tensor:
-    return torch.cat([e.model.score(part.to(e.device)).double().cpu() for part in x.split(e.plan.batch_size)])
+    return torch.cat([e.model.score(part.to(e.like)).double().cpu() for part in x.split(e.plan.batch_size)])
