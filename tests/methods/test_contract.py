@@ -1,6 +1,7 @@
 """What every method promises: the contract, the clock, determinism, exact resume, rebuilding."""
 
 import copy
+from functools import cache, partial
 
 import pytest
 import torch
@@ -171,12 +172,18 @@ METHODS = {
 
 
 @pytest.fixture(params=METHODS, ids=str)
-def make(request):
-    def seeded():
-        torch.manual_seed(0)
-        return METHODS[request.param]()
+def name(request):
+    return request.param
 
-    return seeded
+
+@pytest.fixture
+def make(name):
+    return partial(seeded, name)
+
+
+def seeded(name):
+    torch.manual_seed(0)
+    return METHODS[name]()
 
 
 def state(trainer):
@@ -229,42 +236,47 @@ def test_contract(make):
     assert many > one
 
 
-def test_one_training_step_is_one_clock_step(make):
-    trainer = quiet_trainer(max_steps=9)
-    trainer.fit(make(), Digits(batch_size=300))
-    assert trainer.global_step == 9
-    assert trainer.fit_loop.epoch_loop.total_batch_idx + 1 == 9
+STEPS = 16  # five an epoch
+# After an epoch, at an epoch's last step, in the middle of an epoch, and on to the end.
+STOPS = [({"max_epochs": 1}, 5), ({"max_steps": 10}, 10), ({"max_steps": 12}, 12), ({"max_steps": STEPS}, STEPS)]
+RARELY = {"log_every_n_steps": 4}  # a third of such a small step is Lightning's logging
 
 
-def test_the_same_seed_twice_is_identical(make):
-    states = []
-    for _ in range(2):
-        method = make()
-        trainer = quiet_trainer(max_epochs=2)
-        torch.manual_seed(7)
-        trainer.fit(method, Digits(batch_size=300))
-        states.append(copy.deepcopy(state(trainer)))
-    assert_identical(*states)
+@cache
+def whole(name):
+    """The state after a training that nothing interrupts, and its two clocks; not to be changed."""
+    trainer = quiet_trainer(max_steps=STEPS, **RARELY)
+    method = seeded(name)
+    torch.manual_seed(7)
+    trainer.fit(method, Digits(batch_size=300))
+    return copy.deepcopy(state(trainer)), trainer.global_step, trainer.fit_loop.epoch_loop.total_batch_idx
 
 
-@pytest.mark.parametrize(
-    "stop",
-    [{"max_epochs": 2}, {"max_steps": 10}, {"max_steps": 13}],
-    ids=["after an epoch", "at an epoch's last step", "in the middle of an epoch"],
-)
-def test_stopping_and_resuming_changes_nothing(make, tmp_path, stop):
+def test_one_training_step_is_one_clock_step(name):
+    _, clock, index = whole(name)
+    assert clock == STEPS
+    assert index + 1 == STEPS
+
+
+def test_the_same_seed_twice_is_identical(name):
+    assert_identical(whole(name)[0], whole.__wrapped__(name)[0])
+
+
+def test_stopping_and_resuming_changes_nothing(name, tmp_path):
     def run(settings, checkpoint=None):
-        method = make()
-        saver = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=stop.get("max_steps"))
-        trainer = quiet_trainer(**settings, callbacks=[saver], enable_checkpointing=True)
+        method = seeded(name)
+        saver = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=settings.get("max_steps"))
+        trainer = quiet_trainer(**settings, **RARELY, callbacks=[saver], enable_checkpointing=True)
         torch.manual_seed(7 if checkpoint is None else 99)  # whatever a new process did before
         trainer.fit(method, Digits(batch_size=300), ckpt_path=checkpoint)
-        return copy.deepcopy(state(trainer))
+        return trainer
 
-    run(stop)
-    stopped = tmp_path / "last.ckpt"
-    stopped.rename(tmp_path / "stopped.ckpt")
-    assert_identical(run({"max_steps": 18}), run({"max_steps": 18}, str(tmp_path / "stopped.ckpt")))
+    stopped = None
+    for settings, steps in STOPS:
+        trainer = run(settings, stopped)
+        assert trainer.global_step == steps
+        stopped = (tmp_path / "last.ckpt").rename(tmp_path / f"{steps}.ckpt")
+    assert_identical(whole(name)[0], state(trainer))
 
 
 def test_checkpoints_hold_tensors_and_primitives_only(make, tmp_path):
