@@ -162,18 +162,18 @@ def _no_setting(name: str, class_path: str) -> str:
         return "takes class_path and init_args, and nothing beside them"
     module, _, kind = class_path.rpartition(".")
     try:
-        known = _settings(getattr(import_module(module), kind)) if module else []
+        known = settings_of(getattr(import_module(module), kind)) if module else []
     except (ImportError, AttributeError, ValueError):
         known = []
     return f"{kind or 'it'} has no setting {name!r}: {nearest(name, known)}".rstrip(": ")
 
 
-def _settings(kind: type) -> list[str]:
+def settings_of(kind: type) -> list[str]:
     """Names that a class's constructor takes, and its bases' where it passes on ``**kwargs``."""
     own = inspect.signature(kind).parameters
     names = [name for name, parameter in own.items() if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
     if len(names) < len(own):
-        names += [name for base in kind.__mro__[1:2] if base is not object for name in _settings(base)]
+        names += [name for base in kind.__mro__[1:2] if base is not object for name in settings_of(base)]
     return names
 
 

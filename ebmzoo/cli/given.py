@@ -39,10 +39,8 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def check_config(path: str) -> None:
-    """Refuse what is no config before the parser, whose words would not name the file."""
-    if not Path(path).is_file():
-        raise UserError(f"no config at {path} (looked from {Path.cwd()})")
+def read_config(path: str) -> dict[str, Any]:
+    """The content of a config; what is none is refused before the parser, whose words would not name the file."""
     try:
         content = yaml.load(Path(path).read_text(), _UniqueKeys)
     except UnicodeDecodeError as error:
@@ -60,6 +58,7 @@ def check_config(path: str) -> None:
     for key in content:
         if key not in known:
             raise UserError(f"{path} has the unknown key {key!r}: {nearest(str(key), TOP_KEYS)}")
+    return content
 
 
 def import_trusted(module: str) -> None:

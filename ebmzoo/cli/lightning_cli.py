@@ -26,13 +26,15 @@ from ebmzoo.callbacks.monitors import monitored
 from ebmzoo.callbacks.preemption import SaveOnTermination
 from ebmzoo.checkpoints import check_fits, check_whole, newest_good, read, restore, stored_config
 from ebmzoo.cli import wandb_run
+from ebmzoo.cli.callback_words import with_callbacks
 from ebmzoo.cli.endings import say_ending
 from ebmzoo.cli.errors import Stopped, UserError, instantiating, nearest
-from ebmzoo.cli.given import as_list, check_config, import_trusted, options
+from ebmzoo.cli.given import as_list, import_trusted, options, read_config
 from ebmzoo.cli.metrics_file import MetricsFile
 from ebmzoo.cli.predictions import Predictions
 from ebmzoo.cli.quiet import quieten
 from ebmzoo.cli.runs import CHECKPOINTS, Run, RunRecord, folder_of, run_name, say
+from ebmzoo.cli.shipped import with_paths
 from ebmzoo.data.base import DataModule
 from ebmzoo.methods.base import Method
 from ebmzoo.storage import WholeFiles
@@ -54,11 +56,13 @@ class EbmzooCLI(LightningCLI):
 
     def __init__(self, verb: str, arguments: Sequence[str]):
         self.verb = verb
+        arguments = with_paths(arguments)
         self.configs = options(arguments, "--config", "-c")
         self.checkpoint: dict[str, Any] | None = None
         self.run: Run | None = None
-        for config in self.configs:
-            check_config(config)
+        contents = [read_config(config) for config in self.configs]
+        # Of several configs the last that has a list of callbacks holds, as the parser has it.
+        self._with_list = [one for one in contents if "callbacks" in (one.get("trainer") or {})][-1:]
         for module in options(arguments, "--trust"):
             import_trusted(module)
         strict = {"exit_on_error": False, "allow_abbrev": False}
@@ -125,14 +129,17 @@ class EbmzooCLI(LightningCLI):
         """Parse; with a checkpoint and no config, the checkpoint's own config lies under the words."""
         verb, *words = args
         stored = options(words, "--ckpt_path")
-        if not stored or self.configs or {"-h", "--help"} & set(words):
+        if {"-h", "--help"} & set(words):
             self.config = parser.parse_args(args)
-            return
-        self.checkpoint = read(stored[-1])
-        with tempfile.TemporaryDirectory() as folder:
-            config = Path(folder) / "stored.yaml"
-            config.write_text(yaml.safe_dump(stored_config(self.checkpoint, stored[-1], as_left=verb != "fit")))
-            self.config = parser.parse_args([verb, "--config", str(config), *words])
+        elif not stored or self.configs:
+            self.config = parser.parse_args([verb, *with_callbacks(words, *self._with_list)])
+        else:
+            self.checkpoint = read(stored[-1])
+            own = stored_config(self.checkpoint, stored[-1], as_left=verb != "fit")
+            with tempfile.TemporaryDirectory() as folder:
+                config = Path(folder) / "stored.yaml"
+                config.write_text(yaml.safe_dump(own))
+                self.config = parser.parse_args([verb, "--config", str(config), *with_callbacks(words, own)])
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: LightningCLI lets the checkpoint's hyper-parameters override config and command line."""

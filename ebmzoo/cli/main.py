@@ -23,6 +23,7 @@ VERBS = {
     "sample": ("draw from a checkpoint: images, their chains, or what lies between them", "ebmzoo.cli.sample"),
     "restore": ("colour, enlarge or complete images with a checkpoint", "ebmzoo.cli.restore"),
     "export": ("the weights of a checkpoint as one safetensors file", "ebmzoo.cli.export"),
+    "list": ("what there is: configs, methods, networks, samplers, data; a config to edit", "ebmzoo.cli.listing"),
     "doctor": ("what a config needs: memory, evaluations, data, weights, devices", "ebmzoo.cli.doctor"),
     "benchmark": ("train and test all methods of a suite under one budget", "ebmzoo.cli.benchmark"),
     "compare": ("finished runs side by side: tables, and one HTML page", "ebmzoo.cli.compare"),
@@ -90,7 +91,7 @@ def _help() -> str:
         "Train, evaluate, compare and use energy-based generative models.\n\n"
         f"{verbs}\n\n"
         "ebmzoo VERB --help lists the options of a verb, ebmzoo --version the version.\n"
-        "Try: ebmzoo fit --config configs/ecvae_digits.yaml"
+        "Try: ebmzoo fit --config ecvae_digits"
     )
 
 

@@ -9,11 +9,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from ebmzoo.cli.arguments import OneLineParser, check_writable
 from ebmzoo.cli.errors import UserError, instantiating
-from ebmzoo.cli.given import check_config
+from ebmzoo.cli.given import read_config
+from ebmzoo.cli.shipped import config_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,7 +73,8 @@ def run(verb: str, arguments: Sequence[str]) -> None:
 
 def _case(path: str) -> Case:
     """Energy, shape, batch and training chain of a config."""
-    check_config(path)
+    path = config_path(path)
+    config = read_config(path)
 
     from jsonargparse import ArgumentParser
 
@@ -84,7 +84,6 @@ def _case(path: str) -> Case:
     from ebmzoo.methods.base import EnergyFactory
     from ebmzoo.report.speed import Case
 
-    config = yaml.safe_load(Path(path).read_text())
     try:
         own = config["model"]["init_args"]
         parts = {"data": config["data"], "energy": own["energy"], "sampler": own["sampler"]}
