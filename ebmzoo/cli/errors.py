@@ -178,8 +178,10 @@ def settings_of(kind: type) -> list[str]:
 
 
 def _no_class(name: str, keys: Sequence[str]) -> str:
-    short = name.rpartition(".")[2]
-    return f"no class {name!r} here: {nearest(short, _known_classes('.'.join(keys)))}".rstrip(": ")
+    short, known = name.rpartition(".")[2], _known_classes(".".join(keys))
+    if short == name and short in known:
+        return f"{name} is a class of this package, but not of the kind that is needed here"
+    return f"no class {name!r} here: {nearest(short, known)}".rstrip(": ")
 
 
 def _known_classes(key: str) -> set[str]:

@@ -41,6 +41,10 @@ WORDS = {
     "misspelt data": ([*FIT, "--data", "Digit"], "no class 'Digit' here: did you mean Digits?"),
     "misspelt network": ([*FIT, "--model.encoder", "MLPEncodr"], "did you mean MLPEncoder"),
     "misspelt sampler": ([*ECVAE, "--model.sampler", "Langevi"], "did you mean Langevin or"),
+    "sampler of another kind": (
+        [*ECVAE, "--model.sampler", "MALA"],
+        "model.sampler: MALA is a class of this package, but not of the kind that is needed here",
+    ),
     "misspelt optimiser": ([*FIT, "--model.optimizer", "Adamm"], "did you mean Adam or"),
     "misspelt logger": ([*FIT, "--trainer.logger", "WandbLoger"], "did you mean WandbLogger?"),
     "misspelt callback": ([*FIT, "--trainer.callbacks+=ModelChekpoint"], "did you mean ModelCheckpoint"),
