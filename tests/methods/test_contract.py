@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim import Adam
 
+from ebmzoo.callbacks import EMA
 from ebmzoo.data import Digits
 from ebmzoo.mcmc import AnnealedLangevin, Langevin, PerImageNoise, as_noise
 from ebmzoo.methods import (
@@ -197,6 +198,8 @@ def state(trainer):
         found.update({f"pairs{i}": leaf for i, leaf in enumerate(method.pairs.leaves)})
     if getattr(method, "replay", None) is not None:
         found.update({f"replay{i}": leaf for i, leaf in enumerate(method.replay.leaves)})
+    for average in (one for one in trainer.callbacks if isinstance(one, EMA)):
+        found.update({f"ema.{name}": value for name, value in average.averages.items()})
     found["rng"] = torch.get_rng_state()
     return found
 
@@ -245,7 +248,7 @@ RARELY = {"log_every_n_steps": 4}  # a third of such a small step is Lightning's
 @cache
 def whole(name):
     """The state after a training that nothing interrupts, and its two clocks; not to be changed."""
-    trainer = quiet_trainer(max_steps=STEPS, **RARELY)
+    trainer = quiet_trainer(max_steps=STEPS, callbacks=[EMA(decay=0.9)], **RARELY)
     method = seeded(name)
     torch.manual_seed(7)
     trainer.fit(method, Digits(batch_size=300))
@@ -266,7 +269,7 @@ def test_stopping_and_resuming_changes_nothing(name, tmp_path):
     def run(settings, checkpoint=None):
         method = seeded(name)
         saver = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=settings.get("max_steps"))
-        trainer = quiet_trainer(**settings, **RARELY, callbacks=[saver], enable_checkpointing=True)
+        trainer = quiet_trainer(**settings, **RARELY, callbacks=[EMA(decay=0.9), saver], enable_checkpointing=True)
         torch.manual_seed(7 if checkpoint is None else 99)  # whatever a new process did before
         trainer.fit(method, Digits(batch_size=300), ckpt_path=checkpoint)
         return trainer
