@@ -2,13 +2,15 @@
 
 import copy
 from functools import cache, partial
+from pathlib import Path
 
 import pytest
 import torch
+from lightning import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim import Adam
 
-from ebmzoo.callbacks import EMA
+from ebmzoo.callbacks import EMA, Evaluate, LastCheckpoint, MonitoredCheckpoint
 from ebmzoo.data import Digits
 from ebmzoo.mcmc import AnnealedLangevin, Langevin, PerImageNoise, as_noise
 from ebmzoo.methods import (
@@ -280,6 +282,53 @@ def test_stopping_and_resuming_changes_nothing(name, tmp_path):
         assert trainer.global_step == steps
         stopped = (tmp_path / "last.ckpt").rename(tmp_path / f"{steps}.ckpt")
     assert_identical(whole(name)[0], state(trainer))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ecvae", "vaebm", *(pytest.param(name, marks=pytest.mark.slow) for name in METHODS.keys() - {"ecvae", "vaebm"})],
+)
+def test_what_monitors_read_survives_a_resume(name, tmp_path):
+    """Inside an epoch, before a validation and after one: the figures, and which of them is kept as the best."""
+
+    def run(folder, steps, checkpoint=None):
+        last = LastCheckpoint(folder / "last.ckpt")
+        best = MonitoredCheckpoint(dirpath=folder, filename="{step}", monitor="val/fid_20")
+        figures = Figures("val/fid_20")
+        callbacks = [Evaluate(n_val=20), figures, best, last]
+        trainer = quiet_trainer(
+            max_steps=steps,
+            val_check_interval=4,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            **RARELY,
+            callbacks=callbacks,
+            enable_checkpointing=True,
+        )
+        method = seeded(name)
+        torch.manual_seed(7 if checkpoint is None else 99)
+        trainer.fit(method, Digits(batch_size=300), ckpt_path=checkpoint)
+        return figures.seen, best
+
+    whole, kept = run(tmp_path / "whole", 12)
+    seen = {}
+    cut, stopped = tmp_path / "cut", None
+    for steps in (7, 9, 12):
+        more, best = run(cut, steps, stopped)
+        stopped, seen = cut / "last.ckpt", seen | more
+    assert list(whole) == [4, 8, 12] and seen == whole
+    assert float(best.best_model_score) == float(kept.best_model_score) == min(whole.values())
+    assert Path(best.best_model_path).name == Path(kept.best_model_path).name
+
+
+class Figures(Callback):
+    """Notes what monitors see after each validation."""
+
+    def __init__(self, name):
+        self.name, self.seen = name, {}
+
+    def on_validation_end(self, trainer, pl_module):
+        self.seen[trainer.global_step] = float(trainer.callback_metrics[self.name])
 
 
 def test_checkpoints_hold_tensors_and_primitives_only(make, tmp_path):
