@@ -24,6 +24,7 @@ from ebmzoo.cli.given import as_list
 from ebmzoo.cli.lightning_cli import EbmzooCLI
 from ebmzoo.cli.quiet import quieten
 from ebmzoo.cli.runs import ROOT
+from ebmzoo.cli.trainer import check_trainer, for_processes
 from ebmzoo.data.base import DataModule
 from ebmzoo.mcmc import Tally
 from ebmzoo.methods.base import Method
@@ -96,13 +97,21 @@ class Doctor(EbmzooCLI):
                 "activations": trial.most,
             }
             parts = ", ".join(f"{name} {size / MIB:,.1f}" for name, size in kept.items())
-            _say("memory", f"{sum(kept.values()) / MIB:,.1f} MiB for each process, in fp32: {parts}")
+            _say(
+                "memory",
+                f"{sum(kept.values()) / MIB:,.1f} MiB for each process, in {'fp64' if double else 'fp32'}: {parts}",
+            )
             each = ", ".join(f"{name} {n:g}" for name, n in trial.evaluations(batch).items())
             _say("evaluations", f"of networks for each image of an iteration, a gradient counting as one more: {each}")
             self._room(weights + trial.optimisers + averages, problems)
         self._data(datamodule, problems)
         self._weights(model, callbacks, problems)
         _devices(settings, problems)
+        for check in (check_trainer, for_processes):
+            try:
+                check(settings)
+            except UserError as error:
+                problems.append(str(error))
         if problems:
             raise UserError(f"{len(problems)} to mend: {problems[0]}")
         print("ready: nothing is missing")

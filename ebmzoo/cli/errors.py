@@ -27,6 +27,21 @@ _NO_CLASS = re.compile(
 )
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|[Uu]nable to allocate|std::bad_alloc")
 _ASKED = re.compile(r"(tried to allocate|Tried to allocate|[Uu]nable to allocate) [\d.,]+ \w+")
+# What Lightning and torch say and we can add to; its own advice is of other loops than ours.
+_ADVICE = {
+    r"No supported gpu backend found|Accelerator` can not run on your system": "take --trainer.accelerator auto",
+    r"parameters that were not used in producing the loss": "take --trainer.strategy ddp_find_unused_parameters_true",
+    r"does not have a deterministic implementation|^Deterministic behavior was enabled": (
+        "--trainer.deterministic warn goes on"
+    ),
+    r"^`val_check_interval` \(": "--trainer.limit_val_batches 0 leaves validation out",
+}
+_LONG = 240  # of its words, in characters
+_LIBRARIES = ("lightning", "lightning_utilities", "torch.optim")  # what they raise is of how they are used
+# The end of what a forked process leaves of itself: what a raise statement raised, and nothing after it.
+_OF_PROCESS = re.compile(
+    r"\n +raise [^\n]*\n(?: +[~^]+\n)?(?:[\w.]+\.)?(?:UserError|ValueError|\w+Exception): ([^\n]+)\s*$"
+)
 _NO_OPTION = re.compile(r"Option '([^']+)' is not accepted")
 
 
@@ -46,7 +61,7 @@ def instantiating() -> Iterator[None]:
     except (UserError, ArgumentError):
         raise
     except (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError, MemoryError) as error:
-        if _out_of_memory(error):
+        if _out_of_memory(error) or _of_library(error):
             raise
         said = condense(str(error)) or type(error).__name__
         hint = "" if isinstance(error, ValueError | OSError) else f" ({HINT})"
@@ -56,9 +71,9 @@ def instantiating() -> Iterator[None]:
 def line_of(error: BaseException) -> str | None:
     """The line for an exception of bad input; None for a programming error, which keeps its traceback.
 
-    An error is the user's if a parser raised it, if the operating system refused a file, or if it is a
-    ValueError that some ``raise`` statement made with intent: one that an operation inside our code ran into
-    is ours.
+    An error is the user's if a parser raised it, if the operating system refused a file, if it is a ValueError that
+    some ``raise`` statement made with intent, or if a ``raise`` statement of Lightning or of an optimiser made it: one
+    that an operation ran into is ours.
     """
     if _out_of_memory(error):
         asked = _ASKED.search(str(error))
@@ -72,10 +87,26 @@ def line_of(error: BaseException) -> str | None:
         return _one_line(str(error))
     if isinstance(error, OSError):
         return _one_line(f"{error.strerror}: {error.filename}" if error.filename else str(error))
-    intended = isinstance(error, ValueError) or type(error).__name__ == "MisconfigurationException"
-    if intended and _raised_on_purpose(error.__traceback__):
+    if line := _of_library(error):
+        return line
+    if type(error).__name__ == "ProcessRaisedException":
+        return said[1] if (said := _OF_PROCESS.search(str(error))) else None
+    if isinstance(error, ValueError) and _raised_in(error.__traceback__):
         return _one_line(str(error))
     return None
+
+
+def _of_library(error: BaseException) -> str:
+    """What Lightning or an optimiser refuses, if long its first sentence, or with our advice; "" for other errors."""
+    words = _one_line(str(error))
+    first = words.split(". ")[0]
+    for pattern, advice in _ADVICE.items():
+        if re.search(pattern, words):
+            return f"{first.rstrip('.!')}; {advice}"
+    module = _raised_in(error.__traceback__)
+    if not module.startswith(_LIBRARIES):
+        return ""
+    return (words if len(words) <= _LONG else first) or f"{type(error).__name__} in {module}"
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -147,6 +178,8 @@ def _leaf(text: str, after: Sequence[str], keys: Sequence[str], owner: str) -> s
     if match := re.search(r"'(\w+)' object has no attribute 'keys'", text):
         wrong = "is empty" if match[1] == "NoneType" else f"is a {match[1]}"
         return f"init_args {wrong}: give settings under it, or remove the line"
+    if match := re.match(r"\('cannot represent an object', <([\w.]+): (.+)>\)", text):
+        return f"a default, {match[1]}, cannot be written to a config: give this setting as {match[2]}"
     if match := re.match(r"unrecognized arguments: (\S+)", text):
         inside = keys and owner and match[1].startswith("--")
         return _no_setting(re.split("[.=]", match[1][2:])[0], owner) if inside else _no_argument(match[1])
@@ -234,13 +267,15 @@ def _no_argument(option: str) -> str:
     return f"no option {option}: {nearest(name, (*TOP_KEYS, 'config'))}"
 
 
-def _raised_on_purpose(traceback: TracebackType | None) -> bool:
+def _raised_in(traceback: TracebackType | None) -> str:
+    """The module whose ``raise`` statement made an error; "" if an operation ran into it."""
     if traceback is None:
-        return False
+        return ""
     while traceback.tb_next is not None:
         traceback = traceback.tb_next
-    code = traceback.tb_frame.f_code.co_code
-    return dis.opname[code[traceback.tb_lasti]] == "RAISE_VARARGS"
+    frame, code = traceback.tb_frame, traceback.tb_frame.f_code.co_code
+    raised = dis.opname[code[traceback.tb_lasti]] == "RAISE_VARARGS"
+    return str(frame.f_globals.get("__name__", "")) if raised else ""
 
 
 def _one_line(text: str) -> str:

@@ -35,6 +35,7 @@ from ebmzoo.cli.predictions import Predictions
 from ebmzoo.cli.quiet import quieten
 from ebmzoo.cli.runs import CHECKPOINTS, Run, RunRecord, folder_of, run_name, say
 from ebmzoo.cli.shipped import with_paths
+from ebmzoo.cli.trainer import check_trainer, for_processes
 from ebmzoo.data.base import DataModule
 from ebmzoo.methods.base import Method
 from ebmzoo.storage import WholeFiles
@@ -154,7 +155,8 @@ class EbmzooCLI(LightningCLI):
             self.checkpoint = read(path)
         if self.verb == "fit" and self.checkpoint is not None:
             check_whole(self.checkpoint, path)
-        dumped = self._parser(self.verb).dump(config, skip_none=False)
+        with instantiating():  # a default of a class may not be plain data
+            dumped = self._parser(self.verb).dump(config, skip_none=False)
         leave = {"config", "ckpt_path", "run_dir", "no_ema", "only", "resume", "trust", *SWITCHES}
         self.plain_config = {k: v for k, v in yaml.safe_load(dumped).items() if k not in leave}
         self.run = self._make_run(config)
@@ -178,7 +180,9 @@ class EbmzooCLI(LightningCLI):
         folder = self.run.folder
         trainer = self.config_init[self.verb].trainer
         kwargs["default_root_dir"] = folder
-        kwargs.update(_for_processes(trainer))
+        if self.verb == "fit":
+            check_trainer(trainer)
+        kwargs.update(for_processes(trainer))
         if not any(isinstance(plugin, CheckpointIO) for plugin in as_list(trainer.plugins)):
             kwargs["plugins"] = [*as_list(trainer.plugins), WholeFiles()]
         if trainer.logger is not False:
@@ -309,6 +313,8 @@ class EbmzooCLI(LightningCLI):
     def _evaluating(self, model: Method, path: str) -> Iterator[None]:
         assert self.checkpoint is not None
         averaged = restore(model, self.checkpoint, path, ema=not self.config[self.verb].no_ema)
+        if model.dtype == torch.float64 and self.trainer.precision != "64-true":
+            model.float()  # the command line wins over the checkpoint's precision
         print(f"{path}: {'averaged (EMA)' if averaged else 'raw'} weights")
         with self._running():
             yield
@@ -326,22 +332,6 @@ class EbmzooCLI(LightningCLI):
         wandb_run.finish(self.trainer, exit_code=0)
         if self.trainer.is_global_zero:
             print(f"run folder: {self.run.folder}")
-
-
-def _for_processes(trainer: Any) -> dict[str, Any]:
-    """What training with several processes needs, where the config leaves it to us."""
-    found: dict[str, Any] = {}
-    several = str(trainer.devices) != "1" or trainer.num_nodes > 1
-    if (
-        trainer.strategy in ("auto", "ddp")
-        and several
-        and (torch.cuda.is_available() or str(trainer.devices).isdigit())
-    ):
-        # Players are updated one after the other: in each backward pass the parameters of the others are unused.
-        found["strategy"] = "ddp_find_unused_parameters_true"
-    if several and torch.cuda.is_available() and trainer.accelerator != "cpu":
-        found["sync_batchnorm"] = True  # there is none for CPUs
-    return found
 
 
 def _has(given: Sequence[Callback], kind: type) -> bool:

@@ -145,6 +145,7 @@ class Method(AnswersAtRest, L.LightningModule):
         for player, (networks, make_optimizer, make_schedule) in self.players().items():
             try:
                 optimizers.append(build(make_optimizer, parameters_of(networks)))
+                _check_one_loss(optimizers[-1])
                 if make_schedule is not None:
                     schedules.append(build(make_schedule, optimizers[-1]))
             except (TypeError, ValueError) as error:
@@ -237,7 +238,7 @@ class Method(AnswersAtRest, L.LightningModule):
     @property
     def like(self) -> Tensor:
         """An empty tensor of the weights' dtype and on their device: what a first noise is drawn like."""
-        return torch.empty(0, dtype=self.dtype, device=self.device)
+        return torch.empty(0, device=self.device).to(self.dtype)
 
     def data(self, batch: Any) -> Tensor:
         """The examples of a batch that may carry labels too, in the weights' dtype."""
@@ -330,3 +331,12 @@ class Method(AnswersAtRest, L.LightningModule):
     def forget_random_state(self) -> None:
         """Go on from a checkpoint with other random numbers than those it was written with."""
         self._rng_to_restore = None
+
+
+def _check_one_loss(optimizer: Optimizer) -> None:
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"{type(optimizer).__name__} evaluates its loss several times a step, and a player has one loss a step: "
+            f"take one that does not, such as Adam"
+        )

@@ -54,6 +54,28 @@ WORDS = {
     "impossible number": ([*ECVAE, "--model.sampler.steps", "-3"], "steps and proposals are counts, not -3"),
     "impossible size": ([*FIT, "--data.size", "9"], "9"),
     "impossible precision": ([*FIT, "--trainer.precision", "17"], "trainer.precision: expected one of"),
+    # what Lightning has and does not go with methods that step their optimisers themselves
+    "another averaging": (
+        [*FIT, "--trainer.callbacks+=EMAWeightAveraging"],
+        "EMAWeightAveraging writes averaged weights that no verb knows as such: take EMA",
+    ),
+    "clipping by the trainer": ([*FIT, "--trainer.gradient_clip_val", "0.5"], "--model.grad_clip 0.5"),
+    "accumulation": ([*FIT, "--trainer.accumulate_grad_batches", "2"], "take a larger --data.batch_size"),
+    "no validation interval": ([*FIT, "--trainer.val_check_interval", "0"], "val_check_interval must be positive"),
+    "validation beyond the data": (
+        [*FIT, "--trainer.val_check_interval", "99"],
+        "must be less than or equal to the number of the training batches (4); --trainer.limit_val_batches 0",
+    ),
+    "strategy that cuts networks": ([*FIT, "--trainer.strategy", "fsdp"], "strategy fsdp is not one of those that"),
+    "strategy of a class": (
+        [*FIT, "--trainer.strategy={class_path: lightning.pytorch.strategies.FSDPStrategy}"],
+        "strategy FSDPStrategy is not one of those that",
+    ),
+    "negative steps": ([*FIT, "--trainer.max_steps", "-2"], "`max_steps` must be a non-negative integer or -1"),
+    "devices that are none": ([*FIT, "--trainer.accelerator", "cpu", "--trainer.devices", "-1"], "an int > 0"),
+    "abstract callback": ([*FIT, "--trainer.callbacks+=BaseFinetuning"], "in lightning.pytorch.callbacks.finetuning"),
+    "default that is no plain data": ([*FIT, "--trainer.callbacks+=Timer"], "give this setting as 'step'"),
+    "optimiser with a closure": ([*FIT, "--model.optimizer", "LBFGS"], "LBFGS evaluates its loss several times a step"),
     "two names for the folder": ([*FIT, "--trainer.default_root_dir", "x"], "set --run_dir instead"),
     # configs
     "missing config": (["fit", "--config", "nope.yaml"], "no config at nope.yaml"),
@@ -171,3 +193,9 @@ def test_missing_data_leaves_no_folder(ebmzoo, here):
     assert answer.code == 2
     assert "nowhere" in answer.err.splitlines()[-1]
     assert not (here / "runs").exists()
+
+
+def test_an_optimiser_that_refuses_to_step(ebmzoo):
+    answer = ebmzoo(*FIT, "--model.optimizer", "SparseAdam")
+    assert answer.code == 2
+    assert answer.err.splitlines()[-1].startswith("ebmzoo: error: SparseAdam does not support dense gradients")

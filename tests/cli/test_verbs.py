@@ -219,3 +219,35 @@ def test_a_terminated_run_does_not_look_like_a_finished_one(ebmzoo):
     code, out, _ = ebmzoo("fit", "--config", "vae.yaml", f"--trainer.callbacks+={__name__}.Terminated")
     assert code == 128 + signal.SIGTERM
     assert "run folder" not in out
+
+
+def test_double_precision_holds_through_the_verbs(ebmzoo, here):
+    assert ebmzoo("fit", "--config", "ecvae.yaml", "--trainer.precision", "64-true").code == 0
+    path = here / "runs" / "ecvae" / "version_0" / "checkpoints" / "last.ckpt"
+    model = package.load(path)
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+
+    def energies(*more):
+        assert ebmzoo("predict", "--ckpt_path", path, "--run_dir", here / "found", *more).code == 0
+        with np.load(here / "found" / "predictions.npz") as found:
+            return torch.from_numpy(found["energy"])
+
+    data = package.Digits()
+    data.setup("predict")
+    x = torch.cat(list(data.predict_dataloader()))
+    with torch.no_grad():
+        double = model.energy(x.double())
+        single = model.float().energy(x)
+    torch.testing.assert_close(energies(), double.float(), rtol=0, atol=1e-7)
+    torch.testing.assert_close(energies("--trainer.precision", "32-true"), single, rtol=0, atol=1e-6)
+    for verb, *words in (
+        ("validate",),
+        ("test",),
+        ("sample", "--n", 2, "--chain", "--out", "a.png"),
+        ("sample", "--n", 2, "--interpolate", 3, "--out", "b.png"),
+        ("export", "--out", "c.safetensors"),
+    ):
+        assert ebmzoo(verb, "--ckpt_path", path, *words).code == 0
+    exported = package.load("c.safetensors").state_dict()
+    assert all(torch.equal(exported[name], value) for name, value in package.load(path).state_dict().items())
+    assert ebmzoo("fit", "--ckpt_path", path, "--trainer.precision", "32-true", "--trainer.max_epochs", 3).code == 0

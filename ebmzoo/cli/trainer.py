@@ -1,0 +1,103 @@
+"""What of Lightning's Trainer does not go with methods that step their optimisers themselves, and what does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+from lightning.pytorch.callbacks.spike import SpikeDetection
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+
+from ebmzoo.cli.errors import UserError
+from ebmzoo.cli.given import as_list
+
+__all__ = ["check_trainer", "for_processes"]
+
+_EMA = "writes averaged weights that no verb knows as such: take EMA, --trainer.callbacks+=EMA"
+_STEPS = "each method steps its optimisers itself"
+_CALLBACKS = {
+    WeightAveraging: _EMA,  # and EMAWeightAveraging
+    StochasticWeightAveraging: _EMA,
+    GradientAccumulationScheduler: f"accumulates nothing here, where {_STEPS}: take a larger --data.batch_size",
+    BatchSizeFinder: "is left out here: set --data.batch_size; `ebmzoo doctor` says what memory it takes",
+    LearningRateFinder: f"finds nothing here, where {_STEPS}: set their lr, as in --model.optimizer.lr 1e-3",
+    SpikeDetection: f"sees no loss here, where {_STEPS}: take Guard, --trainer.callbacks+=Guard",
+    BackboneFinetuning: "needs a model with a backbone, which no method here is",
+}
+
+# The strategies that start processes of their own kind, each with a twin that looks for unused parameters.
+_DDP = ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
+_TWIN = "_find_unused_parameters_true"
+_STRATEGIES = {"auto", "single_device", *_DDP, *(name + _TWIN for name in _DDP)}
+_STRATEGIES |= {name.replace("true", "false") for name in _STRATEGIES}
+
+
+def check_trainer(trainer: Any) -> None:
+    """Refuse, before a training begins, what could not work or would do something else than it says.
+
+    Args:
+        trainer: the settings of a Trainer, its callbacks made.
+
+    Raises:
+        UserError: what is wrong, and what to take instead.
+    """
+    for callback in as_list(trainer.callbacks):
+        for kind, words in _CALLBACKS.items():
+            if isinstance(callback, kind):
+                raise UserError(f"{type(callback).__name__} {words}")
+    if (norm := trainer.gradient_clip_val) is not None or trainer.gradient_clip_algorithm is not None:
+        raise UserError(f"trainer clips no gradients here, where {_STEPS}: --model.grad_clip {norm or 1.0} clips norms")
+    if trainer.accumulate_grad_batches != 1:
+        raise UserError(f"trainer accumulates no gradients here, where {_STEPS}: take a larger --data.batch_size")
+    if trainer.barebones:
+        raise UserError("trainer.barebones forbids what a run leaves here: --trainer.logger false leaves metrics out")
+    if trainer.profiler == "xla":
+        raise UserError("trainer.profiler xla is for TPUs: there are simple, advanced, pytorch")
+    for name in ("val_check_interval", "check_val_every_n_epoch"):
+        if getattr(trainer, name) == 0:
+            raise UserError(f"trainer.{name} must be positive: --trainer.limit_val_batches 0 leaves validation out")
+
+
+def _check_strategy(strategy: Any) -> None:
+    theirs = isinstance(strategy, Strategy) and type(strategy).__module__.startswith("lightning.")
+    if theirs and not isinstance(strategy, DDPStrategy | SingleDeviceStrategy):
+        name = type(strategy).__name__
+    elif isinstance(strategy, str) and strategy.lower() not in _STRATEGIES:
+        name = strategy
+    else:
+        return
+    raise UserError(
+        f"trainer.strategy {name} is not one of those that work here, where every process has whole networks: auto, "
+        f"single_device, {', '.join(_DDP)}"
+    )
+
+
+def for_processes(trainer: Any) -> dict[str, Any]:
+    """What training with several processes needs, where the config leaves it to us.
+
+    Args:
+        trainer: the settings of a Trainer, its strategy made if it is not a name.
+
+    Raises:
+        UserError: the strategy is none that works here.
+    """
+    _check_strategy(trainer.strategy)
+    found: dict[str, Any] = {}
+    several = str(trainer.devices) != "1" or trainer.num_nodes > 1
+    strategy = trainer.strategy.lower() if isinstance(trainer.strategy, str) else trainer.strategy
+    if strategy == "auto" and several and (torch.cuda.is_available() or str(trainer.devices).isdigit()):
+        strategy = "ddp"
+    # Players are updated one after the other: in each backward pass the parameters of the others are unused.
+    if strategy in _DDP:
+        found["strategy"] = strategy + _TWIN
+    if several and torch.cuda.is_available() and trainer.accelerator != "cpu":
+        found["sync_batchnorm"] = True  # there is none for CPUs
+    return found
