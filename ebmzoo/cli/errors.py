@@ -7,10 +7,11 @@ import dis
 import inspect
 import re
 from argparse import ArgumentError
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import TracebackType
+from typing import Any, get_args, get_origin, get_type_hints
 
 TOP_KEYS = ("seed_everything", "trainer", "model", "data", "run_dir", "ckpt_path", "no_ema", "resume", "trust")
 HINT = "EBMZOO_TRACEBACK=1 shows where"
@@ -160,7 +161,7 @@ def _leaf(text: str, after: Sequence[str], keys: Sequence[str], owner: str) -> s
         return _no_setting(match[1], inner[1] if inner else owner)
     if match := _NO_CLASS.match(text):
         name = next(part for part in match.groups() if part)
-        return _no_class(owner if match[3] else name, keys)
+        return _no_class(owner if match[3] else name, keys, owner)
     if match := _EXPECTED.match(text):
         given = match[3] or next((line.split(":", 1)[1].strip() for line in after if "Given value:" in line), "")
         wanted = [_type_name(match)]
@@ -210,11 +211,43 @@ def settings_of(kind: type) -> list[str]:
     return names
 
 
-def _no_class(name: str, keys: Sequence[str]) -> str:
-    short, known = name.rpartition(".")[2], _known_classes(".".join(keys))
-    if short == name and short in known:
-        return f"{name} is a class of this package, but not of the kind that is needed here"
+def _no_class(name: str, keys: Sequence[str], owner: str) -> str:
+    short, slot = name.rpartition(".")[2], keys[-1] if keys else ""
+    known = _taken_by(owner, slot) or _known_classes(".".join(keys))
+    if short == name and short in set(_ours()) - known:
+        taken = sorted(one for one in known if slot.lower() in one.lower()) or known
+        hint = nearest(short, taken)
+        return f"{name} is a class of this package, but none that {slot or 'this place'} takes: {hint}".rstrip(": ")
     return f"no class {name!r} here: {nearest(short, known)}".rstrip(": ")
+
+
+def _ours() -> list[str]:
+    from ebmzoo import callbacks, data, mcmc, methods, networks
+
+    return [name for room in (callbacks, data, mcmc, methods, networks) for name in room.__all__]
+
+
+def _taken_by(owner: str, slot: str) -> set[str]:
+    """Names of our classes that a class's argument is annotated to take; none where that says no more than Module."""
+    module, _, kind = owner.rpartition(".")
+    try:
+        hints = get_type_hints(getattr(import_module(module), kind).__init__) if module else {}
+    except (ImportError, AttributeError, NameError):
+        return set()
+    bases = [base for base in _classes_in(hints.get(slot)) if base.__module__.startswith("ebmzoo.")]
+    return {kind.__name__ for base in bases for kind in (base, *_subclasses(base)) if kind.__name__ in _ours()}
+
+
+def _classes_in(annotation: Any) -> Iterator[type]:
+    """The classes that an annotation names: of a union each, of a callable what it gives."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        yield annotation
+    for inner in get_args(annotation)[-1:] if _is_callable(annotation) else get_args(annotation):
+        yield from _classes_in(inner)
+
+
+def _is_callable(annotation: Any) -> bool:
+    return get_origin(annotation) is Callable
 
 
 def _known_classes(key: str) -> set[str]:

@@ -30,6 +30,8 @@ from ebmzoo.cli.callback_words import with_callbacks
 from ebmzoo.cli.endings import say_ending
 from ebmzoo.cli.errors import Stopped, UserError, instantiating, nearest
 from ebmzoo.cli.given import as_list, import_trusted, options, read_config
+from ebmzoo.cli.helping import Parser, describe
+from ebmzoo.cli.main import VERBS
 from ebmzoo.cli.metrics_file import MetricsFile
 from ebmzoo.cli.predictions import Predictions
 from ebmzoo.cli.quiet import quieten
@@ -89,6 +91,12 @@ class EbmzooCLI(LightningCLI):
             return {"fit": shared | {"train_dataloaders", "val_dataloaders"}}
         return {self.verb: shared | {"dataloaders", "verbose", "return_predictions"}}
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser whose help is ours."""
+        parser = Parser(**kwargs)
+        parser.add_config()
+        return parser
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what all verbs have of ours."""
         parser.link_arguments("data.image_shape", "model.init_args.image_shape", apply_on="instantiate")
@@ -105,6 +113,7 @@ class EbmzooCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        describe(parser, subcommand, VERBS[subcommand][0])
         if subcommand == "fit":
             parser.add_argument(
                 "--resume",

@@ -164,3 +164,17 @@ Traceback (most recent call last):
 def test_what_a_forked_process_raised(statement, kind, line):
     text = CHILD.format(statement=statement, kind=kind, words="no such size")
     assert line_of(ProcessRaisedException(text, 0, 123)) == line
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "line"),
+    [
+        ("model.sampler", "MALA", "none that sampler takes: there are AnnealedLangevin, Langevin"),
+        ("model.energy", "Langevin", "none that energy takes: there are ConvEnergy, DualMCMCEnergy, MLPEnergy,"),
+        ("model.refine", "MAL", "no class 'MAL' here: did you mean MALA?"),
+        ("data", "ECVAE", "none that data takes"),
+    ],
+)
+def test_suggestions_are_what_a_place_takes(ebmzoo, key, given, line):
+    answer = ebmzoo("fit", "--config", "ecvae.yaml", f"--{key}", given)
+    assert answer.code == 2 and f"{key}: " in answer.err and line in answer.err.splitlines()[-1]

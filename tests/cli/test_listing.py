@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from ebmzoo import methods
 from ebmzoo.cli.errors import UserError
@@ -64,3 +65,18 @@ def test_a_config_is_copied_to_be_edited(ebmzoo, here):
     ):
         answer = ebmzoo("list", *words)
         assert answer.code == 2 and line in answer.err.splitlines()[-1]
+
+
+def test_ones_own_images_are_laid_over_a_config(ebmzoo, here):
+    """A second config of five lines: the data are its own, all else is the first one's."""
+    (here / "photos").mkdir()
+    for k in range(12):
+        Image.new("L", (9, 8), 20 * k).save(here / "photos" / f"{k}.png")
+    (here / "my_images.yaml").write_text(
+        "data:\n  class_path: ImageFolder\n  init_args:\n    root: photos\n    size: 8\n    channels: 1\n"
+    )
+    fit = ["fit", "--config", "vae.yaml", "--config", "my_images.yaml", "--run_dir", "run", "--trainer.max_epochs", 1]
+    assert ebmzoo(*fit).code == 0
+    config = yaml.safe_load((here / "run" / "config.yaml").read_text())
+    assert config["data"]["class_path"] == "ebmzoo.data.ImageFolder"
+    assert config["data"]["init_args"]["batch_size"] == 32 and config["model"]["class_path"] == "ebmzoo.VAE"
