@@ -27,7 +27,7 @@ _CALLBACKS = {
     WeightAveraging: _EMA,  # and EMAWeightAveraging
     StochasticWeightAveraging: _EMA,
     GradientAccumulationScheduler: f"accumulates nothing here, where {_STEPS}: take a larger --data.batch_size",
-    BatchSizeFinder: "is left out here: set --data.batch_size; `ebmzoo doctor` says what memory it takes",
+    BatchSizeFinder: "does not work here: set --data.batch_size; `ebmzoo doctor` says what memory it takes",
     LearningRateFinder: f"finds nothing here, where {_STEPS}: set their lr, as in --model.optimizer.lr 1e-3",
     SpikeDetection: f"sees no loss here, where {_STEPS}: take Guard, --trainer.callbacks+=Guard",
     BackboneFinetuning: "needs a model with a backbone, which no method here is",
@@ -58,7 +58,7 @@ def check_trainer(trainer: Any) -> None:
     if trainer.accumulate_grad_batches != 1:
         raise UserError(f"trainer accumulates no gradients here, where {_STEPS}: take a larger --data.batch_size")
     if trainer.barebones:
-        raise UserError("trainer.barebones forbids what a run leaves here: --trainer.logger false leaves metrics out")
+        raise UserError("trainer.barebones forbids the checkpoints and figures that a run is here for: leave it out")
     if trainer.profiler == "xla":
         raise UserError("trainer.profiler xla is for TPUs: there are simple, advanced, pytorch")
     for name in ("val_check_interval", "check_val_every_n_epoch"):
