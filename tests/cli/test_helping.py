@@ -16,7 +16,7 @@ def test_a_verb_says_what_it_does_here(ebmzoo, verb):
     text = " ".join(answer.out.split())
     assert answer.code == 0 and WORDS[verb] in text
     assert "full optimization routine" not in text and "separated from fit" not in text
-    assert "registry" not in text.partition("--ckpt_path CKPT_PATH")[2]
+    assert "registry" not in text.rpartition("--ckpt_path CKPT_PATH")[2]
     assert "A file, or the name of a shipped config" in text and "a local file." in text
     assert "torch.nn." not in text and "lightning.pytorch.callbacks.ModelCheckpoint" in text
 
@@ -25,9 +25,9 @@ def test_a_method_lists_the_classes_that_its_places_take(ebmzoo):
     answer = ebmzoo("fit", "--model.help", "ECVAE")
     text = " ".join(answer.out.split())
     assert answer.code == 0 and "torch.nn." not in text and "torch.jit" not in text
-    _, _, encoder = text.partition("--model.encoder ENCODER")
+    _, _, encoder = text.rpartition("--model.encoder ENCODER")
     listed = encoder.partition("classes: ")[2].partition(")")[0].split(", ")
     assert {"MLPEncoder", "ResNetEncoder", "FastGANDecoder"} <= set(listed) and "ECVAE" not in listed
-    _, _, refine = text.partition("--model.refine REFINE")
+    _, _, refine = text.rpartition("--model.refine REFINE")
     assert {"Langevin", "MALA", "HMC"} <= set(refine.partition("classes: ")[2].partition(")")[0].split(", "))
     assert "torch.optim.Adam" in text
