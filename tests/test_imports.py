@@ -37,6 +37,7 @@ SHELF = {
     "methods.factories",
     "methods.mixins",
     "methods.random_state",
+    "methods.reports",
     "methods.stage_one",
 }
 # What else the rooms of pure torch may import.
