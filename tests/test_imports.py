@@ -38,6 +38,7 @@ SHELF = {
     "methods.factories",
     "methods.mixins",
     "methods.random_state",
+    "methods.reports",
     "methods.settings",
     "methods.stage_one",
 }

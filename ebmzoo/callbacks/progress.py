@@ -10,6 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
+from ebmzoo.methods.base import Method
+
 __all__ = ["Progress"]
 
 _REDRAW_SECONDS = 0.2
@@ -24,13 +26,15 @@ class Progress(TQDMProgressBar):
 
     Lightning's bars begin anew every epoch, which says nothing where an epoch takes a second. This one runs
     to ``max_steps`` or the last batch of ``max_epochs``, whichever comes first. Without a terminal it
-    prints a line every tenth of the way, and at least one a minute. Values are those logged with
-    ``prog_bar=True``, without their ``train/``.
+    prints a line every tenth of the way, and at least one a minute. Values are those that a `Method` shows of this
+    iteration, and others logged with ``prog_bar=True``, without their ``train/``.
 
     Example:
         >>> line(250, 1000, 20.0, 250, {"loss_vae": 1.5})
         'step 250/1000 (25%), 1:00 left, 12.5 steps/s, loss_vae=1.5'
     """
+
+    asks_the_model = True  # when it draws: a `Method` need not log what it shows
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=1)
@@ -112,6 +116,8 @@ class Progress(TQDMProgressBar):
         """What the method shows, by short names, with four digits."""
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
+        if isinstance(pl_module, Method) and trainer.training:
+            shown |= pl_module.shown_now()  # of this very iteration
         return {
             name.removeprefix("train/"): f"{value:.4g}" if isinstance(value, float) else value
             for name, value in shown.items()

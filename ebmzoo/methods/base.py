@@ -6,7 +6,6 @@ import copy
 import inspect
 import time
 import warnings
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import lightning as L
@@ -50,6 +49,7 @@ from .factories import (
     spec,
 )
 from .random_state import gathered, random_state, restore_random_state
+from .reports import Reports
 from .settings import configured, put_into
 
 __all__ = [
@@ -81,14 +81,14 @@ __all__ = [
 ]
 
 
-class Method(AnswersAtRest, L.LightningModule):
+class Method(AnswersAtRest, Reports, L.LightningModule):
     """Base of the methods: a LightningModule with named players and one way to update them.
 
     A subclass calls ``super().__init__(image_shape)`` first (which also saves the subclass's own arguments as
     hyper-parameters), builds its networks, and declares its `players`. Its `training_step` calls `update` once per
     player and step, exactly one of the calls with ``clock=True``: that one counts as the training iteration for
     ``max_steps``, checkpoints, logs and schedules. What it is asked from outside (`sample`, `energy`, …) it answers in
-    eval mode, see `AnswersAtRest`.
+    eval mode, see `AnswersAtRest`; what it tells by `report` is logged where somebody looks, see `Reports`.
 
     Args:
         image_shape: shape of one example, ``(C, H, W)`` or ``(2,)``.
@@ -97,8 +97,6 @@ class Method(AnswersAtRest, L.LightningModule):
     Attributes:
         noise: the source of every random number of training.
         ema_active: whether averaged weights are swapped in now (set by the EMA callback and by `ebmzoo.load`).
-        watch_every: iterations between looks that a callback takes of its own; 0 for none.
-        watched: the values of the last look by name, this process's own, and of its chains and gradients.
     """
 
     def __init__(self, image_shape: ImageShape, grad_clip: float | None = None):
@@ -109,9 +107,6 @@ class Method(AnswersAtRest, L.LightningModule):
         self.grad_clip = grad_clip
         self.noise: Noise = GlobalNoise()
         self.ema_active = False
-        self.watch_every = 0
-        self.watched: dict[str, Tensor] = {}
-        self._measured_at: dict[str, int] = {}
         self._grad_norm: Tensor | None = None
         self._rng_to_restore: list[dict[str, Any]] | None = None
 
@@ -203,36 +198,6 @@ class Method(AnswersAtRest, L.LightningModule):
             return []
         return schedules if isinstance(schedules, list) else [schedules]
 
-    # -- logging ----------------------------------------------------------------------------------------------------
-
-    def logs_now(self) -> bool:
-        """Whether a logger, the progress bar or a watching callback looks at this iteration.
-
-        Compute what is only logged if so.
-        """
-        trainer: Any = self.trainer  # sets this attribute from outside its class
-        iteration = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        return any(every > 0 and iteration % every == 0 for every in (trainer.log_every_n_steps, self.watch_every))
-
-    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-        """Lightning's, with a note of when: it keeps old values beside new ones, and monitors must tell them apart."""
-        super().log(name, value, *args, **kwargs)
-        self._measured_at[name] = self.trainer.fit_loop.epoch_loop.total_batch_idx
-
-    def measured_now(self, name: str) -> bool:
-        """Whether what is logged under a name was measured in this training iteration or the validation after it."""
-        return self._measured_at.get(name) == self.trainer.fit_loop.epoch_loop.total_batch_idx
-
-    def report(self, values: Mapping[str, Tensor | float], *, show: Iterable[str] = ()) -> None:
-        """Log ``values`` if this iteration is looked at; names in ``show`` also stand in the progress bar."""
-        if not self.logs_now():
-            return
-        shown = set(show)
-        for name, value in values.items():
-            scalar = value.detach().float().mean() if isinstance(value, Tensor) else torch.tensor(float(value))
-            self.watched[name] = scalar
-            self.log(name, scalar, prog_bar=name in shown)
-
     # -- data -------------------------------------------------------------------------------------------------------
 
     @property
@@ -318,6 +283,7 @@ class Method(AnswersAtRest, L.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Restore the random state of a resumed run."""
+        super().on_train_batch_start(batch, batch_idx)
         if self._rng_to_restore is not None:
             states, self._rng_to_restore = self._rng_to_restore, None
             if len(states) == self.world_size:
