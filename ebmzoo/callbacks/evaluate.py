@@ -169,7 +169,7 @@ class Evaluate(Callback):
         self._last = trainer.global_step
         with looking_at(trainer, pl_module):
             value = self._streaming_fid(trainer, pl_module)
-        pl_module.log(self.val_name, value, prog_bar=True)
+        pl_module.log(self.val_name, value)
 
     def _measures_fid(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         data = _data_of(trainer)
@@ -269,6 +269,8 @@ class Evaluate(Callback):
             return None, "none were asked for"
         if not hasattr(pl_module, "sample"):
             return None, f"{type(pl_module).__name__} does not sample"
+        if trainer.is_global_zero:
+            print(f"drawing {self.n_test:,} samples", flush=True)
         model, data = pl_module, _data_of(trainer)
         images = data.kind == "images" if data is not None else len(model.image_shape) == 3
         rank, world = trainer.global_rank, trainer.world_size

@@ -13,7 +13,7 @@ import torch
 import yaml
 from lightning import Callback, Trainer, seed_everything
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch.multiprocessing import ProcessRaisedException
 
@@ -27,7 +27,7 @@ from ebmzoo.callbacks.preemption import SaveOnTermination
 from ebmzoo.checkpoints import check_fits, check_whole, newest_good, read, restore, stored_config
 from ebmzoo.cli import wandb_run
 from ebmzoo.cli.callback_words import with_callbacks
-from ebmzoo.cli.endings import say_ending
+from ebmzoo.cli.endings import say_ending, say_what_next
 from ebmzoo.cli.errors import Stopped, UserError, instantiating, nearest
 from ebmzoo.cli.given import as_list, import_trusted, options, read_config
 from ebmzoo.cli.helping import Parser, describe
@@ -204,6 +204,8 @@ class EbmzooCLI(LightningCLI):
             added.append(Predictions(folder))
         if trainer.enable_progress_bar is not False and not _has(given, ProgressBar):
             added.append(callbacks.Progress())
+        if trainer.enable_model_summary is not False and not _has(given, ModelSummary) and self.verb == "fit":
+            added.append(callbacks.Summary())
         if trainer.enable_checkpointing is not False and not _has(given, ModelCheckpoint):
             added.append(ModelCheckpoint(save_top_k=0))  # or Lightning would add one that keeps every epoch's
         if trainer.enable_checkpointing is not False and self.verb == "fit":
@@ -252,6 +254,9 @@ class EbmzooCLI(LightningCLI):
 
     def fit(self, model: Method, datamodule: DataModule, ckpt_path: str | None = None) -> None:
         """Train, from the start or from a checkpoint."""
+        assert self.run is not None
+        if self.trainer.is_global_zero:  # other processes do not know its name
+            print(f"run folder: {self.run.folder}", flush=True)
         with self._running():
             while True:
                 try:
@@ -312,6 +317,8 @@ class EbmzooCLI(LightningCLI):
         switches = [name for name in SWITCHES if options[name]]
         if not measuring and (only or switches):
             raise UserError(f"--only, --{', --'.join(SWITCHES)} tell Evaluate: add it to trainer.callbacks")
+        if not measuring:
+            say("nothing is measured: the config has no Evaluate; --trainer.callbacks+=Evaluate adds one")
         for evaluate in measuring:
             evaluate.trained_steps = (self.checkpoint or {}).get("global_step")
             evaluate.only = only or evaluate.only
@@ -339,7 +346,11 @@ class EbmzooCLI(LightningCLI):
             self.run.discard_if_unused()
             raise
         wandb_run.finish(self.trainer, exit_code=0)
-        if self.trainer.is_global_zero:
+        if not self.trainer.is_global_zero:
+            return
+        if self.verb == "fit":
+            say_what_next(self.trainer, self.run.folder)
+        else:
             print(f"run folder: {self.run.folder}")
 
 

@@ -198,6 +198,11 @@ class Method(AnswersAtRest, Reports, L.LightningModule):
             return []
         return schedules if isinstance(schedules, list) else [schedules]
 
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        """Lightning's, and a note of when."""
+        super().log(name, value, *args, **kwargs)
+        self.note(name)
+
     # -- data -------------------------------------------------------------------------------------------------------
 
     @property

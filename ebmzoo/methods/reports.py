@@ -34,6 +34,7 @@ class Reports:
     """
 
     trainer: Any
+    log: Any
     players: Any
     data: Any
     world_size: Any
@@ -45,18 +46,13 @@ class Reports:
         self.watched: dict[str, Tensor] = {}
         self._shown: set[str] = set()
         self._monitored: set[str] = set()
-        self._measured_at: dict[str, int] = {}
+        self._logged_at: dict[str, int] = {}
         self._optimizers: dict[str, Optimizer] = {}
         self._clock = _Clock(0.0)
 
-    def log(self, name: str, value: Any, **settings: Any) -> None:
-        """Lightning's, with a note of when: it keeps old values beside new ones, and monitors must tell them apart."""
-        super().log(name, value, **settings)  # type: ignore[misc]  # the module's that this is mixed into
-        self._measured_at[name] = self._iteration
-
     def measured_now(self, name: str) -> bool:
         """Whether what is logged under a name was measured in this training iteration or the validation after it."""
-        return self._measured_at.get(name) == self._iteration
+        return self._logged_at.get(name) == self._iteration
 
     def logs_now(self) -> bool:
         """Whether a logger or a watching callback looks at all values of this iteration.
@@ -86,6 +82,10 @@ class Reports:
     def shown_now(self) -> dict[str, float]:
         """The values of this iteration that stand in a progress bar."""
         return {name: float(_mean(value)) for name, value in self.latest.items() if name in self._shown}
+
+    def note(self, name: str) -> None:
+        """Say that a value is measured now: Lightning keeps old ones beside new ones, and monitors must tell them apart."""
+        self._logged_at[name] = self._iteration
 
     @property
     def _iteration(self) -> int:

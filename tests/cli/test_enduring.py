@@ -1,5 +1,6 @@
 """Runs that are stopped, killed, preempted or diverge, and files that come from elsewhere."""
 
+import csv
 import errno
 import json
 import os
