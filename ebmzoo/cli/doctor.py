@@ -205,6 +205,7 @@ class Trial:
         model._trainer = SimpleNamespace(  # type: ignore[assignment]
             global_step=step, world_size=1, log_every_n_steps=0, strategy=strategy, state=SimpleNamespace(fn="fit"),
             fit_loop=SimpleNamespace(epoch_loop=epoch), training=True, current_epoch=0, precision="32-true",
+            should_stop=False,
         )  # fmt: skip
         setattr(model, "update", lambda player, loss, clock=False: loss.backward())  # noqa: B010 - for this instance
         model.train()

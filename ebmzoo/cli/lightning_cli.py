@@ -28,10 +28,11 @@ from ebmzoo.checkpoints import check_fits, check_whole, newest_good, read, resto
 from ebmzoo.cli import wandb_run
 from ebmzoo.cli.callback_words import with_callbacks
 from ebmzoo.cli.endings import say_ending, say_what_next
-from ebmzoo.cli.errors import Stopped, UserError, instantiating, nearest
+from ebmzoo.cli.errors import Stopped, UserError, instantiating
 from ebmzoo.cli.given import as_list, import_trusted, options, read_config
 from ebmzoo.cli.helping import Parser, describe
 from ebmzoo.cli.main import VERBS
+from ebmzoo.cli.measuring import tell_evaluate
 from ebmzoo.cli.metrics_file import MetricsFile
 from ebmzoo.cli.predictions import Predictions
 from ebmzoo.cli.quiet import quieten
@@ -297,7 +298,7 @@ class EbmzooCLI(LightningCLI):
 
     def test(self, model: Method, datamodule: DataModule, ckpt_path: str) -> None:
         """The whole evaluation of a checkpoint, or the parts of it that are asked for."""
-        self._tell_evaluate()
+        tell_evaluate(self.config[self.verb], self.trainer, (self.checkpoint or {}).get("global_step"))
         with self._evaluating(model, ckpt_path):
             self.trainer.test(model, datamodule=datamodule)
 
@@ -305,25 +306,6 @@ class EbmzooCLI(LightningCLI):
         """Scores, energies and reconstructions of a checkpoint's method for the prediction data."""
         with self._evaluating(model, ckpt_path):
             self.trainer.predict(model, datamodule=datamodule, return_predictions=False)
-
-    def _tell_evaluate(self) -> None:
-        """Hand the options of the command to the callback that measures."""
-        options = self.config[self.verb]
-        only = options.only.replace(",", " ").split() if options.only else None
-        if unknown := [name for name in only or () if name not in PARTS]:
-            raise UserError(f"--only {unknown[0]}: {nearest(unknown[0], PARTS)}")
-        callbacks_given: list[Any] = getattr(self.trainer, "callbacks", [])
-        measuring = [one for one in callbacks_given if isinstance(one, callbacks.Evaluate)]
-        switches = [name for name in SWITCHES if options[name]]
-        if not measuring and (only or switches):
-            raise UserError(f"--only, --{', --'.join(SWITCHES)} tell Evaluate: add it to trainer.callbacks")
-        if not measuring:
-            say("nothing is measured: the config has no Evaluate; --trainer.callbacks+=Evaluate adds one")
-        for evaluate in measuring:
-            evaluate.trained_steps = (self.checkpoint or {}).get("global_step")
-            evaluate.only = only or evaluate.only
-            for name in switches:
-                setattr(evaluate, name, True)
 
     @contextmanager
     def _evaluating(self, model: Method, path: str) -> Iterator[None]:

@@ -84,7 +84,7 @@ class Reports:
         return {name: float(_mean(value)) for name, value in self.latest.items() if name in self._shown}
 
     def note(self, name: str) -> None:
-        """Say that a value is measured now: Lightning keeps old ones beside new ones, and monitors must tell them apart."""
+        """Say that a value is measured now: Lightning keeps old ones beside it, and monitors must tell them apart."""
         self._logged_at[name] = self._iteration
 
     @property
