@@ -35,7 +35,7 @@ CURVES: dict[str, list[tuple[str, str, list[str]]]] = {
     ],
 }
 RESULTS = ["test/fid", "test/network_evaluations", "test/seconds_50_samples"]
-PICTURES = ["pictures/samples", "pictures/reconstructions", "pictures/chain"]
+PICTURES = ["pictures/samples", "pictures/reconstructions", "pictures/chain", "pictures/energy_histogram"]
 
 
 def workspace(entity: str, project: str, name: str, data: str | None, fid: str) -> Any:
@@ -70,9 +70,9 @@ def workspace(entity: str, project: str, name: str, data: str | None, fid: str) 
         runset_settings=ws.RunsetSettings(
             groupby=[ws.Metric("Group")],
             filters=ws.And(ws.Tags().isin([data])) if data else "",
-            pinned_columns=["run:displayName", "summary:test/fid", f"summary:{fid}", f"summary:{SPENT}"],
+            pinned_columns=["run:displayName", "summary:test/fid", f"summary:{fid}.min", f"summary:{SPENT}"],
         ),
-        auto_generate_panels=True,  # histograms, and whatever else a method logs
+        auto_generate_panels=True,  # whatever else a method logs
     )
 
 

@@ -11,7 +11,7 @@ import inspect
 from argparse import ArgumentError
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jsonargparse import ArgumentParser, set_parsing_settings
@@ -23,6 +23,9 @@ from ebmzoo.methods.base import Method
 from ebmzoo.objectives import Penalty
 from ebmzoo.storage import read_archive, read_export, when_written, write_export
 from ebmzoo.trust import URL, check_trusted, trusted
+
+if TYPE_CHECKING:
+    from ebmzoo.methods.capabilities import AnyMethod
 
 __all__ = [
     "check_fits",
@@ -82,7 +85,7 @@ def _exported(path: Path, map_location: str | torch.device) -> dict[str, Any]:
     return {**stored, "ema": weights} if about.get("averaged") else stored
 
 
-def load(path: str | Path, ema: bool = True, map_location: str | torch.device = "cpu", **replaced: Any) -> Method:
+def load(path: str | Path, ema: bool = True, map_location: str | torch.device = "cpu", **replaced: Any) -> AnyMethod:
     """Make the model of a checkpoint again in evaluation mode, with its averaged (EMA) weights if there are.
 
     Args:
@@ -93,7 +96,8 @@ def load(path: str | Path, ema: bool = True, map_location: str | torch.device = 
             as functions, which a file cannot hold.
 
     Returns:
-        The method; its ``ema_active`` says which weights it has.
+        The method; its ``ema_active`` says which weights it has. What it can do only the file says: to a type checker
+        it has all capabilities.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -113,7 +117,7 @@ def load(path: str | Path, ema: bool = True, map_location: str | torch.device = 
     """
     checkpoint = read(path, map_location)
     kind = method_class(checkpoint, path)
-    model = _rebuild(kind, checkpoint.get("hyper_parameters") or {}, replaced, path)
+    model: Any = _rebuild(kind, checkpoint.get("hyper_parameters") or {}, replaced, path)
     restore(model, checkpoint, path, ema=ema)
     return model.to(map_location).eval()
 

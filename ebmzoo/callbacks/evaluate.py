@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ebmzoo.callbacks.evaluation import PARTS, Evaluation, Plan
 from ebmzoo.callbacks.looking import batches_of_samples, looking_at, run_folder, spooled
-from ebmzoo.callbacks.pictures import log_histogram, log_picture
+from ebmzoo.callbacks.pictures import log_picture, place_of
 from ebmzoo.callbacks.terminal import show
 from ebmzoo.files import written_whole
 from ebmzoo.images import save_png, to_uint8
@@ -252,14 +252,11 @@ class Evaluate(Callback):
         for name, picture in evaluation.pictures.items():
             save_png(picture, folder / f"{name}.png")
             log_picture(trainer, name, picture, step)
-        for name, array in evaluation.arrays.items():
-            if name.startswith(("energy/", "score/")):
-                log_histogram(trainer, f"test_{name}", array, step)
         _keep(evaluation.arrays, folder / "arrays.npz")
         show(self.results, evaluation, about, path)
         for logger in trainer.loggers:
-            values = {f"test/{entry.name}": entry.value for entry in self.results.added}
-            logger.log_metrics({name: value for name, value in values.items() if value is not None}, step=step)
+            values = {f"test/{entry.name}": entry.value for entry in self.results.added if entry.value is not None}
+            logger.log_metrics(values, step=place_of(step))
 
     def _samples(self, trainer: Trainer, pl_module: Any, folder: Path) -> tuple[Tensor | None, str]:
         """This run's samples, of all processes, on the first one: uint8 images in a file, or points."""

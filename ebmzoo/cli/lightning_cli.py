@@ -170,7 +170,8 @@ class EbmzooCLI(LightningCLI):
         leave = {"config", "ckpt_path", "run_dir", "no_ema", "only", "resume", "trust", *SWITCHES}
         self.plain_config = {k: v for k, v in yaml.safe_load(dumped).items() if k not in leave}
         self.run = self._make_run(config)
-        wandb_run.place(config, self.run.folder, self.checkpoint if self.verb in ("fit", "test") else None)
+        self.wandb_id = wandb_run.known(self.verb, self.checkpoint)
+        wandb_run.place(config, self.verb, self.run.folder, self.wandb_id)
 
     def instantiate_classes(self) -> None:
         """Make data, method and trainer; leave no folder behind if they cannot be made."""
@@ -200,7 +201,7 @@ class EbmzooCLI(LightningCLI):
             file = [MetricsFile(folder)] if self.verb == "fit" else []
             kwargs["logger"] = [*as_list(trainer.logger), *file]
         given: list[Callback] = [monitored(one) for one in as_list(trainer.callbacks)]
-        added: list[Callback] = [RunRecord(folder, self.plain_config)]
+        added: list[Callback] = [RunRecord(folder, self.plain_config, self.wandb_id)]
         if self.verb == "predict":
             added.append(Predictions(folder))
         if trainer.enable_progress_bar is not False and not _has(given, ProgressBar):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ebmzoo.mcmc import Noise, Sampler
 from ebmzoo.mcmc.chain import Callback
+
+if TYPE_CHECKING:
+    from .base import Method
 
 __all__ = [
     "BoundsLikelihood",
@@ -135,3 +138,11 @@ class InfersByChain(Protocol):
         self, x: Tensor, *, steps: int | None = None, noise: None | int | torch.Generator | Noise = 0
     ) -> Tensor:
         """``(B, *image_shape)``; 0 steps are the inference network's own."""
+
+
+if TYPE_CHECKING:
+
+    class AnyMethod(
+        Method, Samples, HasEnergy, Scores, Decodes, Encodes, InfersByChain, BoundsLikelihood, HasLogDensity, Tilts
+    ):
+        """What a type checker takes a method for whose class it cannot know: one that can do everything."""
