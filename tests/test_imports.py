@@ -23,7 +23,7 @@ OURS = {
     "methods": {"mcmc", "objectives", "optim", "seeds"},
     "data": {"images", "seeds"},
     "metrics": {"files", "images", "mcmc", "networks", "data"},
-    "callbacks": {"metrics", "methods.base", "files", "images", "mcmc", "seeds"},
+    "callbacks": {"metrics", "methods.at_rest", "methods.base", "files", "images", "mcmc", "seeds"},
     "checkpoints": {"methods.base", "mcmc", "objectives", "storage", "trust"},
     "storage": {"files"},
     "trust": {"mcmc", "objectives"},
