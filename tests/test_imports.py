@@ -36,6 +36,7 @@ SHELF = {
     "methods.base",
     "methods.capabilities",
     "methods.factories",
+    "methods.lightning_contract",
     "methods.mixins",
     "methods.random_state",
     "methods.settings",

@@ -23,6 +23,7 @@ _ANSWERS = (
     "elbo",
     "encode",
     "energy",
+    "forward",
     "log_density",
     "log_likelihood_bound",
     "log_prior",
