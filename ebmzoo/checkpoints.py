@@ -93,7 +93,7 @@ def load(path: str | Path, ema: bool = True, map_location: str | torch.device = 
         ema: take the averaged weights; False takes the raw ones.
         map_location: the device.
         replaced: constructor arguments used instead of the stored ones; needed for networks that were given
-            as functions, which a file cannot hold.
+            as functions or instances, which a file cannot hold.
 
     Returns:
         The method; its ``ema_active`` says which weights it has. What it can do only the file says: to a type checker
@@ -137,8 +137,8 @@ def export(
         Whether the weights are averaged ones.
 
     Raises:
-        ValueError: an ending other than ``.safetensors``, networks that were given as functions, or raw weights of a
-            model that has averaged ones alone.
+        ValueError: an ending other than ``.safetensors``, networks that were given as functions or instances, or raw
+            weights of a model that has averaged ones alone.
         OSError: the file cannot be written.
     """
     if Path(out).suffix != ".safetensors":
@@ -272,7 +272,7 @@ def stored_config(checkpoint: Mapping[str, Any], path: str | Path, as_left: bool
         as_left: the samplers as the training left them, whose steps a guard may have halved, not as it began them.
 
     Raises:
-        ValueError: a class that is not trusted, or networks that were given as functions.
+        ValueError: a class that is not trusted, or networks that were given as functions or instances.
     """
     config = checkpoint["ebmzoo"].get("config")
     if not isinstance(config, dict):
@@ -318,8 +318,8 @@ def _refuse_callables(stored: Mapping[str, Any], path: str | Path) -> None:
     if free := [key for key, value in stored.items() if _has_callable(value)]:
         given = ", ".join(f"{key}=..." for key in free)
         raise ValueError(
-            f"{path} was trained with {', '.join(free)} given as functions, which a checkpoint cannot hold: "
-            f"networks must be passed again, in Python: ebmzoo.load(path, {given})"
+            f"{path} was trained with {', '.join(free)} given as functions or instances, which a checkpoint cannot "
+            f"hold: networks must be passed again, in Python: ebmzoo.load(path, {given})"
         )
 
 

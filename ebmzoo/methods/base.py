@@ -8,7 +8,6 @@ import time
 import warnings
 from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -48,6 +47,7 @@ from .factories import (
     plain,
     spec,
 )
+from .lightning_contract import LightningContract
 from .random_state import gathered, random_state, restore_random_state
 from .reports import Reports
 from .settings import configured, put_into
@@ -81,7 +81,7 @@ __all__ = [
 ]
 
 
-class Method(AnswersAtRest, Reports, L.LightningModule):
+class Method(AnswersAtRest, Reports, LightningContract):
     """Base of the methods: a LightningModule with named players and one way to update them.
 
     A subclass calls ``super().__init__(image_shape)`` first (which also saves the subclass's own arguments as
@@ -114,7 +114,9 @@ class Method(AnswersAtRest, Reports, L.LightningModule):
         """Lightning's, with what it saves turned into plain data (see `plain`), whoever made the module."""
         frame = inspect.currentframe()
         kwargs["frame"] = kwargs.get("frame") or (frame.f_back if frame else None)
-        super().save_hyperparameters(*args, **kwargs)
+        with warnings.catch_warnings():  # a network given as an instance becomes plain data below
+            warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
+            super().save_hyperparameters(*args, **kwargs)
         stored = {key: plain(value) for key, value in self.hparams.items() if not key.startswith("_")}
         self.hparams.clear()
         self.hparams.update(stored)
@@ -210,11 +212,6 @@ class Method(AnswersAtRest, Reports, L.LightningModule):
         """An empty tensor of the weights' dtype and on their device: what a first noise is drawn like."""
         return torch.empty(0, device=self.device).to(self.dtype)
 
-    def data(self, batch: Any) -> Tensor:
-        """The examples of a batch that may carry labels too, in the weights' dtype."""
-        x: Tensor = batch[0] if isinstance(batch, list | tuple) else batch
-        return x.to(self.dtype)
-
     def validation_noise(self, batch_idx: int) -> Noise:
         """Seeded by the batch alone, so that validation repeats and leaves the training's random numbers alone."""
         return as_noise(batch_idx, self.device)
@@ -248,6 +245,7 @@ class Method(AnswersAtRest, Reports, L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Give every process its own random numbers: one seed for all would make all draw the same."""
+        self._range_known = False
         precision = str(self.trainer.precision)
         if precision.endswith("-true") and precision not in ("32-true", "64-true"):
             raise ValueError(

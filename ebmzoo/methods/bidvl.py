@@ -211,11 +211,11 @@ class BiDVL(EnergyBased, GaussianLatent, Method):
         return mean, self.log_variance_bound * torch.tanh(log_variance / self.log_variance_bound)
 
     def decode(self, z: Tensor) -> Tensor:
-        """G(z), ``(B, *image_shape)``."""
+        """G(z), ``(B, *image_shape)``, not clamped: `ebmzoo.images.to_uint8` does."""
         return self.decoder(z)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """G of the posterior's mean, ``(B, *image_shape)``."""
+        """G of the posterior's mean, ``(B, *image_shape)``, not clamped either."""
         return self.decode(self.encode(x)[0])
 
     @torch.no_grad()

@@ -29,7 +29,7 @@ __all__ = [
 
 @runtime_checkable
 class Samples(Protocol):
-    """Draws samples in the data's units, with the method's test-time sampler."""
+    """Draws samples in the data's units, with the method's test-time sampler; images are in [-1, 1]."""
 
     def sample(
         self,
@@ -65,7 +65,10 @@ class Decodes(Protocol):
     latent_dim: int
 
     def decode(self, z: Tensor) -> Tensor:
-        """``(B, *image_shape)``, of ``(B, latent_dim)``."""
+        """``(B, *image_shape)``, of ``(B, latent_dim)``: a mean, which may leave the images' [-1, 1] a little.
+
+        `ebmzoo.images.to_uint8` clamps and rounds.
+        """
 
     def draw_latents(self, n: int, noise: Noise, like: Tensor) -> Tensor:
         """``(n, latent_dim)``, with the dtype and device of ``like``."""
@@ -87,7 +90,7 @@ class Reconstructs(Protocol):
     """Reconstructs examples."""
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """``(B, *image_shape)``."""
+        """``(B, *image_shape)``, a mean as of `Decodes`, not clamped either."""
 
 
 @runtime_checkable

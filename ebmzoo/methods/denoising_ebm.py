@@ -253,11 +253,11 @@ class DenoisingEBM(Method):
         return z, torch.full_like(z, -math.inf)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The semantic image h(z), ``(B, *image_shape)``."""
+        """The semantic image h(z), ``(B, *image_shape)``, not clamped: `ebmzoo.images.to_uint8` does."""
         return self.decoder(z)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """What the code keeps of x: h(f(x)), ``(B, *image_shape)``."""
+        """What the code keeps of x: h(f(x)), ``(B, *image_shape)``, not clamped either."""
         return self.decode(self.encode(x)[0])
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:

@@ -249,7 +249,7 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
         return mean, log_variance
 
     def decode(self, z: Tensor) -> Tensor:
-        """The generator's mean of p(x|z), ``(B, *image_shape)``."""
+        """The generator's mean of p(x|z), ``(B, *image_shape)``, not clamped: `ebmzoo.images.to_uint8` does."""
         return self.decoder(z)
 
     def reconstruct(

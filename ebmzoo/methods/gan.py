@@ -131,7 +131,7 @@ class GAN(Method):
         self.log("val/probability_data", probability.mean(), sync_dist=True)
 
     def decode(self, z: Tensor) -> Tensor:
-        """G(z), ``(B, *image_shape)``."""
+        """G(z), ``(B, *image_shape)``, not clamped: `ebmzoo.images.to_uint8` does."""
         return self.generator(z)
 
     @torch.no_grad()
