@@ -262,6 +262,7 @@ class Method(AnswersAtRest, Reports, LightningContract):
         Lightning asks no callback then, and such a file would lack the very weights that it was chosen by.
         """
         if "optimizer_states" in checkpoint:
+            _mend_epochs(checkpoint["loops"]["fit_loop"])
             checkpoint["rng"] = gathered(random_state())
             checkpoint |= {name: gathered(buffer.state_dict()) for name, buffer in self._buffers_kept()}
         else:
@@ -309,3 +310,13 @@ def _check_one_loss(optimizer: Optimizer) -> None:
             f"{type(optimizer).__name__} evaluates its loss several times a step, and a player has one loss a step: "
             f"take one that does not, such as Adam"
         )
+
+
+def _mend_epochs(loop: dict[str, Any]) -> None:
+    """Take back an epoch that was broken off: Lightning counts it as done where a training ends within it.
+
+    A resumed training with ``max_epochs`` would end that much earlier, and validate at other iterations.
+    """
+    epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]
+    if epochs["completed"] == epochs["ready"] and batches["current"]["ready"] and not batches["is_last_batch"]:
+        epochs["processed"] = epochs["completed"] = epochs["ready"] - 1
