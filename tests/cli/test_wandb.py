@@ -231,6 +231,27 @@ def test_checkpoints_become_artifacts_where_they_are_asked_for(whole):
     assert not of_kind(tested, "artifact")
 
 
+def test_the_dashboards_curves_are_means_over_the_runs_of_a_method(here, capfd):
+    for run, method, values in (("a", "ECVAE", (4, 2)), ("b", "ECVAE", (8, 3)), ("c", "VAE", (5, 5))):
+        Path(run).mkdir()
+        Path(run, "config.yaml").write_text(f"model: {{class_path: ebmzoo.{method}}}")
+        rows = [f"{step},{100 * step},{value}," for step, value in zip((9, 19), values, strict=True)]
+        columns = "step,train/network_evaluations,val/fid_20,train/lambda"
+        Path(run, "metrics.csv").write_text("\n".join([columns, "0,,,0.5", *rows]) + "\n")
+    dashboard = runpy.run_path(str(ROOT / "benchmarks" / "wandb_dashboard.py"))
+    runs = [Path(name) for name in "abc"]
+    lines = dashboard["curve"](runs, "trainer/global_step", "val/fid_20")
+    assert lines == {"ECVAE": [(9, 6, 4, 8), (19, 2.5, 2, 3)], "VAE": [(9, 5, 5, 5), (19, 5, 5, 5)]}
+    spent = dashboard["curve"](runs, "train/network_evaluations", "val/fid_20")
+    assert [point[0] for point in spent["VAE"]] == [900, 1900]
+
+    assert dashboard["main"](["--draw", "curves.png", "a", "b", "c", "--fid", "val/fid_20"]) == 0
+    with Image.open("curves.png") as picture:
+        assert picture.format == "PNG" and picture.width == 880
+    assert dashboard["main"](["--draw", "curves.png", "a", "d"]) == 2
+    assert "d is no run of ebmzoo" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "why"), [([], "--entity is missing"), (["--entity", "someone"], "not saved: No API key configured")]
 )
