@@ -150,7 +150,7 @@ class Evaluate(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Fail before the work begins: on missing weights in training, on a broken results file at test."""
-        if stage in ("fit", "validate") and self._measures_fid(trainer, pl_module):
+        if stage in ("fit", "validate") and self.measures_fid(trainer, pl_module):
             assert self.extractor is not None
             try:
                 find_extractor(self.extractor, self.inception_path)
@@ -164,14 +164,15 @@ class Evaluate(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the streaming FID, if it is time for it."""
-        if trainer.sanity_checking or not self._measures_fid(trainer, pl_module) or not self._due(trainer):
+        if trainer.sanity_checking or not self.measures_fid(trainer, pl_module) or not self._due(trainer):
             return
         self._last = trainer.global_step
         with looking_at(trainer, pl_module):
             value = self._streaming_fid(trainer, pl_module)
         pl_module.log(self.val_name, value)
 
-    def _measures_fid(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+    def measures_fid(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        """Whether validations have a streaming FID, under `val_name`."""
         data = _data_of(trainer)
         return bool(
             self.n_val

@@ -11,6 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
+from ebmzoo.callbacks.evaluate import Evaluate
+
 __all__ = ["MonitoredCheckpoint", "MonitoredStopping", "monitored"]
 
 
@@ -37,6 +39,11 @@ class MonitoredCheckpoint(ModelCheckpoint):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse, before a training begins, a FID that no callback measures."""
+        super().setup(trainer, pl_module, stage)
+        _check_fid(trainer, pl_module, stage, self.monitor, "ModelCheckpoint")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last_time_checked = time.monotonic()
@@ -121,6 +128,11 @@ class MonitoredStopping(EarlyStopping):
     def __init__(self, monitor: str, **settings: Any) -> None:
         super().__init__(monitor, **settings)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse, before a training begins, a FID that no callback measures."""
+        super().setup(trainer, pl_module, stage)
+        _check_fid(trainer, pl_module, stage, self.monitor, "EarlyStopping")
+
     def _run_early_stopping_check(self, trainer: Trainer) -> None:
         if not _measured(trainer, self.monitor):
             if self.strict:
@@ -159,6 +171,29 @@ def _check_measured_at_times(trainer: Trainer, name: str, who: str) -> None:
         ValueError: nothing measures it.
     """
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    # A callback that measures more rarely than validations run says so by this name, as Evaluate does.
     known = {*trainer.callback_metrics, *(one.val_name for one in callbacks if hasattr(one, "val_name"))}
     if name not in known:
         raise ValueError(f"{who} goes by {name!r}, which nothing measures: there are {', '.join(sorted(known))}")
+
+
+def _fids(trainer: Trainer, pl_module: LightningModule) -> list[str]:
+    """Names of the streaming FIDs that validations will have, at times at least."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return [one.val_name for one in callbacks if isinstance(one, Evaluate) and one.measures_fid(trainer, pl_module)]
+
+
+def _check_fid(trainer: Trainer, pl_module: LightningModule, stage: str, name: str | None, who: str) -> None:
+    """Refuse at once what would end a training at its first validation, hours later: another n_val is another name.
+
+    Raises:
+        ValueError: nothing will measure it.
+    """
+    found = _fids(trainer, pl_module)
+    if stage != "fit" or name is None or not name.startswith("val/fid_") or name in found:
+        return
+    measured = f"Evaluate measures {', '.join(found)}" if found else "no Evaluate measures any FID here"
+    raise ValueError(
+        f"{who} goes by {name}, and {measured}: give it another monitor, or leave it out with "
+        f"--trainer.callbacks.{who} null"
+    )

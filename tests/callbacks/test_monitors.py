@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from ebmzoo.callbacks import EMA, LastCheckpoint, monitored
+from ebmzoo.callbacks import EMA, Evaluate, LastCheckpoint, monitored
 from ebmzoo.callbacks import monitors as module
 from ebmzoo.callbacks.preemption import Terminated
 from ebmzoo.checkpoints import read
@@ -192,3 +192,14 @@ def test_monitors_go_on_after_a_resume_as_if_nothing_had_been(tmp_path, stop, ev
     assert float(again.best_model_score) == float(best.best_model_score)
     assert stopped.wait_count == stopping.wait_count and float(stopped.best_score) == float(stopping.best_score)
     assert math.isfinite(float(stopped.best_score)) and all(a < b for (a, _), (b, _) in pairwise(whole))
+
+
+@pytest.mark.parametrize(("n_val", "measured"), [(0, "no Evaluate measures any FID here"), (50, "val/fid_50")])
+@pytest.mark.parametrize("kind", [ModelCheckpoint, EarlyStopping], ids=["ModelCheckpoint", "EarlyStopping"])
+def test_a_fid_that_nothing_will_measure_is_refused_before_the_training(tmp_path, kind, n_val, measured):
+    seen = Figure()
+    callbacks = [seen, Evaluate(n_val=n_val), monitored(kind(monitor="val/fid_2k"))]
+    line = f"^{kind.__name__} goes by val/fid_2k, and .*{measured}.*--trainer.callbacks.{kind.__name__} null"
+    with pytest.raises(ValueError, match=line):
+        train(tmp_path, callbacks)
+    assert not seen.seen
