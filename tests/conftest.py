@@ -1,6 +1,7 @@
 import lightning.pytorch  # noqa: F401 - its log handler keeps the stream of its first import: not a test's
 import pytest
 import torch
+from torch.nn import functional
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
@@ -13,8 +14,9 @@ def _seeded():
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_work_without_values():
-    """Networks made on the meta device try no normed weight and iterate for no norm: 0.1 s a layer, for no values."""
+    """Networks made on the meta device normalise and iterate for no norm: up to 0.1 s a layer, for no values."""
     init, iterate = ParametrizationList.__init__, _SpectralNorm._power_method
+    normalize = functional.normalize
 
     def untried(self, modules, original, unsafe=False):
         init(self, modules, original, unsafe or original.is_meta)
@@ -26,4 +28,5 @@ def _no_work_without_values():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ParametrizationList, "__init__", untried)
         patch.setattr(_SpectralNorm, "_power_method", power_method)
+        patch.setattr(functional, "normalize", lambda x, **how: x.clone() if x.is_meta else normalize(x, **how))
         yield
