@@ -18,6 +18,9 @@ def _no_work_without_values():
     init, iterate = ParametrizationList.__init__, _SpectralNorm._power_method
     normalize = functional.normalize
 
+    def normalized(x, *how, **more):
+        return x.clone() if x.is_meta else normalize(x, *how, **more)
+
     def untried(self, modules, original, unsafe=False):
         init(self, modules, original, unsafe or original.is_meta)
 
@@ -28,5 +31,5 @@ def _no_work_without_values():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ParametrizationList, "__init__", untried)
         patch.setattr(_SpectralNorm, "_power_method", power_method)
-        patch.setattr(functional, "normalize", lambda x, **how: x.clone() if x.is_meta else normalize(x, **how))
+        patch.setattr(functional, "normalize", normalized)
         yield

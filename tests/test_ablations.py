@@ -97,6 +97,7 @@ without = cache(parsed)
 def test_every_method_of_a_paper_has_some():
     bases = {parameters.values[0] for parameters in ablations()}
     assert {"ecvae_cifar", "vaebm_cifar", "bidvl_cifar", "ebm_cifar", "wgan_cifar"} <= bases
+    assert parsed("bidvl_cifar") == without("bidvl_cifar")  # what differs below are the words
 
 
 @pytest.mark.parametrize(("base", "words"), ablations())
