@@ -1,6 +1,7 @@
 import lightning.pytorch  # noqa: F401 - its log handler keeps the stream of its first import: not a test's
 import pytest
 import torch
+from torch.nn import functional
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
@@ -14,8 +15,12 @@ def _seeded(monkeypatch):
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_work_without_values():
-    """Networks made on the meta device try no normed weight and iterate for no norm: 0.1 s a layer, for no values."""
+    """Networks made on the meta device normalise and iterate for no norm: up to 0.1 s a layer, for no values."""
     init, iterate = ParametrizationList.__init__, _SpectralNorm._power_method
+    normalize = functional.normalize
+
+    def normalized(x, *how, **more):
+        return x.clone() if x.is_meta else normalize(x, *how, **more)
 
     def untried(self, modules, original, unsafe=False):
         init(self, modules, original, unsafe or original.is_meta)
@@ -27,4 +32,5 @@ def _no_work_without_values():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ParametrizationList, "__init__", untried)
         patch.setattr(_SpectralNorm, "_power_method", power_method)
+        patch.setattr(functional, "normalize", normalized)
         yield
