@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ebmzoo.callbacks import EMA, Diverged, Evaluate, Guard, NetworkEvaluations, Pictures, Progress
-    from ebmzoo.checkpoints import load
+    from ebmzoo.checkpoints import export, load
     from ebmzoo.data import (
         CIFAR10,
         CIFAR100,
@@ -43,7 +43,7 @@ __version__ = "0.1.0"
 # Each room and the names of it that the package offers.
 _ROOMS = {
     "callbacks": ("EMA", "Diverged", "Evaluate", "Guard", "NetworkEvaluations", "Pictures", "Progress"),
-    "checkpoints": ("load",),
+    "checkpoints": ("export", "load"),
     "data": (
         "CIFAR10",
         "CIFAR100",
@@ -120,6 +120,7 @@ __all__ = [
     "StackedDigits",
     "StackedMNIST",
     "Toy2D",
+    "export",
     "load",
 ]
 

@@ -123,15 +123,15 @@ def load(path: str | Path, ema: bool = True, map_location: str | torch.device = 
 
 
 def export(
-    checkpoint: Mapping[str, Any], out: str | Path, path: str | Path = "the checkpoint", ema: bool = True
+    source: Method | str | Path | Mapping[str, Any], out: str | Path, path: str | Path = "the model", ema: bool = True
 ) -> bool:
-    """Write the weights of a checkpoint, and what makes the model of them again, as one safetensors file.
+    """Write weights, and what makes the model of them again, as one safetensors file.
 
     Args:
-        checkpoint: as `read` gave it.
+        source: a model, whose weights are written as they are now; a checkpoint's path; or what `read` gave.
         out: the file, ``….safetensors``; `load` makes the model again from it alone.
-        path: the checkpoint's name in messages.
-        ema: write the averaged weights where there are any; False writes the raw ones.
+        path: the source's name in messages, where it is no path itself.
+        ema: write a checkpoint's averaged weights where there are any; False writes the raw ones.
 
     Returns:
         Whether the weights are averaged ones.
@@ -143,6 +143,9 @@ def export(
     """
     if Path(out).suffix != ".safetensors":
         raise ValueError(f"{out}: give a name that ends in .safetensors")
+    path = source if isinstance(source, str | Path) else path
+    checkpoint = read(source) if isinstance(source, str | Path) else source
+    checkpoint = _as_it_is(checkpoint) if isinstance(checkpoint, Method) else checkpoint
     stored = dict(checkpoint.get("hyper_parameters") or {})
     _refuse_callables(stored, path)
     averaged = _averaged(checkpoint, ema, path)
@@ -155,6 +158,14 @@ def export(
     }
     write_export({**checkpoint["state_dict"], **(averaged or {})}, about, out)
     return bool(averaged)
+
+
+def _as_it_is(model: Method) -> dict[str, Any]:
+    """A model as a checkpoint of weights alone; its own state_dict gives raw ones where averages are swapped in."""
+    weights = {**model.state_dict(), **{name: value.detach() for name, value in model.named_parameters()}}
+    about = {"class_path": f"{type(model).__module__}.{type(model).__qualname__}", "averaged": model.ema_active}
+    stored = {"hyper_parameters": dict(model.hparams), "global_step": model.global_step, "ebmzoo": about}
+    return {**stored, "state_dict": weights, "ema": weights if model.ema_active else None}
 
 
 def newest_good(folder: str | Path) -> tuple[Path | None, list[str]]:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import ebmzoo
+from ebmzoo.callbacks.ema import EMA, averaged_weights
 from ebmzoo.checkpoints import check_trusted, export, load, newest_good, read, restore, stored_config, trusted
 from ebmzoo.data import Digits
 from ebmzoo.mcmc import HMC, Langevin
@@ -112,6 +113,43 @@ def test_an_export_keeps_its_step_and_what_its_weights_are(plain, tmp_path):
     assert not (tmp_path / "raw.safetensors").exists()
     assert export(held, tmp_path / "again.safetensors")
     assert read(tmp_path / "again.safetensors")["global_step"] == 2
+
+
+def test_a_model_exports_as_it_is_and_a_path_as_its_checkpoint(plain, tmp_path):
+    model, path = plain
+    for source in (model, path, str(path), read(path)):
+        assert not ebmzoo.export(source, tmp_path / "m.safetensors")
+        again = ebmzoo.load(tmp_path / "m.safetensors")
+        assert type(again) is type(model) and not again.ema_active and again.sampler == model.sampler
+        assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+        assert read(tmp_path / "m.safetensors")["global_step"] == 2
+    with pytest.raises(ValueError, match="^the model was trained with energy given as functions or instances"):
+        export(ecvae(energy=OwnEnergy(SHAPE)), tmp_path / "own.safetensors")
+    with pytest.raises(ValueError, match=r"a name that ends in \.safetensors"):
+        export(model, tmp_path / "m.ckpt")
+
+
+def test_a_model_with_its_averages_in_exports_these(tmp_path):
+    ema, model = EMA(decay=0.5), ecvae()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = L.Trainer(max_steps=2, accelerator="cpu", enable_model_summary=False, callbacks=[ema], **quiet)
+    trainer.fit(model, Digits(batch_size=16))
+    with averaged_weights(trainer, model):
+        assert export(model, tmp_path / "ema.safetensors")
+    assert not export(model, tmp_path / "raw.safetensors")
+    averaged, raw = (load(tmp_path / f"{name}.safetensors") for name in ("ema", "raw"))
+    assert (averaged.ema_active, raw.ema_active) == (True, False)
+    for name, value in model.named_parameters():
+        assert torch.equal(raw.get_parameter(name), value)
+        assert torch.equal(averaged.get_parameter(name), ema.averages.get(name, value))
+    assert not torch.equal(averaged.decoder.net[0].weight, raw.decoder.net[0].weight)
+
+
+def test_loading_says_nothing(plain, capfd, caplog, recwarn):
+    caplog.set_level("INFO")
+    ebmzoo.load(plain[1])
+    type(plain[0]).load_from_checkpoint(plain[1])
+    assert (*capfd.readouterr(), caplog.text, list(recwarn)) == ("", "", "", [])
 
 
 class OwnEnergy(nn.Module):

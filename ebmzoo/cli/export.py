@@ -13,8 +13,8 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     parser.add_argument("--out", required=True, help="the file, ending in .safetensors")
     options = parser.parse_args(arguments)
 
-    from ebmzoo.checkpoints import export, read
+    from ebmzoo.checkpoints import export
 
-    averaged = export(read(options.ckpt_path), options.out, options.ckpt_path, ema=not options.no_ema)
+    averaged = export(options.ckpt_path, options.out, ema=not options.no_ema)
     weights = "averaged (EMA)" if averaged else "raw"
     print(f"{options.out}: {weights} weights of {options.ckpt_path}; in Python: ebmzoo.load({options.out!r})")

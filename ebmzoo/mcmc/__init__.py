@@ -8,6 +8,8 @@ from .langevin import MALA, Langevin
 from .noise import GeneratorNoise, GlobalNoise, JointNoise, Noise, PerImageNoise, SharedNoise, as_noise
 from .replay import ReplayBuffer
 from .tally import Tally
+from .trajectory import Trajectory
+from .watch import unguarded
 
 __all__ = [
     "HMC",
@@ -24,6 +26,8 @@ __all__ = [
     "Sampler",
     "SharedNoise",
     "Tally",
+    "Trajectory",
     "as_noise",
     "frozen",
+    "unguarded",
 ]

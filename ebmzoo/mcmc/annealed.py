@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -16,6 +17,7 @@ from .backend import Potential
 from .chain import Callback, Chain, S
 from .langevin import Langevin
 from .noise import Noise, as_noise
+from .watch import Watch, guarded, unguarded
 
 
 @dataclass(frozen=True)
@@ -100,16 +102,23 @@ class AnnealedLangevin(Langevin):
         **call: Any,
     ) -> Chain[S]:
         """Run the chains of a batch: those of each level in turn; see `Sampler`."""
-        source = as_noise(noise, (state if isinstance(state, Tensor) else state[0]).device)
+        first = state if isinstance(state, Tensor) else state[0]
+        source = as_noise(noise, first.device)
         modules = [*networks, *([potential] if isinstance(potential, nn.Module) else [])]
         call.update(noise=source, networks=modules)
         sigmas, done = self.sigmas(steps), 0
+        watch = Watch(first) if guarded() and len(set(sigmas)) > 1 else None
         for sigma, same in groupby(sigmas or [self.sigma]):
             count = len(list(same)) if sigmas else 0
             seen = None if callback is None else _later(callback, done)
             at_level = partial(potential, sigma=sigma)
-            chain = self._level(sigma)(at_level, state, steps=count, callback=seen, **call)
+            with unguarded() if watch else nullcontext():  # one look at the end, not one a level
+                chain = self._level(sigma)(at_level, state, steps=count, callback=seen, **call)
+            if watch is not None:
+                watch.look(chain.energy, steps=count)
             state, done = chain.state, done + count
+        if watch is not None:
+            watch.refuse_nan(chain.energy)
         return chain
 
 

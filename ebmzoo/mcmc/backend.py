@@ -221,11 +221,13 @@ def capture_graph(run: Program) -> tuple[Callable[[], None], tuple[Tensor, ...]]
 
 
 def checked(energy: Tensor, leaf: Tensor) -> Tensor:
-    """A potential's result, at least fp32.
+    """A potential's result, ``(B,)`` or ``(B, 1)`` as of a linear layer, as ``(B,)``, at least fp32.
 
     Raises:
         ValueError: it is not one energy per example.
     """
+    if energy.shape == (len(leaf), 1):
+        energy = energy.squeeze(1)
     if energy.shape != leaf.shape[:1]:
         raise ValueError(
             f"a potential returns one energy per example, shape ({leaf.shape[0]},), not {tuple(energy.shape)}"

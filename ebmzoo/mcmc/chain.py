@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from .backend import Backend, Evaluation, Potential, evaluation
 from .frozen import frozen
 from .noise import Noise, as_noise
+from .watch import Watch, guarded
 
 State = Tensor | tuple[Tensor, ...]
 S = TypeVar("S", Tensor, tuple[Tensor, ...])
@@ -100,12 +101,12 @@ class Sampler:
 
         Args:
             potential: U, called with the state's leaves, what is ``given`` and what is drawn, all as positional
-                arguments, returning ``(B,)``. It must not draw random numbers.
+                arguments, returning ``(B,)`` or ``(B, 1)``. It must not draw random numbers.
             state: where the chains begin: a tensor ``(B, …)`` or a tuple of such.
             steps: overrides the sampler's number of steps.
             noise: the source of noise (a seed and a generator are accepted).
             callback: called as ``callback(step, state, energy)`` before each step. The state is the running buffer:
-                clone what you keep.
+                clone what you keep, as `Trajectory` does.
             networks: the modules that the potential uses; they are frozen for the chain. A potential that is itself
                 a module is frozen anyway.
             white: leaves (all, or one flag a leaf) with a white-noise prior: ½‖leaf‖² is added to U analytically.
@@ -116,7 +117,8 @@ class Sampler:
 
         Raises:
             ValueError: the potential does not return one energy per example, noise was asked for with a Metropolis
-                sampler, or the backend cannot run this potential.
+                sampler, the backend cannot run this potential, or a chain ended with an energy that is NaN,
+                unless within `unguarded`.
         """
         steps = self.steps if steps is None else steps
         if steps < 0:
@@ -133,9 +135,12 @@ class Sampler:
             leaves = [_at_least_fp32(leaf) for leaf in ([state] if isinstance(state, Tensor) else state)]
             fixed = [tensor.detach() for tensor in given]
             evaluate = evaluation(self.backend, potential, leaves, fixed, draws, modules, steps + self.proposals)
-            target = Target(evaluate, isinstance(state, Tensor), _flags(white, leaves), draws, source)
+            watch = Watch(leaves[0]) if guarded() else None
+            target = Target(evaluate, isinstance(state, Tensor), _flags(white, leaves), draws, source, watch)
             proposed = self._propose(target, leaves, source) if self.proposals else None
             energy, grad_norm, acceptance = self._run(target, leaves, steps, source, callback)
+            if watch is not None:
+                watch.refuse_nan(energy, from_start=self.metropolis)
         return Chain(cast(S, target.pack(leaves)), energy, grad_norm, acceptance, proposed)
 
     def _run(
@@ -169,8 +174,10 @@ class Target:
         white: Sequence[bool],
         draws: Sequence[tuple[int, ...]],
         noise: Noise,
+        watch: Watch | None = None,
     ):
         self.evaluate, self.single, self.white, self.draws, self.noise = evaluate, single, white, draws, noise
+        self.watch = watch
 
     def pack(self, leaves: Sequence[Tensor]) -> State:
         """The leaves in the shape in which the state came."""
@@ -184,12 +191,16 @@ class Target:
     def gradient(self, leaves: Sequence[Tensor]) -> list[Tensor]:
         """The gradient of U for each leaf, prior terms included: new tensors."""
         _, grads = self.evaluate(leaves, self._drawn(leaves), energy=False, gradient=True)
+        if self.watch is not None:
+            self.watch.look(grads[0])
         return self._with_prior(leaves, grads)
 
     def value_and_grad(self, leaves: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """U ``(B,)`` and its gradient for each leaf, prior terms included: new tensors."""
         energy, grads = self.evaluate(leaves, self._drawn(leaves), energy=True, gradient=True)
         energy = cast(Tensor, energy)
+        if self.watch is not None:
+            self.watch.look(energy)
         for leaf, white in zip(leaves, self.white, strict=True):
             if white:
                 energy = energy + 0.5 * squared_norm([leaf])

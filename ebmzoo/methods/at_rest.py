@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ebmzoo.mcmc import frozen
+from ebmzoo.mcmc import frozen, unguarded
 
 __all__ = ["AnswersAtRest", "unclamped"]
 
@@ -92,7 +92,7 @@ def _outermost(
             return function(self, *args, **kwargs)
         self._asked = True
         try:
-            with context(self):
+            with context(self), unguarded():  # what diverged shows in the answer, and who trains has a guard
                 return finish(self, function(self, *args, **kwargs))
         finally:
             self._asked = False

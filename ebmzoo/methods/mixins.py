@@ -127,6 +127,8 @@ class EnergyBased:
     def energy(self, x: Tensor) -> Tensor:
         """The raw network output E(x), ``(B,)``; low means likely."""
         energy = self.energy_network(x)
+        if energy.shape == (len(x), 1):  # as a linear layer at the end leaves it
+            energy = energy.squeeze(1)
         return energy if energy.dtype == torch.float64 else energy.float()
 
     def score(self, x: Tensor) -> Tensor:
