@@ -23,7 +23,8 @@ from ebmzoo.cli.main import main as ebmzoo
 from ebmzoo.cli.restoration_scores import psnr
 from ebmzoo.cli.restore import degradation_of, parser_of
 from ebmzoo.images import from_uint8, save_images, to_uint8
-from ebmzoo.report.compare import Cell
+from ebmzoo.report.cells import Cell
+from ebmzoo.report.commands import Commands
 from ebmzoo.report.results import numbers_of
 from ebmzoo.report.runs import Experiment, run
 from ebmzoo.tasks import Restorer
@@ -128,7 +129,8 @@ def main() -> None:
         groups = {}
         for name in options.configs:
             experiment = Experiment(name, f"configs/{name}.yaml", seeds=options.seeds)
-            folders = [results.parent for _, _, results in run([experiment], ROOT)]
+            with Commands() as commands:
+                folders = [results.parent for _, _, results in run([experiment], ROOT, commands)]
             groups[name] = [(folder / "checkpoints" / "last.ckpt", folder / "tasks") for folder in folders]
     for name, models in groups.items():
         print(f"\n{name}, PSNR in dB unless the column says otherwise\n")

@@ -36,7 +36,8 @@ class Evaluate(Callback):
     """Measures the model: its FID while it trains, and at test everything it can do and its data allow.
 
     In validation of images: a streaming FID of ``n_val`` samples against the training split, logged under a
-    name that carries the number, ``val/fid_2k`` or ``val/fid_500``, for ModelCheckpoint to monitor.
+    name that carries the number, ``val/fid_2k`` or ``val/fid_500``, for ModelCheckpoint to monitor. A training that
+    ``max_steps`` ends has a last validation there, whatever the interval.
 
     At test, into ``results.json``, each number with its protocol, as a table on the terminal, and with pictures beside
     it (`docs/metrics.md` says what each number means), by parts that ``only`` chooses from:
@@ -162,6 +163,11 @@ class Evaluate(Callback):
 
     # -- validation -------------------------------------------------------------------------------------
 
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """See to it that the end is validated."""
+        if _at_end(trainer):
+            trainer.should_stop = True  # what the loop validates before it leaves; max_steps ends it anyway
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the streaming FID, if it is time for it."""
         if trainer.sanity_checking or not self.measures_fid(trainer, pl_module) or not self._due(trainer):
@@ -183,7 +189,7 @@ class Evaluate(Callback):
         )
 
     def _due(self, trainer: Trainer) -> bool:
-        if self._last is None or self.every_n_steps is None or trainer.state.fn != "fit":
+        if self._last is None or self.every_n_steps is None or trainer.state.fn != "fit" or _at_end(trainer):
             return True
         return trainer.global_step - self._last >= self.every_n_steps
 
@@ -320,6 +326,10 @@ def fid_name(n: int) -> str:
         ('val/fid_2k', 'val/fid_2500')
     """
     return f"val/fid_{n // 1000}k" if n >= 1000 and n % 1000 == 0 else f"val/fid_{n}"
+
+
+def _at_end(trainer: Trainer) -> bool:
+    return 0 < trainer.max_steps <= trainer.global_step
 
 
 def _data_of(trainer: Trainer) -> Any:

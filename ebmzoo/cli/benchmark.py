@@ -11,7 +11,9 @@ from time import monotonic
 from ebmzoo.cli.arguments import OneLineParser, check_writable
 from ebmzoo.cli.compare import present
 from ebmzoo.cli.errors import Stopped, UserError
+from ebmzoo.cli.shipped import FOLDER
 from ebmzoo.report import suites
+from ebmzoo.report.commands import Commands
 from ebmzoo.report.compare import compare
 from ebmzoo.report.results import load
 from ebmzoo.report.runs import BUDGET, RESULTS, Experiment, finished, write
@@ -25,28 +27,38 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--suite", required=True, choices=suites.SUITES)
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="by their configs' names (one of each class)")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds: 0, 1, ... (3)")
+    steps, samples = suites.QUICK
+    first_look = f"a first look: {steps} iterations and one seed of each, tests of {samples} samples"
+    parser.add_argument("--quick", action="store_true", help=first_look)
+    parser.add_argument("--seeds", type=int, help="number of seeds: 0, 1, ... (3; 1 with --quick)")
     parser.add_argument("--first_seed", type=int, default=0, help="the first of them (0)")
     parser.add_argument("--budget", choices=suites.BUDGETS, help="the same of it for each (each config's own length)")
     parser.add_argument("--amount", type=float, help="of the budget, for each training (what EC-VAE's config has)")
     parser.add_argument("--mode", choices=("paper", "same"), default="paper", help="own networks, or EC-VAE's for all")
-    parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder of the configs (configs)")
+    parser.add_argument("--configs", type=Path, help="folder of the configs (configs, or those that ship)")
     parser.add_argument("--out", type=Path, help="folder of runs, table and page (runs/benchmark/<suite>_...)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time (2)")
     parser.add_argument("--threads", type=int, default=1, help="threads of each (1)")
     options = parser.parse_args(arguments)
+    options.seeds = (1 if options.quick else 3) if options.seeds is None else options.seeds
+    if options.quick and options.budget is None:
+        options.budget, options.amount = "iterations", steps if options.amount is None else options.amount
     if min(options.seeds, options.jobs, options.threads) < 1 or options.first_seed < 0:
         raise UserError("--seeds, --jobs and --threads are at least 1, --first_seed at least 0")
     if options.amount is not None and (options.budget is None or options.amount <= 0):
         raise UserError("--amount is of a --budget, and above 0")
-    found = suites.find(options.suite, options.methods, options.configs)
+    own = Path("configs")
+    folder = options.configs or (own if own.is_dir() else FOLDER)
+    found = suites.find(options.suite, options.methods, folder)
     out = options.out or _folder(options)
     check_writable(out)
-    plans = suites.plan(options.suite, found, out, options.budget, options.amount, options.mode)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    experiments = suites.experiments(plans, options.suite, seeds)
-    costs = {one.name: plan.evaluations for one, plan in zip(experiments, plans.values(), strict=True)}
-    failed = _run(experiments, costs, out, options.jobs, options.threads)
+    with Commands(options.jobs, options.threads) as commands:
+        terms = options.budget, options.amount, options.mode
+        plans = suites.plan(options.suite, found, out, *terms, commands, options.quick)
+        experiments = suites.experiments(plans, options.suite, seeds, options.quick)
+        costs = {one.name: plan.evaluations for one, plan in zip(experiments, plans.values(), strict=True)}
+        failed = _run(experiments, costs, out, commands)
     done = [out / one.name / f"seed_{seed}" for one in experiments for seed in seeds]
     if not any(map(finished, done)):
         raise Stopped(f"no run has ended well; their logs lie in {out}")
@@ -60,15 +72,13 @@ def run(verb: str, arguments: Sequence[str]) -> None:
 
 def _folder(options: argparse.Namespace) -> Path:
     """Runs under other budgets or with other networks lie apart."""
-    parts = [options.suite, options.mode]
+    parts = [options.suite, *(["quick"] if options.quick else []), options.mode]
     if options.budget:
         parts += [options.budget, "own" if options.amount is None else f"{options.amount:g}"]
     return Path("runs", "benchmark", "_".join(parts))
 
 
-def _run(
-    experiments: Sequence[Experiment], costs: dict[str, float | None], out: Path, jobs: int, threads: int
-) -> list[str]:
+def _run(experiments: Sequence[Experiment], costs: dict[str, float | None], out: Path, commands: Commands) -> list[str]:
     """Run what has no results, showing how far it is; the runs that failed."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -89,9 +99,10 @@ def _run(
                 progress.advance(task)
                 done, total = progress.tasks[0].completed, progress.tasks[0].total or 0
                 minutes = (monotonic() - began) / 60 * (total - done) / done
-                progress.update(task, left=f"about {minutes:.0f} min left" if done < total else "")
+                left = f"about {minutes:.0f} min left" if minutes >= 1 else "less than a minute left"
+                progress.update(task, left=left if done < total else "")
 
-        run_all(experiments, out, jobs, threads, ended)
+        run_all(experiments, out, commands, ended)
     return failed
 
 

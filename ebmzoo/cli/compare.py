@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -62,36 +62,51 @@ def present(table: Table, out: Path | None, command: str) -> None:
 
 
 def _show(console: Console, table: Table) -> None:
-    """As many tables as it takes to fit the terminal's width."""
-    endless = console.options.update(max_width=10_000)
-    left = list(table.columns)
-    facts = True
-    while left or facts:
-        fits = 1
-        while fits < len(left):
-            wider = _grid(table, left[: fits + 1], facts)
-            if console.measure(wider, options=endless).maximum > console.width:
-                break
-            fits += 1
-        console.print(_grid(table, left[:fits], facts))
-        left, facts = left[fits:], False
-    for line in [*table.notes(), *table.protocols()]:
+    """One table: on a terminal of the columns that fit, those looked for first; else of all, in aligned lines."""
+    chosen: list[Column | str] = [*table.first, *table.FACTS, *table.further]
+    shown, best = len(chosen), "is bold"
+    if console.is_terminal:
+        endless = console.options.update(max_width=10_000)
+        while shown > 1 and console.measure(_grid(table, chosen[:shown]), options=endless).maximum > console.width:
+            shown -= 1
+        console.print(_grid(table, chosen[:shown]))
+    else:
+        print("\n".join(_lines(table, chosen)))
+        best = "has a star"
+    if hidden := chosen[shown:]:
+        said = f"{len(hidden)} more, with --out FOLDER or in a pipe: {'; '.join(map(_heading, hidden))}."
+        console.print(said, markup=False, highlight=False)
+    measured = [one for one in chosen[:shown] if not isinstance(one, str)]
+    for line in [*table.notes(best), *table.protocols(measured)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _grid(table: Table, columns: Sequence[Column], facts: bool) -> Grid:
+def _heading(one: Column | str) -> str:
+    return one if isinstance(one, str) else one.heading
+
+
+def _cells(table: Table, row: str, chosen: Sequence[Column | str], bold: Callable[[str], str]) -> list[str]:
+    facts = dict(zip(table.FACTS, table.facts(row), strict=True))
+    return [facts[one] if isinstance(one, str) else table.text(one, row, bold) for one in chosen]
+
+
+def _grid(table: Table, chosen: Sequence[Column | str]) -> Grid:
     from rich.markup import escape
     from rich.table import Table as Grid
 
     grid = Grid()
     grid.add_column("run", overflow="fold")
-    if facts:
-        grid.add_column("seeds", justify="right")
-        grid.add_column("iterations", justify="right")
-        grid.add_column("sampler", overflow="fold")
-    for column in columns:
-        grid.add_column(fill(column.heading, _HEADING), justify="right", overflow="fold")
+    for one in chosen:
+        grid.add_column(fill(_heading(one), _HEADING), justify="left" if one == "sampler" else "right", overflow="fold")
     for row in table.rows:
-        cells = [table.text(column, row, lambda text: f"[bold]{text}[/bold]") for column in columns]
-        grid.add_row(escape(row), *(table.facts(row) if facts else []), *cells)
+        name = escape(table.name(row).replace(" (", "\n("))
+        grid.add_row(name, *_cells(table, row, chosen, lambda text: f"[bold]{text}[/bold]"))
     return grid
+
+
+def _lines(table: Table, chosen: Sequence[Column | str]) -> list[str]:
+    """As wide as needed, two spaces between columns; the best has a star, since nothing here is bold."""
+    rows = [["run", *map(_heading, chosen)]]
+    rows += [[table.name(row), *_cells(table, row, chosen, lambda text: f"{text} *")] for row in table.rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .compare import Cell
+from .cells import Cell
+from .commands import Commands
 from .results import numbers_of
 from .runs import Experiment, run
 
@@ -38,15 +39,16 @@ def bench(
     options = parser.parse_args()
     if unknown := [name for name in options.groups if name not in groups]:
         parser.error(f"no group {unknown[0]!r}: choose from {', '.join(groups)}")
-    for group in options.groups or groups:
-        experiments = groups[group]
-        if options.seeds:
-            experiments = [replace(experiment, seeds=options.seeds) for experiment in experiments]
-        done = run(experiments, ROOT)
-        print(f"\n{group}\n\n{markdown(done, metrics.get(group, metrics.get('', [])))}\n", flush=True)
-        for line in (remark(*one) for one in done) if remark else ():
-            if line:
-                print(line, flush=True)
+    with Commands() as commands:
+        for group in options.groups or groups:
+            experiments = groups[group]
+            if options.seeds:
+                experiments = [replace(experiment, seeds=options.seeds) for experiment in experiments]
+            done = run(experiments, ROOT, commands)
+            print(f"\n{group}\n\n{markdown(done, metrics.get(group, metrics.get('', [])))}\n", flush=True)
+            for line in (remark(*one) for one in done) if remark else ():
+                if line:
+                    print(line, flush=True)
 
 
 def markdown(done: Iterable[tuple[Experiment, int, Path]], names: Sequence[str]) -> str:

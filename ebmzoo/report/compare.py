@@ -2,95 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+from .cells import FIRST, METRICS, QUALITY, SECONDS, Cell, readable
 from .papers import published
-from .results import OF_METHOD, Number, Run
+from .results import COLLAPSED, OF_METHOD, Number, Run
 
-__all__ = ["METRICS", "Cell", "Column", "Table", "compare"]
+__all__ = ["Column", "Table", "compare"]
 
-#: heading, and which way is better; None where a nearer value to the truth is, or neither
-METRICS: dict[str, tuple[str, str | None]] = {
-    "fid": ("FID", "low"),
-    "fid_1k": ("FID of 1,000", "low"),  # of as many for each, where methods draw unlike numbers
-    "kid": ("KID", "low"),
-    "isc": ("inception score", "high"),
-    "precision": ("precision", "high"),
-    "recall": ("recall", "high"),
-    "sure_share": ("share of sure digits", "high"),
-    "class_share_min": ("rarest digit's share", "high"),
-    "stacked_modes": ("modes", "high"),
-    "stacked_kl": ("KL to the modes", "low"),
-    "modes_covered": ("modes covered", "high"),
-    "mode_high_quality_share": ("within 4 s of a mode", "high"),
-    "mode_least_share": ("rarest mode's share", "high"),
-    "mode_kl": ("KL to the modes", "low"),
-    "log_density_mean": ("truth's log-density of samples, nats", None),
-    "log_likelihood": ("test log-likelihood, nats", "high"),
-    "elbo_nats": ("ELBO, nats", "high"),
-    "mse_per_pixel": ("reconstruction MSE", "low"),
-    "mse_per_coordinate": ("reconstruction MSE", "low"),
-    "network_evaluations": ("evaluations per sample", "low"),
-    "seconds_50_samples": ("seconds for 50 samples", "low"),
-    "fit_network_evaluations": ("evaluations per training image", "low"),
-    "fit_cpu_s": ("training, CPU s", "low"),
-}
-#: what rows are ordered by, the first that most of them share
-_QUALITY = ["fid", "fid_1k", "stacked_kl", "mode_high_quality_share"]
-_QUALITY += ["log_likelihood", "mse_per_pixel", "mse_per_coordinate"]  # of what draws no samples
 _OOD = "ood_auroc_"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The seeds of one row in one column."""
-
-    values: Sequence[float | None]
-    paper: float | None = None
-
-    @property
-    def finite(self) -> list[float]:
-        return [value for value in self.values if value is not None]
-
-    @property
-    def mean(self) -> float | None:
-        """None where a seed is not finite."""
-        return sum(self.finite) / len(self.finite) if len(self.finite) == len(self.values) else None
-
-    @property
-    def deviation(self) -> float:
-        """The sample standard deviation; 0 of one seed."""
-        mean = sum(self.finite) / max(len(self.finite), 1)
-        return math.sqrt(sum((value - mean) ** 2 for value in self.finite) / max(len(self.finite) - 1, 1))
-
-    def __str__(self) -> str:
-        """Mean ± standard deviation.
-
-        Example:
-            >>> str(Cell([1.0, 2.0, 3.0])), str(Cell([0.51234])), str(Cell([0.5, None]))
-            ('2 ± 1', '0.512', 'not finite for 1 of 2 seeds')
-        """
-        if self.mean is None or len(self.values) > 1:
-            return self._spread(3)
-        return _number(self.mean)
-
-    def each(self, digits: int = 3) -> str:
-        """Mean ± standard deviation, and every seed.
-
-        Example:
-            >>> Cell([1.0, 2.0, 3.0]).each()
-            '2 ± 1 (1, 2, 3)'
-        """
-        text = self._spread(digits)
-        return text if self.mean is None else f"{text} ({', '.join(_number(one, digits) for one in self.finite)})"
-
-    def _spread(self, digits: int) -> str:
-        if self.mean is None:
-            return f"not finite for {len(self.values) - len(self.finite)} of {len(self.values)} seeds"
-        return f"{_number(self.mean, digits)} ± {self.deviation:.{digits - 1}g}"
+# What is named after Inception's features, but is measured with those of any extractor.
+_OF_FEATURES = ("fid", "fid_1k", "kid", "isc")
 
 
 @dataclass
@@ -102,11 +26,12 @@ class Column:
     better: str | None
     cells: dict[str, Cell] = field(default_factory=dict)
     protocols: list[tuple[Run, Number]] = field(default_factory=list)
+    collapsed: Collection[str] = ()  # rows that are never the best
 
     @property
     def best(self) -> set[str]:
         """The rows with the best mean; none where neither way is better or there is nothing to compare."""
-        means = {row: cell.mean for row, cell in self.cells.items() if cell.mean is not None}
+        means = {row: cell.mean for row, cell in self._fair.items() if cell.mean is not None}
         if self.better is None or len(set(means.values())) < 2:
             return set()
         top = (min if self.better == "low" else max)(means.values())
@@ -118,8 +43,12 @@ class Column:
         if not self.best:
             return set()
         top = [value for row in self.best for value in self.cells[row].finite]
-        others = {row: cell for row, cell in self.cells.items() if row not in self.best and cell.mean is not None}
+        others = {row: cell for row, cell in self._fair.items() if row not in self.best and cell.mean is not None}
         return {row for row, cell in others.items() if _overlap(cell.finite, top)}
+
+    @property
+    def _fair(self) -> dict[str, Cell]:
+        return {row: cell for row, cell in self.cells.items() if row not in self.collapsed}
 
     @property
     def order(self) -> list[tuple[str, bool]]:
@@ -137,7 +66,7 @@ class Column:
         return {
             name: value
             for name, value in shared.items()
-            if all(number.protocol.get(name) == value for _, number in self.protocols)
+            if all(one.protocol.get(name) == value for _, one in self.protocols)
         }
 
 
@@ -150,9 +79,32 @@ class Table:
     runs: Sequence[Run]
     left_out: Sequence[Run] = ()
 
+    FACTS: ClassVar = ("seeds", "iterations", "sampler")
+    COUNTS: ClassVar = ("seeds", "iterations")
+
     def of(self, row: str) -> list[Run]:
         """The seeds of a row."""
         return [run for run in self.runs if run.row == row]
+
+    @property
+    def first(self) -> list[Column]:
+        """The columns that are looked for first."""
+        return [column for column in self.columns if column.metric in FIRST] or list(self.columns)
+
+    @property
+    def further(self) -> list[Column]:
+        """The other columns."""
+        return [column for column in self.columns if column not in self.first]
+
+    def mark(self, row: str) -> str:
+        """That a row, or which part of it, has collapsed; "" where none has."""
+        runs = self.of(row)
+        count = sum(run.collapsed for run in runs)
+        return "" if not count else "collapsed" if count == len(runs) else f"collapsed: {count} of {len(runs)} seeds"
+
+    def name(self, row: str) -> str:
+        """A row with its mark."""
+        return f"{row} ({mark})" if (mark := self.mark(row)) else row
 
     def text(self, column: Column, row: str, bold: Callable[[str], str]) -> str:
         """A cell in words: the best in bold, ≈ where seeds overlap the best's, the paper's number behind it."""
@@ -160,32 +112,36 @@ class Table:
         if cell is None:
             return ""
         text = bold(str(cell)) if row in column.best else f"{cell} ≈" if row in column.level else str(cell)
-        return text if cell.paper is None else f"{text} (paper: {_number(cell.paper)})"
+        return text if cell.paper is None else f"{text} (paper: {readable(cell.paper)})"
 
     def markdown(self) -> str:
         """The table in Markdown, and what its columns were measured with."""
-        lines = ["| run | seeds | iterations | sampler | " + " | ".join(one.heading for one in self.columns) + " |"]
-        lines += ["|---" * (len(self.columns) + 4) + "|"]
+        heads = ["run", *self.FACTS, *(one.heading for one in self.columns)]
+        lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
         for row in self.rows:
             cells = [self.text(column, row, lambda text: f"**{text}**") for column in self.columns]
-            lines.append("| " + " | ".join([row, *self.facts(row), *cells]) + " |")
+            lines.append("| " + " | ".join([self.name(row), *self.facts(row), *cells]) + " |")
         return "\n".join([*lines, "", *self.notes(), "", *(f"* {line}" for line in self.protocols())])
 
     @property
     def quality(self) -> Column | None:
         """What the rows are ordered by; None where they share nothing that says how good they are."""
-        known = [column for name in _QUALITY for column in self.columns if column.metric == name]
+        known = [column for name in QUALITY for column in self.columns if column.metric == name]
         return max(known, key=lambda column: len(column.cells), default=None)
 
-    def notes(self) -> list[str]:
-        """How the table is read, and the order of its rows."""
-        notes = ["Mean ± standard deviation over seeds; the best of a column is bold."]
+    def notes(self, best: str = "is bold") -> list[str]:
+        """How the table is read, such as that the best of a column ``best``, and the order of its rows."""
+        notes = [f"Mean ± standard deviation over seeds; the best of a column {best}."]
         if (quality := self.quality) is not None and len(quality.order) > 1:
             said = "".join(
-                f"{' ≈ ' if level else ', ' if number else ''}{row}"
-                for number, (row, level) in enumerate(quality.order)
+                f"{' ≈ ' if level else ', ' if place else ''}{self.name(row)}"
+                for place, (row, level) in enumerate(quality.order)
             )
             notes += [f"By {quality.heading}, the best first (≈ where the seeds of two overlap): {said}."]
+        if any(map(self.mark, self.rows)):
+            notes += [
+                f"Collapsed: {COLLAPSED}, in one of its seeds at least; never the best, whatever its other figures."
+            ]
         if any(column.level for column in self.columns):
             notes += ["≈: the seeds' range overlaps that of the best; the order of these is not settled."]
         if any(len(self.of(row)) == 1 for row in self.rows):
@@ -193,25 +149,25 @@ class Table:
         notes += [f"{run.name}: {run.trouble}." for run in self.runs if run.trouble]
         return notes + [f"{run.name} is left out, it has no numbers: {run.trouble}." for run in self.left_out]
 
-    def protocols(self) -> list[str]:
-        """What the columns were measured with; columns of one protocol share a line."""
+    def protocols(self, columns: Sequence[Column] | None = None) -> list[str]:
+        """What some columns were measured with, or all; columns of one protocol share a line."""
         lines: dict[str, list[str]] = {}
-        for column in self.columns:
+        for column in self.columns if columns is None else columns:
             if said := words(column.protocol):
                 lines.setdefault(said, []).append(column.heading)
         return [f"{', '.join(headings)}: {said}" for said, headings in lines.items()]
 
     def facts(self, row: str) -> list[str]:
-        """Seeds, training iterations and sampler of a row."""
-        protocols = [number.protocol for number in self.of(row)[0].numbers.values()]
+        """What is known of a row beside its numbers, by `FACTS`."""
+        protocols = [one.protocol for one in self.of(row)[0].numbers.values()]
         steps = next((one["trained_steps"] for one in protocols if one.get("trained_steps")), None)
         return [str(len(self.of(row))), "?" if steps is None else f"{steps:,}", self.sampler(row)]
 
     def sampler(self, row: str) -> str:
         """How a row's samples were drawn."""
-        for number in self.of(row)[0].numbers.values():
-            if name := number.protocol.get("sampler"):
-                return f"{number.protocol['steps']} × {name}" if number.protocol.get("steps") else "one step"
+        for one in self.of(row)[0].numbers.values():
+            if name := one.protocol.get("sampler"):
+                return f"{one.protocol['steps']} × {name}" if one.protocol.get("steps") else "one step"
         return "?"
 
 
@@ -241,33 +197,37 @@ def compare(runs: Sequence[Run], separate: bool = False) -> Table:
     rows = list(dict.fromkeys(run.row for run in runs))
     names = list(dict.fromkeys(name for run in runs for name in run.numbers))
     chosen = [name for name in METRICS if name in names] + [name for name in names if name.startswith(_OOD)]
+    collapsed = {run.row for run in runs if run.collapsed}
     columns: list[Column] = []
     for name in chosen:
         heading, better = METRICS.get(name, (f"OOD AUROC, {name.removeprefix(_OOD).replace('_', ' ')}", "high"))
         own: list[Column] = []
         for run in runs:
-            if (number := run.numbers.get(name)) is None:
+            if (found := run.numbers.get(name)) is None:
                 continue
-            place = next((one for one in own if not _difference(one, run, number)), None)
+            place = next((one for one in own if not _difference(one, run, found)), None)
             if place is None:
                 if own and not separate:
-                    raise ValueError(_refusal(heading, own[0], run, number))
-                own.append(place := Column(name, heading, better))
-            place.protocols.append((run, number))
+                    raise ValueError(_refusal(heading, own[0], run, found))
+                own.append(place := Column(name, heading, better, collapsed=collapsed))
+            place.protocols.append((run, found))
         for column in own:
             _fill(column)
-            if len(own) > 1:
-                apart = {key for a in own for run, number in a.protocols for key in _difference(column, run, number)}
-                told = [f"{key} {_short(column.protocols[0][1].protocol.get(key))}" for key in sorted(apart)]
-                column.heading = f"{heading} ({', '.join(told)})"
+            apart = {key for a in own for run, other in a.protocols for key in _difference(column, run, other)}
+            told = [f"{key} {_short(column.protocols[0][1].protocol.get(key))}" for key in sorted(apart)]
+            extractor = column.protocol.get("extractor", "inception")
+            if name in _OF_FEATURES and extractor != "inception" and "extractor" not in apart:
+                told.insert(0, extractor)
+            column.heading = f"{heading} ({', '.join(told)})" if told else heading
         columns += own
     return Table(rows, columns, runs, left_out)
 
 
 def _fill(column: Column) -> None:
-    for run, number in column.protocols:
-        values = [*column.cells[run.row].values, number.value] if run.row in column.cells else [number.value]
-        column.cells[run.row] = Cell(values, published(run.method, column.metric, number.protocol))
+    for run, found in column.protocols:
+        values = [*column.cells[run.row].values, found.value] if run.row in column.cells else [found.value]
+        paper = published(run.method, column.metric, found.protocol)
+        column.cells[run.row] = Cell(values, paper, column.metric in SECONDS)
 
 
 def _difference(column: Column, run: Run, number: Number) -> dict[str, tuple[Any, Any, Run]]:
@@ -299,10 +259,6 @@ def _short(value: Any) -> str:
     return f"{text[:12]}…" if len(text) == 64 else text
 
 
-def _number(value: float, digits: int = 3) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
-
-
 def words(protocol: Mapping[str, Any]) -> str:
     """A protocol as a line.
 
@@ -321,4 +277,5 @@ def words(protocol: Mapping[str, Any]) -> str:
         said["ema"] = "averaged weights" if protocol["ema"] else "raw weights"
     first = ("n", "reference", "extractor", "resize", "rounding", "ema")
     hidden = {*first, *OF_METHOD, "n_reference", "extractor_sha256", "box", "trained_steps"}
+    hidden |= {"unit"} if protocol.get("unit") == "s" else set()  # each cell says its own
     return ", ".join([*(said[name] for name in first if name in said), *(said[k] for k in said if k not in hidden)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -23,7 +23,7 @@ _COSTS = {
     "seconds_50_samples": "seconds for 50 samples",
     "network_evaluations": "network evaluations for a sample",
     "fit_cpu_s": "training, CPU seconds",
-    "fit_network_evaluations": "training, network evaluations for each image of a batch",
+    "fit_network_evaluations": "training, network evaluations per image",
 }
 _WATCHED = ("train/energy_gap", "train/lambda", "mcmc/displacement", "mcmc/grad_norm", "mcmc/saturation")
 _SPENT = "train/network_evaluations"
@@ -54,6 +54,8 @@ def page(table: Table, command: str) -> str:
         "Landscapes": _landscapes,
     }
     sections = {name: html for name, make in makers.items() if (html := make(table))}
+    protocols = "".join(f"<li>{escape(line)}</li>" for line in table.protocols())
+    sections["Protocols"] = f"<p>What each column was measured with.</p><ul>{protocols}</ul>"
     sections["The runs"] = _runs(table)
     about = f"{len(table.runs)} runs in {len(table.rows)} rows, data: {table.runs[0].data}."
     title = f"ebmzoo: {table.runs[0].data}"
@@ -77,23 +79,30 @@ def _ranking(table: Table) -> str:
         button = f'<button title="{said}">{escape(name)}{arrow}</button>'
         return f'<th scope="col" aria-sort="none" data-better="{better}">{button}</th>'
 
-    heads = [head("run"), head("seeds"), head("iterations"), head("sampler")]
-    heads += [head(column.heading, column.better or "") for column in table.columns]
-    lines = []
-    for row in table.rows:
-        seeds, steps, sampler = table.facts(row)
-        cells = [f'<th scope="row" data-value="{escape(row)}">{escape(row)}</th>']
-        cells += [f'<td data-value="{fact.replace(",", "")}">{escape(fact)}</td>' for fact in (seeds, steps)]
-        cells.append(f'<td class="text" data-value="{escape(sampler)}">{escape(sampler)}</td>')
-        cells += [_cell(table, column, row) for column in table.columns]
-        lines.append(f"<tr>{''.join(cells)}</tr>")
+    def grid(columns: Sequence[Column], facts: Sequence[str]) -> str:
+        # On a phone what matters stands beside the names; what is known beside it comes last.
+        heads = [head("run"), *(head(one.heading, one.better or "") for one in columns), *map(head, facts)]
+        lines = []
+        for row in table.rows:
+            mark = f" <small>{escape(mark)}</small>" if (mark := table.mark(row)) else ""
+            name = escape(row).replace("_", "_<wbr>")
+            cells = [f'<th scope="row" data-value="{escape(row)}">{name}{mark}</th>']
+            cells += [_cell(table, column, row) for column in columns]
+            for fact, said in zip(facts, table.facts(row), strict=False):
+                value, text = (said.replace(",", ""), "") if fact in table.COUNTS else (said, ' class="text"')
+                cells.append(f'<td{text} data-value="{escape(value)}">{escape(said)}</td>')
+            lines.append(f"<tr>{''.join(cells)}</tr>")
+        inside = f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(lines)}</tbody>"
+        name = "ranking" if facts else "further columns"
+        held = f'<table class="sorts" aria-describedby="hint">{inside}</table>'
+        return f'<div class="scroll" role="region" aria-label="{name}" tabindex="0">{held}</div>'
+
     hint = "<p class='soft' id='hint'>A click on a heading sorts. ↓ lower is better, ↑ higher is better.</p>"
-    grid = f'<table class="sorts" aria-describedby="hint"><thead><tr>{"".join(heads)}</tr></thead>'
-    grid += f"<tbody>{''.join(lines)}</tbody></table>"
     notes = "".join(f"<p class='soft'>{escape(note)}</p>" for note in table.notes())
-    protocols = "".join(f"<li>{escape(line)}</li>" for line in table.protocols())
-    known = f"<details open><summary>What each column was measured with</summary><ul>{protocols}</ul></details>"
-    return f'{hint}<div class="scroll" role="region" aria-label="ranking" tabindex="0">{grid}</div>{notes}{known}'
+    count = len(table.further)
+    more = f"{count} further column{'s' if count > 1 else ''}"
+    further = f"<details><summary>{more}</summary>{grid(table.further, ())}</details>" if count else ""
+    return f"{hint}{grid(table.first, table.FACTS)}{further}{notes}"
 
 
 def _cell(table: Table, column: Column, row: str) -> str:
@@ -153,6 +162,8 @@ def _training(table: Table) -> str:
         (_SPENT, "network evaluations", name) for name in names if name.startswith("val/fid_") and _SPENT in names
     ]
     drawn.sort(key=lambda one: not one[2].startswith("val/fid_"))  # what is judged by comes first
+    extractors = {number.protocol.get("extractor") for run in table.runs for number in run.numbers.values()}
+    of = " (digits)" if "digits" in extractors and "inception" not in extractors else ""
     figures = []
     for x, label, name in drawn[:_CURVES]:
         series = [
@@ -162,8 +173,9 @@ def _training(table: Table) -> str:
         ]
         said = "each seed a line, from metrics.csv"
         again = [run.commands[0] for run in table.runs if run.commands]
-        heading = name if x == "step" else f"{name} over {label}"
-        figures.append(figure(heading, drawing, said, again) if (drawing := chart(series, label, name)) else "")
+        shown = name + (of if name.startswith("val/fid_") else "")
+        heading = shown if x == "step" else f"{shown} over {label}"
+        figures.append(figure(heading, drawing, said, again) if (drawing := chart(series, label, shown)) else "")
     return charts(table.rows, table.rows, figures)
 
 

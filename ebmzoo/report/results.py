@@ -17,6 +17,8 @@ from .runs import BUDGET, RESULTS, TIMES, read
 OF_METHOD = ("sampler", "steps", "step_size", "temperature", "details", "draws", "lattice_draws")
 _NO_DIFFERENCE = {"seed", "versions", "git", "config_hash", "batch_size"}
 _NUMBERED = re.compile(r"(seed|version)_\d+")
+_RECALL, _MODES = 0.01, 0.5  # a run below them has collapsed
+_STACKED = 1000
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,23 @@ class Run:
     def name(self) -> str:
         """The row, and which of its runs."""
         return self.row if f"/{self.row}".endswith(f"/{self.folder.name}") else f"{self.row}/{self.folder.name}"
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether it draws next to nothing of what there is: recall, or its share of the known modes, says so."""
+        recall = self.numbers.get("recall")
+        if recall is not None and recall.value is not None and recall.value < _RECALL:
+            return True
+        for name in ("modes_covered", "stacked_modes"):
+            if (number := self.numbers.get(name)) is not None and number.value is not None:
+                there = number.protocol.get("modes", _STACKED)
+                # So many samples cannot show more of them.
+                return number.value < _MODES * min(there, number.protocol.get("n", there))
+        return False
+
+
+#: the same in words
+COLLAPSED = f"recall below {_RECALL:g}, or fewer than half of the known modes"
 
 
 def flat(protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,7 +195,7 @@ def _cost(folder: Path) -> dict[str, Number]:
     cost: dict[str, Number] = {}
     fit = read(folder / TIMES).get("fit") if (folder / TIMES).is_file() else None
     if fit and not fit.get("resumed"):
-        how = {"threads": fit.get("threads")}
+        how = {"threads": fit.get("threads")} | ({"imports": "not counted"} if fit.get("imports") is False else {})
         cost |= {f"fit_{kind}": Number(fit[kind], how) for kind in ("cpu_s", "wall_s") if kind in fit}
     if (folder / BUDGET).is_file():
         count = read(folder / BUDGET)["network_evaluations"]

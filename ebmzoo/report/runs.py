@@ -1,19 +1,17 @@
-"""Experiments as subprocesses of the command line: trained and tested once, never repeated, never hidden."""
+"""Experiments as commands of the command line: trained and tested once, never repeated, never hidden."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ebmzoo.files import written_whole
+
+from .commands import Commands
 
 RESULTS, TIMES, BUDGET = "results.json", "times.json", "budget.json"
 
@@ -94,19 +92,17 @@ def write(path: Path, found: Mapping[str, Any]) -> None:
 def run(
     experiments: Iterable[Experiment],
     root: Path,
-    jobs: int = 2,
-    threads: int = 1,
+    commands: Commands,
     ended: Callable[[Experiment, int, bool], None] | None = None,
 ) -> list[tuple[Experiment, int, Path]]:
-    """Train and test every seed that has no results yet, ``jobs`` at a time with so many ``threads`` each.
+    """Train and test every seed that has no results yet, as many at a time as there are ``commands.jobs``.
 
     A failed run is reported and does not stop the others; its log lies beside its folder.
 
     Args:
         experiments: in the order of the table.
         root: folder of all runs.
-        jobs: runs at a time.
-        threads: of each.
+        commands: what runs them.
         ended: told of every seed that has results, or could not get them, and which of the two.
 
     Returns:
@@ -114,14 +110,14 @@ def run(
     """
     everything = list(experiments)
     done: list[tuple[Experiment, int, Path]] = []
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(commands.jobs) as pool:
         # What is only tested waits until all that is trained has ended.
         for group in ([e for e in everything if not e.of], [e for e in everything if e.of]):
             runs = [(e, seed, root / e.name / f"seed_{seed}") for e in group for seed in e.seeds]
 
             def one(job: tuple[Experiment, int, Path]) -> bool:
                 try:
-                    ok = _one(*job, threads)
+                    ok = _one(*job, commands)
                 except ValueError as error:
                     print(f"{job[0].name} seed {job[1]}: {error}", flush=True)
                     ok = False
@@ -134,22 +130,22 @@ def run(
     return sorted(done, key=lambda one: everything.index(one[0]))
 
 
-def _one(experiment: Experiment, seed: int, folder: Path, threads: int) -> bool:
+def _one(experiment: Experiment, seed: int, folder: Path, commands: Commands) -> bool:
     if finished(folder):
         return True
     folder.parent.mkdir(parents=True, exist_ok=True)
     log, times = folder.with_suffix(".log"), _times(folder)
-    with log.open("a") as out:
-        for words in experiment.commands(seed, folder):
-            if words[1] in times:
-                continue
-            resumed = folder.is_dir() and words[1] == "fit"
-            code, time = _timed(words, threads, out)
-            if code:
-                print(f"{experiment.name} seed {seed}: {words[1]} ended with {code}, see {log}", flush=True)
-                return False
-            times[words[1]] = {**time, "resumed": True} if resumed else time  # of a part of it alone
-            write(folder / TIMES, times)
+    for words in experiment.commands(seed, folder):
+        if words[1] in times:
+            continue
+        resumed = folder.is_dir() and words[1] == "fit"
+        code, time = commands(words, log)
+        if code:
+            print(f"{experiment.name} seed {seed}: {words[1]} ended with {code}, see {log}", flush=True)
+            return False
+        # What it took was a part of it alone where it went on; the imports had been made before.
+        times[words[1]] = {**time, "imports": False} | ({"resumed": True} if resumed else {})
+        write(folder / TIMES, times)
     spent = ", ".join(f"{verb} {time['cpu_s']:.0f} s" for verb, time in times.items())
     print(f"{experiment.name} seed {seed}: {spent} of CPU time", flush=True)
     return True
@@ -160,18 +156,6 @@ def _times(folder: Path) -> dict[str, dict[str, float]]:
     times: dict[str, dict[str, float]] = read(folder / TIMES) if (folder / TIMES).is_file() else {}
     times.pop("test", None)
     return times
-
-
-def _timed(words: list[str], threads: int, out: IO[str]) -> tuple[int, dict[str, float]]:
-    """Run one command; its exit code, and what it took: CPU time is what others on the machine do not change."""
-    command = [sys.executable, "-m", "ebmzoo.cli.main", *words[1:]]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    began = time.monotonic()
-    process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    cpu = usage.ru_utime + usage.ru_stime
-    return process.returncode, {"wall_s": time.monotonic() - began, "cpu_s": cpu, "threads": threads}
 
 
 def _options(settings: Mapping[str, object]) -> list[str]:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import copy
-import os
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import yaml
 
+from .commands import Commands
 from .runs import Experiment, read, write
 
-__all__ = ["BUDGETS", "SUITES", "Plan", "find", "plan", "same_networks", "scaled"]
+__all__ = ["BUDGETS", "SUITES", "Plan", "find", "plan", "same_networks", "scaled", "small"]
 
 #: ending of the configs of a suite, and the class of their data
 SUITES = {"toy": ("gaussians25", "Gaussians25"), "digits": ("digits", "Digits"), "cifar10": ("cifar", "CIFAR10")}
 BUDGETS = ("iterations", "seconds", "network-evaluations")
+#: iterations and samples of a first look
+QUICK = 300, 500
 
 _REFERENCE = "ecvae"  # whose training is the budget where none is given, and whose networks are the same ones
 # Settings that count iterations, which a shorter or longer training stretches.
@@ -134,8 +133,36 @@ def same_networks(config: Mapping[str, Any], reference: Mapping[str, Any]) -> di
     return found
 
 
+def small(config: Mapping[str, Any], n: int) -> dict[str, Any]:
+    """A config whose validations and test take so many samples and examples at most.
+
+    Example:
+        >>> small({"trainer": {"callbacks": [
+        ...     {"class_path": "Evaluate", "init_args": {"n_val": 2000, "batch_size": 10000}},
+        ...     {"class_path": "ModelCheckpoint", "init_args": {"monitor": "val/fid_2k"}},
+        ... ]}}, 500)["trainer"]["callbacks"]
+        [{'class_path': 'Evaluate', 'init_args': {'n_val': 500, 'batch_size': 500, 'n_test': 500, 'n_scored': 500}},
+         {'class_path': 'ModelCheckpoint', 'init_args': {'monitor': 'val/fid_500'}}]
+    """
+    found = copy.deepcopy(dict(config))
+    for callback in found["trainer"].get("callbacks") or []:
+        settings = callback.setdefault("init_args", {})
+        if _short(callback["class_path"]) == "Evaluate":
+            settings |= {name: min(n, settings.get(name, n)) for name in ("n_val", "batch_size", "n_test", "n_scored")}
+        elif str(settings.get("monitor")).startswith("val/fid_"):
+            settings["monitor"] = f"val/fid_{n}"  # the name carries the number
+    return found
+
+
 def plan(
-    suite: str, configs: Mapping[str, Path], root: Path, budget: str | None, amount: float | None, mode: str
+    suite: str,
+    configs: Mapping[str, Path],
+    root: Path,
+    budget: str | None,
+    amount: float | None,
+    mode: str,
+    commands: Commands,
+    quick: bool = False,
 ) -> dict[str, Plan]:
     """Bring configs to a budget; made once for a folder, and read from there when a benchmark goes on.
 
@@ -149,13 +176,15 @@ def plan(
         amount: of the budget: iterations, seconds of training, or network evaluations for each image of a batch; None
             takes what the reference's own training has (for seconds: what it would take here).
         mode: "paper", each config's own networks, or "same", the reference's: those of EC-VAE's config.
+        commands: what runs the trials.
+        quick: whether tests are small: of `QUICK` samples.
 
     Raises:
         ValueError: the cost of an iteration is needed and cannot be counted, the folder has runs under another plan,
             or its plan cannot be read.
     """
     path, folder = root / "plan.json", next(iter(configs.values())).parent
-    terms = {"suite": suite, "configs": str(folder), "budget": budget, "asked": amount, "mode": mode}
+    terms = {"suite": suite, "configs": str(folder), "budget": budget, "asked": amount, "mode": mode, "quick": quick}
     held = read(path) if path.is_file() else {}
     if held and (other := {key: value for key, value in _terms(held, root, terms).items() if value != terms[key]}):
         there, here = (", ".join(f"{key} {of[key]}" for key in other) for of in (other, terms))
@@ -165,30 +194,32 @@ def plan(
         return _read(find(suite, [_REFERENCE], folder)[_REFERENCE])
 
     if budget is not None and amount is None:
-        amount = held.get("amount") or _own(reference(), budget)
+        amount = held.get("amount") or _own(reference(), budget, commands)
     new = {name: _read(source) for name, source in configs.items() if name not in held}
     if mode == "same" and new:
         theirs = reference()
         new = {name: same_networks(config, theirs) for name, config in new.items()}
     if new:
         print(f"counting the network evaluations of {', '.join(new)}", flush=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        costs = list(pool.map(_cost, new.values()))
+    with ThreadPoolExecutor(commands.jobs) as pool:
+        costs = list(pool.map(lambda config: _cost(config, commands), new.values()))
     for (name, config), cost in zip(new.items(), costs, strict=True):
         source = configs[name]
         iterations = int(config["trainer"]["max_steps"])
         if budget is not None:
             assert amount is not None
-            each = {"iterations": 1.0, "network-evaluations": cost}[budget] if budget != "seconds" else _seconds(config)
+            known = {"iterations": 1.0, "network-evaluations": cost}
+            each = known[budget] if budget in known else _seconds(config, commands)
             if each is None:
                 raise ValueError(f"the network evaluations of {source} cannot be counted: choose another --budget")
             iterations = max(1, int(amount / each))
-        changed = mode == "same" or budget is not None
+        changed = mode == "same" or budget is not None or quick
         used = source
         if changed:
             used = root / "configs" / source.name
             used.parent.mkdir(parents=True, exist_ok=True)
-            used.write_text(yaml.safe_dump(scaled(config, iterations), sort_keys=False, width=110))
+            ours = scaled(small(config, QUICK[1]) if quick else config, iterations)
+            used.write_text(yaml.safe_dump(ours, sort_keys=False, width=110))
         total = None if cost is None else cost * iterations
         held[name] = {"config": str(used), "iterations": iterations, "evaluations": total}
         root.mkdir(parents=True, exist_ok=True)
@@ -204,39 +235,39 @@ def _terms(held: Mapping[str, Any], root: Path, asked: Mapping[str, Any]) -> dic
     }
     folders = {str(path.parent) for path in used.values() if path.parent.resolve() != (root / "configs").resolve()}
     implied = {"suite": " and ".join(sorted(named)), "configs": " and ".join(sorted(folders)) or asked["configs"]}
-    return {**implied, **held["terms"]}
+    return {**implied, "quick": False, **held["terms"]}
 
 
-def experiments(plans: Mapping[str, Plan], suite: str, seeds: Sequence[int]) -> list[Experiment]:
-    """The rows of a benchmark."""
-    ending = SUITES[suite][0]
+def experiments(plans: Mapping[str, Plan], suite: str, seeds: Sequence[int], quick: bool = False) -> list[Experiment]:
+    """The rows of a benchmark; their names say where they are quick, wherever they are compared."""
+    ending = SUITES[suite][0] + ("_quick" if quick else "")
     return [Experiment(f"{name}_{ending}", one.config, seeds=seeds) for name, one in plans.items()]
 
 
 # -- what an iteration costs --------------------------------------------------------------------------------
 
 
-def _own(config: Mapping[str, Any], budget: str) -> float:
+def _own(config: Mapping[str, Any], budget: str, commands: Commands) -> float:
     iterations = float(config["trainer"]["max_steps"])
     if budget == "iterations":
         return iterations
-    each = _seconds(config) if budget == "seconds" else _cost(config)
+    each = (_seconds if budget == "seconds" else _cost)(config, commands)
     if each is None:
         raise ValueError("the reference's network evaluations cannot be counted: give --amount")
     return iterations * each
 
 
-def _cost(config: Mapping[str, Any]) -> float | None:
+def _cost(config: Mapping[str, Any], commands: Commands) -> float | None:
     """Network evaluations for each image of an iteration, on average over the training; None where not known."""
     iterations, settings = config["trainer"]["max_steps"], config["model"]["init_args"]
-    main = _doctor(config)
+    main = _doctor(config, commands)
     if main is None:
         return None
     if (every := settings.get("contrast_every")) is not None:
         # Chains run in some iterations alone.
         changed = copy.deepcopy(dict(config))
         changed["model"]["init_args"] |= {"contrast_every": 1, "contrast_start": 0}
-        if (contrast := _doctor(changed)) is None:
+        if (contrast := _doctor(changed, commands)) is None:
             return None
         share = (1 - settings.get("contrast_start", 0) / iterations) / every
         main += share * (contrast - main)
@@ -246,32 +277,29 @@ def _cost(config: Mapping[str, Any]) -> float | None:
     return main
 
 
-def _doctor(config: Mapping[str, Any]) -> float | None:
+def _doctor(config: Mapping[str, Any], commands: Commands) -> float | None:
     """What `ebmzoo doctor` counts."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "config.yaml"
+        path, log = Path(folder) / "config.yaml", Path(folder) / "log"
         path.write_text(yaml.safe_dump(dict(config)))
-        command = [sys.executable, "-m", "ebmzoo.cli.main", "doctor", "--config", str(path)]
-        said = subprocess.run(command, capture_output=True, text=True).stdout
-    line = re.search(r"^evaluations .*?more: (.*)$", said, re.MULTILINE)
+        commands(["ebmzoo", "doctor", "--config", str(path)], log)
+        line = re.search(r"^evaluations .*?more: (.*)$", log.read_text(), re.MULTILINE)
     return sum(float(part.rpartition(" ")[2]) for part in line[1].split(", ")) if line else None
 
 
-def _seconds(config: Mapping[str, Any]) -> float:
+def _seconds(config: Mapping[str, Any], commands: Commands) -> float:
     """Wall-clock seconds of an iteration here, by two short trainings."""
     times = []
     for iterations in _PROBES:
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "config.yaml"
+            path, log = Path(folder) / "config.yaml", Path(folder) / "log"
             short = scaled(config, iterations)
             short["trainer"]["limit_val_batches"] = 0
             path.write_text(yaml.safe_dump(short))
-            command = [sys.executable, "-m", "ebmzoo.cli.main", "fit", "--config", str(path)]
-            began = monotonic()
-            done = subprocess.run([*command, "--run_dir", f"{folder}/run"], capture_output=True, text=True)
-            times.append(monotonic() - began)
-        if done.returncode:
-            raise ValueError(f"a trial of {config['model']['class_path']} failed: {done.stderr.strip()[-300:]}")
+            code, time = commands(["ebmzoo", "fit", "--config", str(path), "--run_dir", f"{folder}/run"], log)
+            if code:
+                raise ValueError(f"a trial of {config['model']['class_path']} failed: {log.read_text().strip()[-300:]}")
+            times.append(time["wall_s"])
     return max(times[1] - times[0], 1e-9) / (_PROBES[1] - _PROBES[0])
 
 

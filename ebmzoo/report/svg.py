@@ -11,7 +11,7 @@ __all__ = ["COLOURS", "Series", "chart"]
 
 COLOURS = 8  # the page has so many; further series are dashed
 _WIDTH, _HEIGHT = 420, 290
-_LEFT, _RIGHT, _TOP, _BOTTOM = 68, 12, 12, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 68, 22, 12, 44
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,8 @@ class _Axis:
         return self.start + self.length * (value - low) / (high - low)
 
     def ticks(self) -> list[float]:
-        """Round numbers within the axis."""
-        if self.logarithmic:
-            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            decades = math.log10(self.high / self.low)
-            within = (1,) if decades > 2 else (1, 2, 5) if decades > 0.7 else tuple(range(1, 10))
-            found = [m * 10.0**power for power in powers for m in within]
-        else:
-            raw = (self.high - self.low) / 5
-            unit = 10.0 ** math.floor(math.log10(raw))
-            step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= raw * 0.999)
-            found = [k * step for k in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
-        return [tick for tick in found if self.low * (1 - 1e-9) <= tick <= self.high * (1 + 1e-9) or tick == 0]
+        """Round numbers from one end to the other: the ends are such numbers."""
+        return _round_numbers(self.low, self.high, self.logarithmic)
 
 
 def chart(
@@ -82,19 +72,20 @@ def chart(
         label_x: of the horizontal axis, with its unit.
         label_y: of the vertical axis, with its unit.
         points: draw points instead of lines.
-        log_x: a logarithmic horizontal axis; all x above 0.
+        log_x: a logarithmic horizontal axis, which its label says; all x above 0.
         filled: fill below the first line.
 
     Returns:
-        An ``<svg>`` element; "" where there is nothing to draw.
+        An ``<svg>`` element; "" where there is nothing to draw, or one place x alone.
 
     Example:
         >>> chart([Series("a", 0, [0, 1], [1, 2])], "step", "loss").count("<path")
         1
     """
     shown = [one for one in series if one.points]
-    if not shown:
+    if len({a for one in shown for a, _ in one.points}) < 2:
         return ""
+    label_x += " (log scale)" if log_x else ""
     x = _axis([a for one in shown for a, _ in one.points], log_x, _LEFT, _WIDTH - _LEFT - _RIGHT)
     bars = [
         b + sign * s for one in shown for (_, b), s in zip(one.points, one.spread, strict=False) for sign in (-1, 1)
@@ -115,6 +106,12 @@ def chart(
                 mark = f'<circle cx="{a:.1f}" cy="{b:.1f}" r="6" fill="{colour}" stroke="{colour}"{ring}>'
                 parts.append(f"{mark}<title>{escape(one.name)}</title></circle>")
             continue
+        if len(places) == 1:  # a line of one point cannot be seen
+            (a, b) = places[0]
+            parts.append(
+                f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{colour}"><title>{escape(one.name)}</title></circle>'
+            )
+            continue
         path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
         if filled and number == 0:
             foot = y(max(y.low, 0.0))
@@ -130,13 +127,33 @@ def chart(
 
 
 def _axis(values: Sequence[float], logarithmic: bool, start: float, length: float) -> _Axis:
+    """An axis from the round number below the values to the one above them."""
     low, high = min(values), max(values)
-    if logarithmic:
-        low, high = low / 1.3, high * 1.3
-    else:
-        room = 0.05 * (high - low) or abs(high) * 0.1 or 1.0
-        low, high = (0.0 if low == 0 else low - room), high + room
-    return _Axis(low, high, logarithmic, start, length)
+    if low == high:
+        room = abs(high) * 0.1 or 1.0
+        low, high = low - room, high + room
+    found = _round_numbers(low, high, logarithmic)
+    return _Axis(found[0], found[-1], logarithmic, start, length)
+
+
+def _round_numbers(low: float, high: float, logarithmic: bool) -> list[float]:
+    """Round numbers that span a range, at most about ten.
+
+    Example:
+        >>> _round_numbers(3.0, 81.0, True), _round_numbers(0.0, 9.0, False)
+        ([2.0, 5.0, 10.0, 20.0, 50.0, 100.0], [0.0, 2.0, 4.0, 6.0, 8.0, 10.0])
+    """
+    if logarithmic and high / low > 2:
+        within = (1, 10) if high / low > 1000 else (1, 2, 5, 10)
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+        found = sorted({m * 10.0**power for power in powers for m in within})
+        first = max(k for k, tick in enumerate(found) if tick <= low * (1 + 1e-9))
+        last = min(k for k, tick in enumerate(found) if tick >= high * (1 - 1e-9))
+        return found[first : last + 1]
+    raw = (high - low) / 5
+    unit = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= raw * 0.999)
+    return [k * step for k in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
 
 
 def _frame(x: _Axis, y: _Axis) -> list[str]:

@@ -103,6 +103,32 @@ def test_training_is_the_same_with_and_without(tmp_path):
     assert same(*runs)
 
 
+@pytest.mark.parametrize(
+    ("steps", "options", "fids"),
+    [(11, {}, [4, 8, 11]), (8, {}, [4, 8]), (11, {"every_n_steps": 100}, [4, 11]), (3, {}, [3])],
+)
+def test_a_training_that_max_steps_ends_is_validated_there_once_and_is_the_same(tmp_path, steps, options, fids):
+    class Steps(L.Callback):
+        def __init__(self):
+            self.validated, self.measured = [], []
+
+        def on_validation_epoch_end(self, trainer, pl_module):
+            self.validated.append(trainer.global_step)
+            if "val/fid_20" in trainer.callback_metrics and trainer.callback_metrics["val/fid_20"] not in self.measured:
+                self.measured.append(trainer.callback_metrics["val/fid_20"])
+
+    often = {"max_steps": steps, "max_epochs": -1, "val_check_interval": 4, "check_val_every_n_epoch": None}
+    evaluate, seen, runs = Evaluate(n_val=20, **options), Steps(), []
+    for callbacks in ([], [evaluate, seen]):
+        tiny = model()
+        torch.manual_seed(5)
+        trainer(tmp_path, callbacks, **often).fit(tiny, Images())
+        runs.append({**weights(tiny), **dict(tiny.named_buffers())})
+    assert same(*runs)
+    assert seen.validated == [*range(4, steps, 4), steps] and len(seen.measured) == len(fids)
+    assert evaluate.state_dict() == {"last": fids[-1]}
+
+
 def test_a_diverged_model_does_not_stop_training(tmp_path):
     class Diverged(Tiny):
         def sample(self, n, **arguments):

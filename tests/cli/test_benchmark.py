@@ -1,14 +1,18 @@
 """The verbs that put runs side by side, with trainings that take no time."""
 
 import html
+import io
 import json
 import shlex
 from pathlib import Path
 
 import pytest
+import yaml
+from rich.console import Console
 
 from ebmzoo.cli.main import main
-from ebmzoo.report import runs, suites
+from ebmzoo.report import suites
+from ebmzoo.report.commands import Commands
 from tests.report.test_compare import PROTOCOL, finished
 
 CONFIGS = str(Path(__file__).parents[2] / "configs")
@@ -17,7 +21,13 @@ CONFIGS = str(Path(__file__).parents[2] / "configs")
 def test_compare_prints_the_table_and_writes_markdown_and_page(tmp_path, capsys):
     folders = [str(finished(tmp_path / name, name.upper(), fid=fid)) for name, fid in (("a", 2.5), ("b", 1.5))]
     assert main(["compare", *folders, "--out", str(tmp_path / "its page")]) == 0
-    assert "2.5" in (printed := capsys.readouterr().out) and str(tmp_path / "its page" / "compare.html") in printed
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[:3] == [  # in a pipe
+        "run  FID (digits)  seeds  iterations  sampler",
+        "a    2.5           1      10          one step",
+        "b    1.5 *         1      10          one step",
+    ]
+    assert str(tmp_path / "its page" / "compare.html") in printed
     assert "| b | 1 | 10 | one step | **1.5** |" in (tmp_path / "its page" / "compare.md").read_text()
     command = shlex.join(["ebmzoo", "compare", *folders, "--out", str(tmp_path / "its page")])
     assert html.escape(command) in (tmp_path / "its page" / "compare.html").read_text()
@@ -46,22 +56,50 @@ def instant(monkeypatch):
     ran, broken = [], set()
     entry = {"step": 40, "reason": "weights are not finite", "action": "stopped"}
 
-    def instead(words, threads, out):
+    def instead(self, words, log):
         folder = Path(words[words.index("--run_dir") + 1])
         ran.append((words[1], folder.parent.name, folder.name))
         folder.mkdir(parents=True, exist_ok=True)
         if folder.parent.name in broken:
             (folder / "results.json").write_text(json.dumps({"results": [], "run": {"guard": [entry]}}))
-            return 1, {"wall_s": 1.0, "cpu_s": 1.0, "threads": threads}
+            return 1, {"wall_s": 1.0, "cpu_s": 1.0, "threads": 1}
         if words[1] == "test":
             row = {"name": "fid", "value": float(len(folder.parent.name)), "protocol": PROTOCOL}
             found = {"results": [row], "run": {"method": folder.parent.name}}
             (folder / "results.json").write_text(json.dumps(found))
-        return 0, {"wall_s": 2.0, "cpu_s": 1.5, "threads": threads}
+        return 0, {"wall_s": 2.0, "cpu_s": 1.5, "threads": 1}
 
-    monkeypatch.setattr(runs, "_timed", instead)
-    monkeypatch.setattr(suites, "_doctor", lambda config: 10.0)
+    monkeypatch.setattr(Commands, "__call__", instead)
+    monkeypatch.setattr(suites, "_doctor", lambda config, commands: 10.0)
     return ran, broken
+
+
+def test_a_terminal_has_one_table_of_the_columns_that_fit_and_the_names_of_the_others(tmp_path, capsys):
+    from ebmzoo.cli.compare import _show
+    from ebmzoo.report.compare import compare
+    from ebmzoo.report.results import load
+
+    finished(tmp_path / "a", fid=2.5, kid=1.0, elbo_nats=-60.0, recall=0.5, fit_cpu_s=3.0)
+    for width, hidden in ((60, ["iterations", "sampler", "KID (digits)", "ELBO, nats"]), (200, [])):
+        out = io.StringIO()
+        _show(Console(file=out, force_terminal=True, width=width, color_system=None), compare(load([tmp_path])))
+        text = out.getvalue()
+        assert text.count("┏") == 1 and max(map(len, text.split("\n└")[0].splitlines())) <= width
+        said = f"{len(hidden)} more, with --out FOLDER or in a pipe: {'; '.join(hidden)}."
+        assert (said in " ".join(text.split())) == bool(hidden) and "2.5" in text
+
+
+def test_a_quick_benchmark_is_small_lies_apart_and_says_so(tmp_path, monkeypatch, capsys, instant):
+    monkeypatch.chdir(tmp_path)  # without configs: those that ship
+    words = ["benchmark", "--quick", "--suite", "digits", "--methods", "vae", "--jobs", "1"]
+    assert main(words) == 0
+    out = Path("runs/benchmark/digits_quick_paper_iterations_300")
+    assert instant[0] == [(verb, "vae_digits_quick", "seed_0") for verb in ("fit", "test")]
+    assert "| vae_digits_quick | 1 |" in (out / "compare.md").read_text()
+    used = yaml.safe_load((out / "configs/vae_digits.yaml").read_text())
+    evaluate = next(one["init_args"] for one in used["trainer"]["callbacks"] if one["class_path"] == "Evaluate")
+    assert (used["trainer"]["max_steps"], evaluate["n_test"], evaluate["n_val"]) == (300, 500, 500)
+    assert main([*words, "--budget", "seconds", "--amount", "-1"]) == 2
 
 
 def test_a_benchmark_goes_on_where_it_stopped_and_one_failure_stops_nobody(tmp_path, capsys, instant):

@@ -43,7 +43,7 @@ def test_seeds_become_a_mean_with_its_deviation_and_the_best_is_bold(tmp_path):
     assert (fid.cells["vae"].mean, fid.cells["vae"].deviation) == (5.0, pytest.approx(13**0.5))
     assert (fid.best, fid.level, recall.best) == ({"ecvae"}, set(), set())
     text = table.markdown()
-    assert "| ecvae | 3 | 10 | one step | **1.1 ± 0.1** |  |" in text and "| 5 ± 3.6 | 0.5 ± 0 |" in text
+    assert "| ecvae | 3 | 10 | one step | **1.10 ± 0.10** |  |" in text and "| 5.0 ± 3.6 | 0.5 ± 0 |" in text
     assert "n 500, against digits-8 train (1,500), extractor digits (sha256 abababab), averaged weights" in text
 
 
@@ -63,7 +63,7 @@ def test_the_order_of_rows_says_which_neighbours_overlap(tmp_path):
     table = compare(load([tmp_path]))
     assert table.quality is table.columns[0]
     assert table.quality.order == [("a", False), ("b", True), ("c", False), ("d", True)]
-    assert "By FID, the best first (≈ where the seeds of two overlap): a ≈ b, c ≈ d." in table.notes()
+    assert "By FID (digits), the best first (≈ where the seeds of two overlap): a ≈ b, c ≈ d." in table.notes()
 
 
 def test_what_lies_inside_a_run_is_no_run(tmp_path):
@@ -187,3 +187,53 @@ def test_what_is_no_run_is_named(tmp_path):
     (tmp_path / "results.json").write_text("[]")
     with pytest.raises(ValueError, match="is not a results file"):
         load([tmp_path])
+
+
+def test_what_is_measured_by_another_network_than_inception_says_so(tmp_path):
+    a = finished(tmp_path / "a", fid=1.0, kid=1.0, recall=0.5)
+    assert [one.heading for one in compare(load([a])).columns] == ["FID (digits)", "KID (digits)", "recall"]
+    b = finished(tmp_path / "b", protocol={"extractor": "inception"}, fid=1.0, kid=1.0, recall=0.5)
+    assert [one.heading for one in compare(load([b])).columns] == ["FID", "KID", "recall"]
+    c = finished(tmp_path / "c", "ECVAE", protocol={"n": 50}, fid=1.0)
+    both = compare(load([a, c]), separate=True).columns
+    assert [one.heading for one in both if one.metric == "fid"] == ["FID (digits, n 500)", "FID (digits, n 50)"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "modes"),
+    [
+        ({"recall": 0.0}, None),
+        ({"recall": 0.009}, None),
+        ({"modes_covered": 12.0}, 25),
+        ({"stacked_modes": 249.0}, None),  # of the 500 that 500 samples can show
+    ],
+)
+def test_a_collapsed_row_is_marked_and_never_the_best(tmp_path, numbers, modes):
+    settings = {"settings": {"modes": modes}} if modes else {}
+    for seed in (0, 1):
+        bad = numbers if seed else {name: 600.0 for name in numbers}
+        finished(tmp_path / f"bad/seed_{seed}", protocol=settings, fid=1.0 + seed, precision=1.0, **bad)
+        good = {"recall": 0.01, "modes_covered": 13.0, "stacked_modes": 250.0}
+        good = {name: value for name, value in good.items() if name in numbers}
+        finished(tmp_path / f"good/seed_{seed}", protocol=settings, fid=2.0 + seed, precision=0.5 + seed, **good)
+        finished(tmp_path / f"worst/seed_{seed}", protocol=settings, fid=9.0 + seed, precision=0.25, **good)
+    table = compare(load([tmp_path]))
+    assert table.mark("bad") == "collapsed: 1 of 2 seeds" and table.mark("good") == table.mark("worst") == ""
+    fid, precision = (next(one for one in table.columns if one.metric == name) for name in ("fid", "precision"))
+    assert fid.best == precision.best == {"good"} and fid.level == precision.level == set()
+    assert "| bad (collapsed: 1 of 2 seeds) | 2 |" in table.markdown()
+    (note,) = [one for one in table.notes() if one.startswith("Collapsed: recall below 0.01, or fewer than half")]
+    assert any("bad (collapsed: 1 of 2 seeds) ≈ good" in one for one in table.notes()) and "never the best" in note
+
+
+def test_a_row_whose_seeds_all_collapsed_says_just_that(tmp_path):
+    finished(tmp_path / "a", recall=0.0)
+    assert compare(load([tmp_path])).mark("a") == "collapsed"
+
+
+def test_costs_with_the_imports_and_without_them_do_not_share_a_column(tmp_path):
+    for name, more in {"a": {}, "b": {"imports": False}}.items():
+        folder = finished(tmp_path / name, name.upper(), fid=1.0)
+        (folder / "times.json").write_text(json.dumps({"fit": {"cpu_s": 2.0, "threads": 1, **more}}))
+    with pytest.raises(ValueError, match="training, CPU time of .* imports is not said and not counted"):
+        compare(load([tmp_path]))

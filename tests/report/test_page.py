@@ -20,7 +20,7 @@ from .test_compare import finished
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SECTIONS = ["Ranking", "Samples", "Quality and cost", "Training", "Energies", "Out-of-distribution data", "Chains"]
-SECTIONS += ["Landscapes", "The runs"]
+SECTIONS += ["Landscapes", "Protocols", "The runs"]
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_the_page_has_all_sections_and_asks_nothing_of_a_network(made):
 
 def test_every_figure_has_a_command_and_every_picture_a_text(made):
     figures = re.findall("<figure.*?</figure>", made, re.DOTALL)
-    assert len(figures) == 3 + 2 + 3 + 3 + 1 + 3 + 4
+    assert len(figures) == 3 + 1 + 3 + 3 + 1 + 3 + 4
     assert all("<pre>ebmzoo" in figure and "<figcaption>" in figure for figure in figures)
     assert all(' alt="' in image for image in re.findall("<img.*?>", made))
     assert all("aria-" in svg for svg in re.findall("<svg.*?>", made))
@@ -68,24 +68,30 @@ def test_every_figure_has_a_command_and_every_picture_a_text(made):
 
 def test_the_distance_is_drawn_over_iterations_and_over_what_they_cost(made):
     drawn = re.findall('aria-label="([^"]*)"', made)
-    assert {"val/fid_2k over iteration: a, b, c", "val/fid_2k over network evaluations: a, b, c"} <= set(drawn)
+    over = {f"val/fid_2k (digits) over {what}: a, b, c" for what in ("iteration", "network evaluations")}
+    assert over <= set(drawn)
     assert _curve([{"x": 1.0, "y": 5.0}, {"y": 3.0}, {"x": 2.0, "y": 4.0}], "x", "y") == ([1.0, 2.0], [5.0, 4.0])
     assert _curve([{"x": 1.0}], "x", "y") is None
 
 
 def test_costs_are_set_against_the_quality_that_most_rows_share(tmp_path):
-    for name, n in {"a": 500, "b": 500, "c": 200}.items():
-        path = finished(tmp_path / name, name.upper(), fid=3.0, fid_1k=7.0, network_evaluations=2.0) / "results.json"
+    for k, (name, n) in enumerate({"a": 500, "b": 500, "c": 200}.items()):
+        made = finished(tmp_path / name, name.upper(), fid=3.0, fid_1k=7.0, network_evaluations=2.0 + k)
+        path = made / "results.json"
         found = json.loads(path.read_text())
         found["results"][0]["protocol"] |= {"n": n}
         path.write_text(json.dumps(found))
     drawn = re.findall('aria-label="([^"]*)"', page(compare(load([tmp_path]), separate=True), "again"))
-    assert "FID of 1,000 over network evaluations for a sample: a, b, c" in drawn
+    assert "FID of 1,000 (digits) over network evaluations for a sample (log scale): a, b, c" in drawn
 
 
 def test_sections_without_material_are_left_out(tmp_path):
     finished(tmp_path / "a", fid=1.0)
-    assert re.findall("<h2>(.*?)</h2>", page(compare(load([tmp_path])), "again")) == ["Ranking", "The runs"]
+    assert re.findall("<h2>(.*?)</h2>", page(compare(load([tmp_path])), "again")) == [
+        "Ranking",
+        "Protocols",
+        "The runs",
+    ]
 
 
 def test_names_of_runs_are_text_and_no_markup(tmp_path):
@@ -125,6 +131,45 @@ def test_a_chart_leaves_out_what_is_not_finite_and_draws_nothing_of_nothing():
     assert chart([Series("a", 0, [1], [float("inf")])], "x", "y") == ""
 
 
+@pytest.mark.parametrize("points", [True, False])
+def test_a_chart_of_one_place_is_not_drawn(points):
+    same = [Series(name, 0, [16.0], [y]) for name, y in (("a", 1.0), ("b", 2.0))]
+    assert chart(same, "x", "y", points=points, log_x=True) == ""
+    drawn = chart([*same, Series("c", 1, [17.0, 18.0], [1.0, 2.0])], "x", "y")
+    assert drawn.count("<circle") == 2 and drawn.count("<path") == 1  # lines of one point are seen
+
+
+@pytest.mark.parametrize(
+    ("x", "ticks"),
+    [
+        ([16, 17], ["16", "16.2", "16.4", "16.6", "16.8", "17"]),
+        ([3, 81], ["2", "5", "10", "20", "50", "100"]),
+        ([0.02, 7000], ["0.01", "0.1", "1", "10", "100", "1000", "10k"]),
+    ],
+)
+def test_the_ticks_of_a_logarithmic_axis_span_its_points_and_its_label_says_what_it_is(x, ticks):
+    drawn = chart([Series("a", 0, x, [1.0, 2.0])], "evaluations", "y", points=True, log_x=True)
+    texts = re.findall(r'text-anchor="middle">([^<]*)</text>', drawn)
+    assert texts == [*ticks, "evaluations (log scale)", "y"]
+    places = [float(one) for one in re.findall(r'<text x="([\d.]+)" y="263"', drawn)]
+    at = [float(one) for one in re.findall(r'<circle cx="([\d.]+)"', drawn)]
+    assert places[0] <= min(at) < max(at) <= places[-1]
+
+
+def test_what_is_looked_for_first_stands_first_and_a_collapsed_row_has_its_mark(tmp_path):
+    finished(tmp_path / "a", fid=2.0, kid=0.5, precision=1.0, recall=0.0, seconds_50_samples=0.000339)
+    finished(tmp_path / "b", "ECVAE", fid=3.0, kid=0.6, precision=0.5, recall=0.5, seconds_50_samples=0.5)
+    text = page(compare(load([tmp_path])), "again")
+    first, further = re.findall("<table.*?</table>", text)
+    names = [re.findall("<button[^>]*>(.*?)</button>", one) for one in (first, further)]
+    assert names[0][:3] == ["run", "FID (digits) ↓", "precision ↑"]
+    assert names[0][3:] == ["recall ↑", "time for 50 samples ↓", "seeds", "iterations", "sampler"]
+    assert names[1] == ["run", "KID (digits) ↓"] and "<summary>1 further column</summary>" in text
+    assert ">a <small>collapsed</small></th>" in first and ">0.339 ms</td>" in first and ">500 ms</td>" in first
+    assert 'class="best"' not in first  # nothing to compare b with
+    assert text.index("<h2>Ranking") < text.index("<h2>Protocols")
+
+
 # What the page does, reported by a script in it to the page around it, which is as wide as a phone.
 _WATCH = """<script>
 const wrong = [];
@@ -133,7 +178,7 @@ console.error = (...words) => wrong.push(words.join(" "));
 </script>"""
 _TRY = """<script>
 addEventListener("load", () => {
-  const rows = () => [...document.querySelectorAll("table.sorts tbody tr")].map(row => row.cells[0].textContent);
+  const rows = () => [...document.querySelector("table.sorts").tBodies[0].rows].map(row => row.cells[0].textContent);
   const dots = () => [...document.querySelectorAll('[data-chain="a"] circle')].map(dot => dot.getAttribute("cx"));
   const fid = [...document.querySelectorAll("th button")].find(button => button.textContent.startsWith("FID"));
   const slider = document.getElementById("along"), seen = { orders: [rows()], dots: [dots()], sorts: [] };

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from ebmzoo.report import suites
-from ebmzoo.report.suites import find, plan, same_networks, scaled
+from ebmzoo.report.commands import Commands
+from ebmzoo.report.suites import find, plan, same_networks, scaled, small
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FIVE = {"ecvae", "vaebm", "denoising_ebm", "dual_mcmc", "bidvl"}
@@ -17,8 +18,8 @@ FIVE = {"ecvae", "vaebm", "denoising_ebm", "dual_mcmc", "bidvl"}
 def counted(monkeypatch):
     """An iteration costs 10 evaluations and 0.5 s, whatever the method."""
     asked = []
-    monkeypatch.setattr(suites, "_doctor", lambda config: asked.append(config) or 10.0)
-    monkeypatch.setattr(suites, "_seconds", lambda config: 0.5)
+    monkeypatch.setattr(suites, "_doctor", lambda config, commands: asked.append(config) or 10.0)
+    monkeypatch.setattr(suites, "_seconds", lambda config, commands: 0.5)
     return asked
 
 
@@ -92,7 +93,7 @@ def test_the_same_networks_are_the_references_and_a_methods_need_stays():
 )
 def test_a_budget_becomes_iterations(tmp_path, counted, budget, amount, expected):
     configs = {"vae": CONFIGS / "vae_digits.yaml"}
-    found = plan("digits", configs, tmp_path, budget, amount, "paper")["vae"]
+    found = plan("digits", configs, tmp_path, budget, amount, "paper", Commands())["vae"]
     assert (found.iterations, found.evaluations) == (expected, expected * 10)
     used = yaml.safe_load(Path(found.config).read_text())
     assert used["trainer"]["max_steps"] == expected
@@ -102,7 +103,7 @@ def test_a_budget_becomes_iterations(tmp_path, counted, budget, amount, expected
 
 def test_stages_count_by_their_share_of_the_training(tmp_path, counted):
     vaebm = yaml.safe_load((CONFIGS / "vaebm_digits.yaml").read_text())  # half of it is the VAE, at 4 evaluations
-    assert suites._cost(vaebm) == pytest.approx(0.5 * 4 + 0.5 * 10)
+    assert suites._cost(vaebm, Commands()) == pytest.approx(0.5 * 4 + 0.5 * 10)
 
 
 def test_chains_of_some_iterations_count_by_their_share(monkeypatch):
@@ -110,55 +111,81 @@ def test_chains_of_some_iterations_count_by_their_share(monkeypatch):
         (CONFIGS / "denoising_ebm_digits.yaml").read_text()
     )  # 3,360 with chains in a third from 3,000
     monkeypatch.setattr(
-        suites, "_doctor", lambda config: 106.0 if config["model"]["init_args"]["contrast_every"] == 1 else 6.0
+        suites,
+        "_doctor",
+        lambda config, commands: 106.0 if config["model"]["init_args"]["contrast_every"] == 1 else 6.0,
     )
-    assert suites._cost(config) == pytest.approx(6 + 100 * 360 / 3360 / 3)
+    assert suites._cost(config, Commands()) == pytest.approx(6 + 100 * 360 / 3360 / 3)
 
 
 def test_a_plan_is_made_once(tmp_path, counted):
     configs = {"vae": CONFIGS / "vae_digits.yaml"}
-    first = plan("digits", configs, tmp_path, "seconds", 60, "same")
+    first = plan("digits", configs, tmp_path, "seconds", 60, "same", Commands())
     counted.clear()
-    assert plan("digits", configs, tmp_path, "seconds", 60, "same") == first and not counted
+    assert plan("digits", configs, tmp_path, "seconds", 60, "same", Commands()) == first and not counted
     assert json.loads((tmp_path / "plan.json").read_text())["amount"] == 60
     with pytest.raises(ValueError, match=r"has runs under asked 60, not asked 70: choose another folder with --out"):
-        plan("digits", configs, tmp_path, "seconds", 70, "same")
+        plan("digits", configs, tmp_path, "seconds", 70, "same", Commands())
 
 
 def test_a_plan_is_of_one_suite_and_one_folder_of_configs(tmp_path, counted):
     out, toy = tmp_path / "out", {"vae": CONFIGS / "vae_gaussians25.yaml"}
-    plan("digits", {"vae": CONFIGS / "vae_digits.yaml"}, out, "iterations", 30, "paper")
+    plan("digits", {"vae": CONFIGS / "vae_digits.yaml"}, out, "iterations", 30, "paper", Commands())
     with pytest.raises(ValueError, match="has runs under suite digits, not suite toy: choose"):
-        plan("toy", toy, out, "iterations", 30, "paper")
+        plan("toy", toy, out, "iterations", 30, "paper", Commands())
     (tmp_path / "vae_digits.yaml").write_text((CONFIGS / "vae_digits.yaml").read_text())
     with pytest.raises(ValueError, match=f"has runs under configs {CONFIGS}, not configs {tmp_path}: choose"):
-        plan("digits", {"vae": tmp_path / "vae_digits.yaml"}, out, "iterations", 30, "paper")
+        plan("digits", {"vae": tmp_path / "vae_digits.yaml"}, out, "iterations", 30, "paper", Commands())
 
 
 @pytest.mark.parametrize("budget", [None, "iterations"])
 def test_a_plan_that_does_not_say_its_suite_is_taken_as_its_configs_names_say(tmp_path, counted, budget):
     configs = {"vae": CONFIGS / "vae_digits.yaml"}
-    first = plan("digits", configs, tmp_path, budget, None, "paper")
+    first = plan("digits", configs, tmp_path, budget, None, "paper", Commands())
     path = tmp_path / "plan.json"
     held = json.loads(path.read_text())
     del held["terms"]["suite"], held["terms"]["configs"]
     path.write_text(json.dumps(held))
     counted.clear()
-    assert plan("digits", configs, tmp_path, budget, None, "paper") == first and not counted
+    assert plan("digits", configs, tmp_path, budget, None, "paper", Commands()) == first and not counted
     with pytest.raises(ValueError, match="has runs under suite digits, not suite toy"):
-        plan("toy", {"vae": CONFIGS / "vae_gaussians25.yaml"}, tmp_path, budget, None, "paper")
+        plan("toy", {"vae": CONFIGS / "vae_gaussians25.yaml"}, tmp_path, budget, None, "paper", Commands())
 
 
 def test_a_plan_that_was_cut_off_is_named_with_what_to_do(tmp_path, counted):
     configs = {"vae": CONFIGS / "vae_digits.yaml"}
     (tmp_path / "plan.json").write_text('{"vae": {"config"')
     with pytest.raises(ValueError, match=r"plan.json is cut off or not ours: delete it, and give the same command"):
-        plan("digits", configs, tmp_path, None, None, "paper")
+        plan("digits", configs, tmp_path, None, None, "paper", Commands())
 
 
 def test_the_reference_is_needed_only_by_a_plan_that_takes_something_of_it(tmp_path, counted):
     (tmp_path / "vae_digits.yaml").write_text((CONFIGS / "vae_digits.yaml").read_text())
     configs = {"vae": tmp_path / "vae_digits.yaml"}
-    assert plan("digits", configs, tmp_path / "a", "iterations", 7, "paper")["vae"].iterations == 7
+    assert plan("digits", configs, tmp_path / "a", "iterations", 7, "paper", Commands())["vae"].iterations == 7
     with pytest.raises(ValueError, match="no method 'ecvae' in suite digits"):
-        plan("digits", configs, tmp_path / "b", "iterations", 7, "same")
+        plan("digits", configs, tmp_path / "b", "iterations", 7, "same", Commands())
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*digits.yaml")), ids=lambda path: path.stem)
+def test_a_quick_config_measures_few_and_monitors_what_it_measures(path):
+    config = yaml.safe_load(path.read_text())
+    callbacks = {one["class_path"]: one["init_args"] for one in small(config, 500)["trainer"]["callbacks"]}
+    evaluate = callbacks["Evaluate"]
+    assert (evaluate["n_test"], evaluate["n_scored"], evaluate["batch_size"]) == (500, 500, 500)
+    assert evaluate["n_val"] == (0 if path.stem == "denoising_ebm_digits" else 500)
+    assert callbacks.get("ModelCheckpoint", {"monitor": "val/fid_500"})["monitor"] == "val/fid_500"
+    assert config == yaml.safe_load(path.read_text())  # the original is left alone
+
+
+def test_quick_runs_and_full_ones_are_never_mixed(tmp_path, counted):
+    configs = {"vae": CONFIGS / "vae_digits.yaml"}
+    quick = plan("digits", configs, tmp_path, "iterations", 300, "paper", Commands(), quick=True)
+    used = yaml.safe_load(Path(quick["vae"].config).read_text())
+    assert used["trainer"]["max_steps"] == 300
+    assert (
+        used["trainer"]["callbacks"][1]["init_args"] | {"n_test": 500} == used["trainer"]["callbacks"][1]["init_args"]
+    )
+    assert [one.name for one in suites.experiments(quick, "digits", [0], quick=True)] == ["vae_digits_quick"]
+    with pytest.raises(ValueError, match="has runs under quick True, not quick False: choose another folder"):
+        plan("digits", configs, tmp_path, "iterations", 300, "paper", Commands())

@@ -1,0 +1,66 @@
+"""Commands of the command line, timed, each in a process of its own that has imported everything already."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+__all__ = ["Commands"]
+
+
+class Commands:
+    """Runs `ebmzoo` commands, each in a fork of a process that has imported what the verbs need.
+
+    The imports take longer than a short training. A command that crashes, or is killed, ends no other.
+
+    Args:
+        jobs: commands at a time, which are the caller's threads.
+        threads: of each command.
+    """
+
+    def __init__(self, jobs: int = 2, threads: int = 1) -> None:
+        self.jobs, self.threads = jobs, threads
+        self._all: list[subprocess.Popen[str]] = []
+        self._idle: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._all:
+            worker.communicate()  # closes its input, and waits for its end
+
+    def __call__(self, words: Sequence[str], log: Path) -> tuple[int, dict[str, float]]:
+        """Run one; its exit code, and what it took: CPU time is what others on the machine do not change.
+
+        Args:
+            words: "ebmzoo", the verb and its arguments.
+            log: file to which all that it prints is appended.
+        """
+        log.touch()
+        worker = self._idle.pop() if self._idle else self._started()
+        assert worker.stdin is not None and worker.stdout is not None
+        with suppress(BrokenPipeError):  # it was killed: then it gives no answer
+            worker.stdin.write(json.dumps([words[1:], str(log)]) + "\n")
+            worker.stdin.flush()
+        if not (answer := worker.stdout.readline()):
+            return worker.wait() or 1, {}
+        self._idle.append(worker)
+        code, wall, cpu = json.loads(answer)
+        return code, {"wall_s": wall, "cpu_s": cpu, "threads": self.threads}
+
+    def _started(self) -> subprocess.Popen[str]:
+        # The count by CUDA's own runtime would leave forks without a GPU.
+        environment = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+        environment |= {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
+        command = [sys.executable, "-m", "ebmzoo.cli.worker"]
+        pipe = subprocess.PIPE
+        worker = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
+        self._all.append(worker)
+        return worker
