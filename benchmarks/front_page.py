@@ -4,7 +4,8 @@
     python benchmarks/front_page.py --runs runs --out docs/pictures
 
 Of each method's newest run: samples, for its own page and for the table of the README; states of its chain, if it has
-one; the streaming FID over iterations. A run that is missing or has not reached its last iteration is named and left out.
+one; the streaming FID over iterations. A run that is missing, or has not reached its last iteration, is named and left
+out.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
     python benchmarks/wandb_dashboard.py --entity ENTITY      # saves it into the project, and prints its address
     python benchmarks/wandb_dashboard.py --dry_run            # prints its panels: no account, no network
+    python benchmarks/wandb_dashboard.py --draw FILE RUN...   # draws its curves from the metrics.csv of runs
 
 It needs `pip install 'ebmzoo[wandb]'` and, to save, an account (`wandb login`). The same of runs on the disk, without
 W&B: `ebmzoo compare RUN... --out FOLDER`.
@@ -10,9 +11,15 @@ W&B: `ebmzoo compare RUN... --out FOLDER`.
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import yaml
+from PIL import Image
 
 SPENT, STEP = "train/network_evaluations", "trainer/global_step"
 
@@ -35,7 +42,7 @@ CURVES: dict[str, list[tuple[str, str, list[str]]]] = {
     ],
 }
 RESULTS = ["test/fid", "test/network_evaluations", "test/seconds_50_samples"]
-PICTURES = ["pictures/samples", "pictures/reconstructions", "pictures/chain"]
+PICTURES = ["pictures/samples", "pictures/reconstructions", "pictures/chain", "pictures/energy_histogram"]
 
 
 def workspace(entity: str, project: str, name: str, data: str | None, fid: str) -> Any:
@@ -70,10 +77,62 @@ def workspace(entity: str, project: str, name: str, data: str | None, fid: str) 
         runset_settings=ws.RunsetSettings(
             groupby=[ws.Metric("Group")],
             filters=ws.And(ws.Tags().isin([data])) if data else "",
-            pinned_columns=["run:displayName", "summary:test/fid", f"summary:{fid}", f"summary:{SPENT}"],
+            pinned_columns=["run:displayName", "summary:test/fid", f"summary:{fid}.min", f"summary:{SPENT}"],
         ),
-        auto_generate_panels=True,  # histograms, and whatever else a method logs
+        auto_generate_panels=True,  # whatever else a method logs
     )
+
+
+def curve(runs: Sequence[Path], x: str, key: str) -> dict[str, list[tuple[float, float, float, float]]]:
+    """A panel's lines by method: place, and mean, least and largest value of its runs there.
+
+    Args:
+        runs: run folders, with config.yaml and metrics.csv, whose columns are W&B's keys.
+        x: key of the horizontal axis.
+        key: key of the vertical one.
+    """
+    found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        method = yaml.safe_load((run / "config.yaml").read_text())["model"]["class_path"].rpartition(".")[2]
+        with (run / "metrics.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                place, value = row.get("step" if x == STEP else x), row.get(key)
+                if place and value:
+                    found[method][float(place)].append(float(value))
+    return {
+        method: [(at, sum(values) / len(values), min(values), max(values)) for at, values in sorted(places.items())]
+        for method, places in sorted(found.items())
+    }
+
+
+def draw(path: Path, runs: Sequence[Path], fid: str) -> None:
+    """Write a picture of the workspace's curves, those that the runs have, drawn here and not by W&B."""
+    from matplotlib.figure import Figure
+
+    panels = []
+    for title, x, keys in (panel for section in CURVES.values() for panel in section):
+        lines = {key: curve(runs, x, fid if key == "FID" else key) for key in keys}
+        if any(lines.values()):
+            panels.append((title, x, lines))
+    figure = Figure(figsize=(11, 2.6 * -(-len(panels) // 3)), dpi=80, layout="constrained")
+    figure.suptitle(f"Curves of {len(runs)} runs on the disk, grouped by method: mean and range (not W&B's own page)")
+    colours: dict[str, str] = {}
+    for number, (title, x, lines) in enumerate(panels):
+        axes = figure.add_subplot(-(-len(panels) // 3), 3, number + 1)
+        for style, (key, methods) in zip(("-", "--"), lines.items(), strict=False):
+            for method, points in methods.items():
+                at, mean, low, high = zip(*points, strict=True)
+                colour = colours.setdefault(method, f"C{len(colours)}")
+                label = f"{method} {key.rpartition('_')[2]}" if len(lines) > 1 else method
+                axes.plot(at, mean, style, color=colour, label=label)
+                axes.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.set_title(title, fontsize="small")
+        axes.set_xlabel(x, fontsize="x-small")
+        axes.tick_params(labelsize="x-small")
+        axes.legend(fontsize="x-small")
+    figure.savefig(path, format="png")
+    with Image.open(path) as picture:  # with a palette it has a third of the size
+        picture.convert("RGB").quantize(64).save(path, format="png", optimize=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,7 +144,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", help="only runs on these data, by their class: Digits")
     parser.add_argument("--fid", default="val/fid_2k", help="key of the FID in validation (%(default)s)")
     parser.add_argument("--dry_run", action="store_true", help="print the panels and save nothing: needs no account")
+    parser.add_argument("--draw", type=Path, metavar="FILE", help="draw the curves of RUN... into a .png: no account")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders on the disk, for --draw")
     options = parser.parse_args(arguments)
+    if bool(options.draw) != bool(options.runs):
+        return refuse("--draw FILE and RUN... go together (--dry_run needs neither)")
+    if options.draw:
+        if missing := [run for run in options.runs if not (run / "metrics.csv").is_file()]:
+            return refuse(f"{missing[0]} is no run of ebmzoo: it has no metrics.csv")
+        draw(options.draw, options.runs, options.fid)
+        return 0
     if not options.entity and not options.dry_run:
         return refuse("--entity is missing: the user or team that owns the project (--dry_run needs none)")
     try:

@@ -11,7 +11,7 @@ import inspect
 from argparse import ArgumentError
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jsonargparse import ArgumentParser, set_parsing_settings
@@ -23,6 +23,9 @@ from ebmzoo.methods.base import Method
 from ebmzoo.objectives import Penalty
 from ebmzoo.storage import read_archive, read_export, when_written, write_export
 from ebmzoo.trust import URL, check_trusted, trusted
+
+if TYPE_CHECKING:
+    from ebmzoo.methods.capabilities import AnyMethod
 
 __all__ = [
     "check_fits",
@@ -82,7 +85,7 @@ def _exported(path: Path, map_location: str | torch.device) -> dict[str, Any]:
     return {**stored, "ema": weights} if about.get("averaged") else stored
 
 
-def load(path: str | Path, ema: bool = True, map_location: str | torch.device = "cpu", **replaced: Any) -> Method:
+def load(path: str | Path, ema: bool = True, map_location: str | torch.device = "cpu", **replaced: Any) -> AnyMethod:
     """Make the model of a checkpoint again in evaluation mode, with its averaged (EMA) weights if there are.
 
     Args:
@@ -90,10 +93,11 @@ def load(path: str | Path, ema: bool = True, map_location: str | torch.device = 
         ema: take the averaged weights; False takes the raw ones.
         map_location: the device.
         replaced: constructor arguments used instead of the stored ones; needed for networks that were given
-            as functions, which a file cannot hold.
+            as functions or instances, which a file cannot hold.
 
     Returns:
-        The method; its ``ema_active`` says which weights it has.
+        The method; its ``ema_active`` says which weights it has. What it can do only the file says: to a type checker
+        it has all capabilities.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -113,7 +117,7 @@ def load(path: str | Path, ema: bool = True, map_location: str | torch.device = 
     """
     checkpoint = read(path, map_location)
     kind = method_class(checkpoint, path)
-    model = _rebuild(kind, checkpoint.get("hyper_parameters") or {}, replaced, path)
+    model: Any = _rebuild(kind, checkpoint.get("hyper_parameters") or {}, replaced, path)
     restore(model, checkpoint, path, ema=ema)
     return model.to(map_location).eval()
 
@@ -133,8 +137,8 @@ def export(
         Whether the weights are averaged ones.
 
     Raises:
-        ValueError: an ending other than ``.safetensors``, networks that were given as functions, or raw weights of a
-            model that has averaged ones alone.
+        ValueError: an ending other than ``.safetensors``, networks that were given as functions or instances, or raw
+            weights of a model that has averaged ones alone.
         OSError: the file cannot be written.
     """
     if Path(out).suffix != ".safetensors":
@@ -268,7 +272,7 @@ def stored_config(checkpoint: Mapping[str, Any], path: str | Path, as_left: bool
         as_left: the samplers as the training left them, whose steps a guard may have halved, not as it began them.
 
     Raises:
-        ValueError: a class that is not trusted, or networks that were given as functions.
+        ValueError: a class that is not trusted, or networks that were given as functions or instances.
     """
     config = checkpoint["ebmzoo"].get("config")
     if not isinstance(config, dict):
@@ -314,8 +318,8 @@ def _refuse_callables(stored: Mapping[str, Any], path: str | Path) -> None:
     if free := [key for key, value in stored.items() if _has_callable(value)]:
         given = ", ".join(f"{key}=..." for key in free)
         raise ValueError(
-            f"{path} was trained with {', '.join(free)} given as functions, which a checkpoint cannot hold: "
-            f"networks must be passed again, in Python: ebmzoo.load(path, {given})"
+            f"{path} was trained with {', '.join(free)} given as functions or instances, which a checkpoint cannot "
+            f"hold: networks must be passed again, in Python: ebmzoo.load(path, {given})"
         )
 
 

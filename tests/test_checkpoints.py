@@ -136,7 +136,9 @@ def test_networks_of_imported_modules_may_be_named(tmp_path):
 def test_networks_given_as_functions_must_be_passed_again(tmp_path):
     model = ecvae(energy=lambda shape: OwnEnergy(shape, 3.0))
     path = saved(model, tmp_path / "free.ckpt")
-    with pytest.raises(ValueError, match=r"energy given as functions.*ebmzoo\.load\(path, energy=\.\.\.\)$"):
+    with pytest.raises(
+        ValueError, match=r"energy given as functions or instances.*ebmzoo\.load\(path, energy=\.\.\.\)$"
+    ):
         load(path)
     again = load(path, energy=lambda shape: OwnEnergy(shape))
     assert again.energy_network.gain.item() == model.energy_network.gain.item() != 1.0

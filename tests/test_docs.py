@@ -1,5 +1,8 @@
 """The pages of docs/: their code runs as it stands, or says what it needs and names only what exists."""
 
+import html
+import importlib
+import inspect
 import os
 import re
 import shlex
@@ -220,6 +223,26 @@ def test_dead_links_are_found(tmp_path):
     assert dead_links(tmp_path) == ["b.html #z", "in/c.html ../b.html#y", "in/c.html /c.html", "in/c.html a.png"]
 
 
+def parameters_documented(words):
+    """The names that a Google docstring's section of arguments has rows for."""
+    section = re.search(r"^Args:\n((?: {4}.*\n?|\n)*)", inspect.cleandoc(words), re.MULTILINE)
+    return re.findall(r"^ {4}\*{0,2}(\S.*?):(?: |$)", section[1], re.MULTILINE) if section else []
+
+
+def test_every_parameter_has_a_row_of_its_own():
+    checked = 0
+    for room in ("callbacks", "checkpoints", "data", "mcmc", "methods", "metrics", "networks", "objectives", "tasks"):
+        module = importlib.import_module(f"ebmzoo.{room}")
+        things = {name: thing for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")}
+        for name, thing in things.items():
+            if documented := parameters_documented(thing.__doc__ or ""):
+                own = inspect.signature(thing).parameters.values()
+                taken = {one.name for one in own if one.kind is not one.VAR_KEYWORD or one.name in documented}
+                assert sorted(documented) == sorted(taken), (room, name)
+                checked += 1
+    assert checked > 100
+
+
 def test_the_site_builds_and_its_links_lead_somewhere(tmp_path):
     pytest.importorskip("mkdocs")
     site = tmp_path / "site"
@@ -233,6 +256,10 @@ def test_the_site_builds_and_its_links_lead_somewhere(tmp_path):
     # Nothing is fetched when it is read.
     fetched = re.compile(r"(?:src|<link[^>]+(?:stylesheet|preconnect)[^>]+href)=.?https?:")
     assert not [page.name for page in pages if fetched.search(page.read_text())]
+    # Each parameter is a row of its own, with its default.
+    text = html.unescape((site / "api" / "methods.html").read_text())
+    row = "OptimizerFactory makes the energy's; the released code: Adam (0, 0.9) at 1e-4. spec(Adam, lr=0.0001"
+    assert "".join(row.split()) in "".join(re.sub(r"<[^>]+>", " ", text).split())
 
 
 def test_every_public_method_has_a_page():

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 import ebmzoo
 from ebmzoo.cli.main import main
 from ebmzoo.data import Digits
@@ -12,15 +14,17 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 
 
 def frechet_distance_after(name, run, steps, *schedules):
-    """Train a shipped config for a few steps, its schedules as long; FD of 2,000 samples to the training digits."""
+    """Train a shipped config for a few steps, its schedules as long; FD of 1,000 samples to the training digits."""
     short = [f"--trainer.max_steps={steps}", "--trainer.limit_val_batches=0", "--trainer.enable_progress_bar=false"]
     short += [f"--model.{schedule}.init_args.T_max={steps}" for schedule in schedules]
-    assert main(["fit", f"--config={CONFIGS / name}.yaml", "--seed_everything=10", f"--run_dir={run}", *short]) == 0
-    samples = ebmzoo.load(run / "checkpoints" / "last.ckpt").sample(2000, noise=0)
+    assert main(["fit", f"--config={CONFIGS / name}.yaml", "--seed_everything=11", f"--run_dir={run}", *short]) == 0
+    samples = ebmzoo.load(run / "checkpoints" / "last.ckpt").sample(1000, noise=0)
     return fidelity(to_uint8(samples), Digits().reference("train"), "digits", ["fid"])["fid"]
 
 
-def test_ecvae_beats_the_vae_of_the_same_networks_and_as_many_decoder_updates(tmp_path):
-    ecvae = frechet_distance_after("ecvae_digits", tmp_path / "ecvae", 400, "vae_schedule", "energy_schedule")
-    vae = frechet_distance_after("vae_digits", tmp_path / "vae", 800, "schedule")
-    assert ecvae < 0.7 * vae  # 0.45 at this seed after 700 steps; a third after the whole training
+@pytest.mark.timeout(600)  # seconds on an idle machine, minutes on a crowded one
+@pytest.mark.parametrize("steps", [150, pytest.param(400, marks=pytest.mark.slow)])
+def test_ecvae_beats_the_vae_of_the_same_networks_and_as_many_decoder_updates(tmp_path, steps):
+    ecvae = frechet_distance_after("ecvae_digits", tmp_path / "ecvae", steps, "vae_schedule", "energy_schedule")
+    vae = frechet_distance_after("vae_digits", tmp_path / "vae", 2 * steps, "schedule")
+    assert ecvae < 0.7 * vae  # a third at this seed, also after the whole training; 0.57 at seed 10 after 150 steps

@@ -14,7 +14,7 @@ from ebmzoo.images import to_uint8
 from ebmzoo.mcmc import PerImageNoise
 
 ROOT = Path(__file__).parent.parent
-PICTURES = sorted((ROOT / "docs" / "pictures").iterdir())
+PICTURES = sorted((ROOT / "docs" / "pictures").glob("*"))
 TINY = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "1", "--trainer.limit_val_batches", "1"]
 TINY += ["--trainer.callbacks.Evaluate.n_val", "20", "--trainer.callbacks.ModelCheckpoint", "null"]
 

@@ -67,11 +67,12 @@ def test_make_targets_exist():
 
 
 @pytest.mark.timeout(600)  # whole commands: seconds on an idle machine, minutes on a crowded one
-def test_commands_run(elsewhere):
+@pytest.mark.parametrize("only", ["likelihood", pytest.param(None, marks=pytest.mark.slow)])
+def test_commands_run(elsewhere, only):
     ran = [words for words in commands() if words[0] == "ebmzoo"]
     assert {words[1] for words in ran} >= {"fit", "test", "sample", "predict"}
     for words in ran:
-        short = SHORT if words[1] == "fit" else []
+        short = {"fit": SHORT, "test": ["--only", only] if only else []}.get(words[1], [])
         assert main([*words[1:], *short]) == 0, words
     run = elsewhere / "runs" / "ecvae_digits" / "version_0"
     left = ("config.yaml", "metrics.csv", "samples.png", "results.json", "predictions.npz")

@@ -9,6 +9,7 @@ from ebmzoo.callbacks.network_evaluations import NetworkEvaluations
 from ebmzoo.callbacks.pictures import Pictures
 from ebmzoo.callbacks.preemption import SaveOnTermination
 from ebmzoo.callbacks.progress import Progress
+from ebmzoo.callbacks.summary import Summary
 
 __all__ = [
     "EMA",
@@ -22,6 +23,7 @@ __all__ = [
     "Pictures",
     "Progress",
     "SaveOnTermination",
+    "Summary",
     "averaged_weights",
     "monitored",
 ]

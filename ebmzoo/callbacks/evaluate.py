@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ebmzoo.callbacks.evaluation import PARTS, Evaluation, Plan
 from ebmzoo.callbacks.looking import batches_of_samples, looking_at, run_folder, spooled
-from ebmzoo.callbacks.pictures import log_histogram, log_picture
+from ebmzoo.callbacks.pictures import log_picture, place_of
 from ebmzoo.callbacks.terminal import show
 from ebmzoo.files import written_whole
 from ebmzoo.images import save_png, to_uint8
@@ -169,7 +169,7 @@ class Evaluate(Callback):
         self._last = trainer.global_step
         with looking_at(trainer, pl_module):
             value = self._streaming_fid(trainer, pl_module)
-        pl_module.log(self.val_name, value, prog_bar=True)
+        pl_module.log(self.val_name, value)
 
     def _measures_fid(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         data = _data_of(trainer)
@@ -252,14 +252,11 @@ class Evaluate(Callback):
         for name, picture in evaluation.pictures.items():
             save_png(picture, folder / f"{name}.png")
             log_picture(trainer, name, picture, step)
-        for name, array in evaluation.arrays.items():
-            if name.startswith(("energy/", "score/")):
-                log_histogram(trainer, f"test_{name}", array, step)
         _keep(evaluation.arrays, folder / "arrays.npz")
         show(self.results, evaluation, about, path)
         for logger in trainer.loggers:
-            values = {f"test/{entry.name}": entry.value for entry in self.results.added}
-            logger.log_metrics({name: value for name, value in values.items() if value is not None}, step=step)
+            values = {f"test/{entry.name}": entry.value for entry in self.results.added if entry.value is not None}
+            logger.log_metrics(values, step=place_of(step))
 
     def _samples(self, trainer: Trainer, pl_module: Any, folder: Path) -> tuple[Tensor | None, str]:
         """This run's samples, of all processes, on the first one: uint8 images in a file, or points."""
@@ -269,6 +266,8 @@ class Evaluate(Callback):
             return None, "none were asked for"
         if not hasattr(pl_module, "sample"):
             return None, f"{type(pl_module).__name__} does not sample"
+        if trainer.is_global_zero:
+            print(f"drawing {self.n_test:,} samples", flush=True)
         model, data = pl_module, _data_of(trainer)
         images = data.kind == "images" if data is not None else len(model.image_shape) == 3
         rank, world = trainer.global_rank, trainer.world_size

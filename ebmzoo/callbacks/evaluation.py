@@ -153,7 +153,8 @@ class Evaluation:
             self._do(name, part, *([samples] if of_samples else []))
 
     def _do(self, name: str, part: Part, *arguments: Any) -> None:
-        """Do one part; its reason to do nothing, or a user's mistake, becomes a line."""
+        """Do one part, said before, as it may take minutes; a reason to do nothing, or a mistake, becomes a line."""
+        print(f"measuring: {name}", flush=True)
         try:
             reason = part(self, *arguments)
         except (ValueError, FileNotFoundError) as error:

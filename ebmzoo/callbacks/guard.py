@@ -62,7 +62,12 @@ class Guard(Callback):
         every_n_steps: iterations between looks.
         rollbacks: how often ``ebmzoo fit`` may go back to a healthy checkpoint.
         checkpoint_every: iterations between the guard's own checkpoints.
-        growth, energy, gradient, saturation, stillness, patience: see `Limits`.
+        growth: alarm at an energy or a gradient so many times its largest in the last looks; all limits: see `Limits`.
+        energy: alarm at a mean energy beyond this.
+        gradient: alarm at a player's gradient norm beyond this.
+        saturation: alarm at this share of a chain's values at the edge of the data's range.
+        stillness: alarm at chains that move less than this.
+        patience: looks in a row before a chain, or an energy without a gap, alarms.
 
     Raises:
         ValueError: if a number is out of range.

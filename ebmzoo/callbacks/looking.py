@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ebmzoo.callbacks.ema import averaged_weights
 from ebmzoo.mcmc import GeneratorNoise
+from ebmzoo.methods.at_rest import unclamped
 from ebmzoo.methods.base import Samples
 
 __all__ = ["batches_of_samples", "chain_steps", "looking_at", "run_folder", "sampler_settings", "spooled"]
@@ -27,6 +28,8 @@ _PRIME = 1_000_003  # keeps (seed, batch) pairs apart for up to a million batche
 def looking_at(trainer: Trainer, pl_module: LightningModule) -> Iterator[bool]:
     """In eval mode, without gradients, with averaged weights if there are any, sparing torch's generators.
 
+    Samples are as chains left them, not clamped: figures of chains and energies are of those, and bytes clamp anyway.
+
     Afterwards the model is as it was, each network in its own mode, also after an exception.
 
     Yields:
@@ -37,7 +40,7 @@ def looking_at(trainer: Trainer, pl_module: LightningModule) -> Iterator[bool]:
     with averaged_weights(trainer, pl_module) as ema, torch.random.fork_rng(devices=devices):
         pl_module.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), unclamped(pl_module):
                 yield ema
         finally:
             for module, training in modes:

@@ -45,8 +45,7 @@ class NetworkEvaluations(Callback):
         """Add the batch's."""
         assert self._tally is not None
         self.spent += (self._tally.total - self._before) * trainer.world_size
-        if pl_module.logs_now():
-            pl_module.log(_NAME, float(self.spent))
+        pl_module.report({_NAME: float(self.spent)})
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log it beside the figures of validation."""

@@ -8,18 +8,17 @@ from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 from torch import Tensor
 
-from ebmzoo.callbacks.figures import scatter
+from ebmzoo.callbacks.figures import histograms, scatter
 from ebmzoo.callbacks.guard import Diverged, Guard
 from ebmzoo.callbacks.looking import chain_steps, looking_at, run_folder
 from ebmzoo.images import grid, save_png, strips
 from ebmzoo.mcmc import GeneratorNoise, Noise
 from ebmzoo.methods.base import HasEnergy, Reconstructs, Samples
 
-__all__ = ["Pictures", "chain_frames", "chain_titles", "log_histogram", "log_picture"]
+__all__ = ["Pictures", "chain_frames", "chain_titles", "log_picture", "place_of"]
 
 _PAIRS_IN_A_ROW = 4
 
@@ -29,10 +28,11 @@ class Pictures(Callback):
 
     ``samples.png``, ``reconstructions.png`` (validation data, each beside what became of it) and ``chain.png``
     (one chain a row, from its start on the left) are the newest ones; those of earlier steps lie in ``pictures/``.
-    For 2-D data there is a scatter plot of samples beside the data. Loggers that take histograms get the energies of
-    samples and of validation data, where there is an energy. The noise is the same every time, so that pictures of
-    different steps compare; the averaged weights are used if there are any; training goes on bit for bit as without
-    this callback. Only the first process draws.
+    For 2-D data there is a scatter plot of samples beside the data. ``energy_histogram.png`` shows the energies of
+    validation data and of samples on one axis, where there is an energy. The noise is the same every time, so that
+    pictures of different steps compare; the averaged weights are used if there are any; training goes on bit for bit as
+    without this callback. At test the files are drawn anew, and loggers, which have what the training drew, get none.
+    Only the first process draws.
 
     Args:
         n: samples in the grid; the reconstructions are of n / 2 validation images.
@@ -106,14 +106,14 @@ class Pictures(Callback):
                     return
                 _refuse(trainer, samples)
             pictures = {} if samples is None else self._pictures(trainer, pl_module, samples)
-            energies = {} if samples is None else self._energies(trainer, pl_module, samples)
-        for name, values in energies.items():
-            log_histogram(trainer, name, values, step)
+            if samples is not None and isinstance(pl_module, HasEnergy):
+                pictures |= self._energies(trainer, pl_module, samples)
         for name, picture in pictures.items():
             save_png(picture, self._folder / f"{name}.png")
             if keep:
                 save_png(picture, self._folder / "pictures" / f"{name}_step{step:08d}.png")
-            log_picture(trainer, name, picture, step)
+            if not trainer.testing:
+                log_picture(trainer, name, picture, step)
 
     def _samples(self, pl_module: Any) -> Tensor | None:
         """Images or points of the plane; None of a method that makes neither."""
@@ -137,14 +137,14 @@ class Pictures(Callback):
                 pictures["chain"] = strips(shown, titles=chain_titles(len(shown), steps, self.frames))
         return pictures
 
-    def _energies(self, trainer: Trainer, pl_module: Any, samples: Tensor) -> dict[str, Tensor]:
-        """Of samples and of as many validation data, if the method has energies and a logger takes histograms."""
-        if not isinstance(pl_module, HasEnergy) or not any(map(_takes_histograms, trainer.loggers)):
+    def _energies(self, trainer: Trainer, model: HasEnergy, samples: Tensor) -> dict[str, Tensor]:
+        """Of the samples and of as many validation data, with bins in common; nothing where none is finite."""
+        data = _validation_data(trainer)
+        groups = {} if data is None else {"validation data": data(len(samples)).to(samples)}
+        found = {name: model.energy(x) for name, x in {**groups, "samples": samples}.items()}
+        if not torch.cat(list(found.values())).isfinite().any():
             return {}
-        found = {"samples": samples}
-        if (data := _validation_data(trainer)) is not None:
-            found["data"] = data(len(samples)).to(samples)
-        return {f"energy_{name}": pl_module.energy(x) for name, x in found.items()}
+        return {"energy_histogram": histograms(found, "E(x) (low: likely)", f"energies of {type(model).__name__}")}
 
     def _noise(self, pl_module: LightningModule) -> GeneratorNoise:
         return GeneratorNoise(torch.Generator(pl_module.device).manual_seed(self.seed))
@@ -224,34 +224,24 @@ def _beside(x: Tensor, reconstruction: Tensor) -> Tensor:
     return strips(columns, titles=["data", "recon."] * pairs)
 
 
-def log_picture(trainer: Trainer, name: str, picture: Tensor, step: int) -> None:
-    """Hand a picture, uint8 ``(3, H, W)``, to every logger that takes images."""
+def place_of(iterations: int) -> int:
+    """Where on the loggers' axis stands what is so after that many iterations: Lightning counts them from 0.
+
+    Example:
+        >>> place_of(200)  # the losses of the 200th iteration stand there too
+        199
+    """
+    return max(iterations - 1, 0)
+
+
+def log_picture(trainer: Trainer, name: str, picture: Tensor, iterations: int) -> None:
+    """Hand a picture, uint8 ``(3, H, W)``, made after so many iterations, to every logger that takes images."""
     for logger in trainer.loggers:
         if hasattr(logger, "log_image"):  # W&B
-            caption = f"{name}, step {step}" if step else name
+            caption = f"{name}, after {iterations:,} iterations"
             image = Image.fromarray(picture.permute(1, 2, 0).numpy())
-            logger.log_image(key=f"pictures/{name}", images=[image], step=step or None, caption=[caption])
+            logger.log_image(key=f"pictures/{name}", images=[image], step=place_of(iterations), caption=[caption])
             continue
         experiment: Any = getattr(logger, "experiment", None)
         if hasattr(experiment, "add_image"):  # TensorBoard
-            experiment.add_image(f"pictures/{name}", picture.numpy(), step)
-
-
-def log_histogram(trainer: Trainer, name: str, values: Tensor, step: int) -> None:
-    """Hand values ``(n,)``, those that are finite, to every logger that takes histograms."""
-    finite = values.detach().flatten().double().cpu()
-    finite = finite[finite.isfinite()]
-    takers: list[Any] = [logger for logger in trainer.loggers if len(finite) and _takes_histograms(logger)]
-    for logger in takers:
-        if isinstance(logger, WandbLogger):
-            import wandb
-
-            histogram: Any = wandb.Histogram(finite.tolist())
-            logger.log_metrics({f"histograms/{name}": histogram}, step=step or None)
-        else:
-            logger.experiment.add_histogram(f"histograms/{name}", finite, step)
-
-
-def _takes_histograms(logger: Any) -> bool:
-    """W&B's does, and TensorBoard's."""
-    return isinstance(logger, WandbLogger) or hasattr(getattr(logger, "experiment", None), "add_histogram")
+            experiment.add_image(f"pictures/{name}", picture.numpy(), place_of(iterations))

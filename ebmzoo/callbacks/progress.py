@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+
+from ebmzoo.methods.base import Method
 
 __all__ = ["Progress"]
 
@@ -24,13 +27,16 @@ class Progress(TQDMProgressBar):
 
     Lightning's bars begin anew every epoch, which says nothing where an epoch takes a second. This one runs
     to ``max_steps`` or the last batch of ``max_epochs``, whichever comes first. Without a terminal it
-    prints a line every tenth of the way, and at least one a minute. Values are those logged with
-    ``prog_bar=True``, without their ``train/``.
+    prints a line every tenth of the way, and at least one a minute. Values are those that a `Method` shows of this
+    iteration, and others logged with ``prog_bar=True``, without their ``train/``. Each validation leaves a line with
+    its figures, and the best one of what a checkpoint goes by.
 
     Example:
         >>> line(250, 1000, 20.0, 250, {"loss_vae": 1.5})
         'step 250/1000 (25%), 1:00 left, 12.5 steps/s, loss_vae=1.5'
     """
+
+    asks_the_model = True  # when it draws: a `Method` need not log what it shows
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=1)
@@ -112,10 +118,43 @@ class Progress(TQDMProgressBar):
         """What the method shows, by short names, with four digits."""
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
+        if isinstance(pl_module, Method) and trainer.training:
+            shown |= pl_module.shown_now()  # of this very iteration
         return {
             name.removeprefix("train/"): f"{value:.4g}" if isinstance(value, float) else value
             for name, value in shown.items()
         }
+
+    # -- validation -------------------------------------------------------------------------------------
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave a line."""
+        super().on_validation_end(trainer, pl_module)
+        if self.is_disabled or trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        # A module that does not say when it measured is taken at its word.
+        of_now = pl_module.measured_now if isinstance(pl_module, Method) else lambda _: True
+        goes_by = {one.monitor: one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)}
+        names = [name for name in trainer.callback_metrics if name.startswith("val/") and of_now(name)]
+        parts = [f"step {trainer.global_step}"]
+        for name in sorted(names, key=lambda name: (name not in goes_by, name)):
+            value = float(trainer.callback_metrics[name])
+            parts.append(f"{name} {value:.4g}")
+            if (saver := goes_by.get(name)) is not None:
+                better = min if saver.mode == "min" else max
+                # The checkpoint of this validation is kept after this hook.
+                known = [float(score) for score in saver.best_k_models.values()]
+                parts[-1] += f" (best {better([value, *known]):.4g})"
+        if len(parts) > 1:
+            self._write_above("  ".join(parts))
+
+    def _write_above(self, text: str) -> None:
+        """A line above the bar, in a terminal as wide as it is."""
+        if self._terminal:
+            width = shutil.get_terminal_size().columns
+            self.train_progress_bar.write(text if len(text) < width else f"{text[: width - 2]}…", file=sys.stdout)
+        else:
+            print(text, flush=True)
 
     # -- the rest ---------------------------------------------------------------------------------------
 

@@ -24,17 +24,20 @@ from ebmzoo.cli.given import as_list
 from ebmzoo.cli.lightning_cli import EbmzooCLI
 from ebmzoo.cli.quiet import quieten
 from ebmzoo.cli.runs import ROOT
+from ebmzoo.cli.timing import duration, seconds_an_iteration
 from ebmzoo.cli.trainer import check_trainer, for_processes
 from ebmzoo.data.base import DataModule
 from ebmzoo.mcmc import Tally
 from ebmzoo.methods.base import Method
 from ebmzoo.metrics import find_extractor
 
-MIB = 2**20
 _HELP = """usage: ebmzoo doctor --config CONFIG [options of fit]
 
 What a config needs before it trains: parameters, memory, network evaluations of an iteration, disk, data and weights
 that are missing, devices, precision. It trains nothing and writes nothing; what is missing makes the exit code 2.
+
+  --time  also take three iterations on noise, and say how long the whole training would take here; a large model needs
+          its memory, and a while on a CPU
 
 Every option of fit changes the config that is looked at: `ebmzoo fit --help` lists them.
 """
@@ -46,11 +49,20 @@ def run(verb: str, arguments: Sequence[str]) -> None:
         print(_HELP, end="")
         return
     quieten()
-    Doctor("fit", arguments)
+    Doctor([word for word in arguments if word != "--time"], timed="--time" in arguments)
 
 
 class Doctor(EbmzooCLI):
-    """`EbmzooCLI` that makes everything on the meta device, without memory, trains nothing and writes nothing."""
+    """`EbmzooCLI` that makes everything on the meta device, without memory, trains nothing and writes nothing.
+
+    Args:
+        arguments: the words after the verb: those of fit.
+        timed: make the model for real as well, and measure iterations.
+    """
+
+    def __init__(self, arguments: Sequence[str], timed: bool = False):
+        self.timed = timed
+        super().__init__("fit", arguments)
 
     def before_instantiate_classes(self) -> None:
         """Nothing: there will be no run."""
@@ -75,9 +87,9 @@ class Doctor(EbmzooCLI):
         problems: list[str] = []
         batch = datamodule.batch_size
         _say("what", f"{type(model).__name__} on {datamodule.name} {model.image_shape}, batches of {batch}")
-        sizes = {name: sum(p.numel() for p in unique(networks)) for name, (networks, *_) in model.players().items()}
+        counts = {name: sum(p.numel() for p in unique(networks)) for name, (networks, *_) in model.players().items()}
         total = sum(p.numel() for p in model.parameters())
-        _say("parameters", f"{total:,}: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()))
+        _say("parameters", f"{total:,}: " + ", ".join(f"{name} {n:,}" for name, n in counts.items()))
         double = settings.precision in ("64", "64-true", 64)
         model.to(torch.float64 if double else torch.float32)
         weights = _bytes(model.state_dict().values())
@@ -87,7 +99,7 @@ class Doctor(EbmzooCLI):
             trial.run(batch)
         except Exception as error:  # a user's own method may do what cannot be done without values
             _say("iteration", f"cannot be tried without data ({condense(str(error)) or type(error).__name__})")
-            _say("memory", f"{weights / MIB:,.1f} MiB of weights, as much for gradients and more for the rest")
+            _say("memory", f"{size(weights)} of weights, as much for gradients and more for the rest")
         else:
             kept = {
                 "weights": weights,
@@ -96,11 +108,9 @@ class Doctor(EbmzooCLI):
                 "averages": averages,
                 "activations": trial.most,
             }
-            parts = ", ".join(f"{name} {size / MIB:,.1f}" for name, size in kept.items())
-            _say(
-                "memory",
-                f"{sum(kept.values()) / MIB:,.1f} MiB for each process, in {'fp64' if double else 'fp32'}: {parts}",
-            )
+            parts = ", ".join(f"{name} {size(n)}" for name, n in kept.items())
+            kind = "fp64" if double else "fp32"
+            _say("memory", f"{size(sum(kept.values()))} for each process, in {kind}: {parts}")
             each = ", ".join(f"{name} {n:g}" for name, n in trial.evaluations(batch).items())
             _say("evaluations", f"of networks for each image of an iteration, a gradient counting as one more: {each}")
             self._room(weights + trial.optimisers + averages, problems)
@@ -112,16 +122,30 @@ class Doctor(EbmzooCLI):
                 check(settings)
             except UserError as error:
                 problems.append(str(error))
+        if self.timed:
+            self._time(batch, settings)
+        else:
+            _say("time", "--time measures it")
         if problems:
-            raise UserError(f"{len(problems)} to mend: {problems[0]}")
+            raise UserError(f"{len(problems)} to mend: {'; '.join(dict.fromkeys(problems))}")
         print("ready: nothing is missing")
+
+    def _time(self, batch: int, settings: Any) -> None:
+        with instantiating():
+            model = self._get(self.parser.instantiate_classes(self.config), "model")
+        own = {"accelerator": settings.accelerator, "precision": settings.precision}
+        each = seconds_an_iteration(model, batch, **own)
+        whole = (
+            f"; {settings.max_steps:,} of them {duration(each * settings.max_steps)}" if settings.max_steps > 0 else ""
+        )
+        _say("time", f"{duration(each)} an iteration on {model.device.type}, data and validations aside{whole}")
 
     @staticmethod
     def _room(checkpoint: int, problems: list[str]) -> None:
         free = shutil.disk_usage(next(p for p in (ROOT.resolve(), *ROOT.resolve().parents) if p.exists())).free
         _say(
             "disk",
-            f"a checkpoint has {checkpoint / MIB:,.1f} MiB; {free / MIB:,.0f} MiB are free under {ROOT.resolve()}",
+            f"a checkpoint has {size(checkpoint)}; {size(free)} are free under {ROOT.resolve()}",
         )
         if free < 4 * checkpoint:  # the last, the best, the guard's, and one that is being written
             problems.append(f"the disk under {ROOT.resolve()} has room for fewer than four checkpoints")
@@ -145,7 +169,7 @@ class Doctor(EbmzooCLI):
         for one in callbacks:
             if isinstance(one, Evaluate) and one.extractor is not None:
                 try:
-                    network = find_extractor(one.extractor, one.inception_path)
+                    network = find_extractor(one.extractor, one.inception_path, download=False)
                 except (OSError, ValueError) as error:
                     problems.append(str(error))
                 else:
@@ -181,6 +205,7 @@ class Trial:
         model._trainer = SimpleNamespace(  # type: ignore[assignment]
             global_step=step, world_size=1, log_every_n_steps=0, strategy=strategy, state=SimpleNamespace(fn="fit"),
             fit_loop=SimpleNamespace(epoch_loop=epoch), training=True, current_epoch=0, precision="32-true",
+            should_stop=False,
         )  # fmt: skip
         setattr(model, "update", lambda player, loss, clock=False: loss.backward())  # noqa: B010 - for this instance
         model.train()
@@ -230,6 +255,16 @@ def unique(networks: Sequence[nn.Module | nn.Parameter]) -> list[Tensor]:
         for parameter in ([network] if isinstance(network, nn.Parameter) else network.parameters())
     }
     return list(found.values())
+
+
+def size(n: int) -> str:
+    """Bytes in words.
+
+    Example:
+        >>> size(3 * 2**20), size(22_790_000_000)
+        ('3.0 MiB', '21.2 GiB')
+    """
+    return f"{n / 2**30:,.1f} GiB" if n >= 2**30 else f"{n / 2**20:,.1f} MiB"
 
 
 def _bytes(tensors: Any) -> int:

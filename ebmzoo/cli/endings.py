@@ -1,15 +1,33 @@
-"""How a run ended that was told to: what was saved, and the command that goes on from it."""
+"""How a run ended: what it left, and the commands that go on from it."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ebmzoo.callbacks.preemption import Terminated
 from ebmzoo.cli.runs import CHECKPOINTS, say
+
+
+def say_what_next(trainer: Trainer, folder: Path) -> None:
+    """After a training: its last figures, the best that was kept, and what may be done with it."""
+    last = folder / CHECKPOINTS / "last.ckpt"
+    say(f"run folder: {folder}")
+    for saver in trainer.checkpoint_callbacks:
+        if isinstance(saver, ModelCheckpoint) and saver.monitor and saver.best_model_score is not None:
+            name = os.path.relpath(saver.best_model_path)
+            say(f"best {saver.monitor}: {float(saver.best_model_score):.4g}, in {name}")
+    if not last.is_file():
+        return
+    say(f"next: ebmzoo test --ckpt_path {last}")
+    say(f"      ebmzoo sample --ckpt_path {last} --n 64 --out samples.png")
+    say(f"      ebmzoo compare {folder} OTHER_RUN ...          (of runs that were tested)")
 
 
 def say_ending(error: BaseException, folder: Path, trusted: Sequence[str] = ()) -> None:

@@ -13,7 +13,7 @@ import torch
 import yaml
 from lightning import Callback, Trainer, seed_everything
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch.multiprocessing import ProcessRaisedException
 
@@ -27,11 +27,12 @@ from ebmzoo.callbacks.preemption import SaveOnTermination
 from ebmzoo.checkpoints import check_fits, check_whole, newest_good, read, restore, stored_config
 from ebmzoo.cli import wandb_run
 from ebmzoo.cli.callback_words import with_callbacks
-from ebmzoo.cli.endings import say_ending
-from ebmzoo.cli.errors import Stopped, UserError, instantiating, nearest
+from ebmzoo.cli.endings import say_ending, say_what_next
+from ebmzoo.cli.errors import Stopped, UserError, instantiating
 from ebmzoo.cli.given import as_list, import_trusted, options, read_config
 from ebmzoo.cli.helping import Parser, describe
 from ebmzoo.cli.main import VERBS
+from ebmzoo.cli.measuring import tell_evaluate
 from ebmzoo.cli.metrics_file import MetricsFile
 from ebmzoo.cli.predictions import Predictions
 from ebmzoo.cli.quiet import quieten
@@ -169,7 +170,8 @@ class EbmzooCLI(LightningCLI):
         leave = {"config", "ckpt_path", "run_dir", "no_ema", "only", "resume", "trust", *SWITCHES}
         self.plain_config = {k: v for k, v in yaml.safe_load(dumped).items() if k not in leave}
         self.run = self._make_run(config)
-        wandb_run.place(config, self.run.folder, self.checkpoint if self.verb in ("fit", "test") else None)
+        self.wandb_id = wandb_run.known(self.verb, self.checkpoint)
+        wandb_run.place(config, self.verb, self.run.folder, self.wandb_id)
 
     def instantiate_classes(self) -> None:
         """Make data, method and trainer; leave no folder behind if they cannot be made."""
@@ -199,11 +201,13 @@ class EbmzooCLI(LightningCLI):
             file = [MetricsFile(folder)] if self.verb == "fit" else []
             kwargs["logger"] = [*as_list(trainer.logger), *file]
         given: list[Callback] = [monitored(one) for one in as_list(trainer.callbacks)]
-        added: list[Callback] = [RunRecord(folder, self.plain_config)]
+        added: list[Callback] = [RunRecord(folder, self.plain_config, self.wandb_id)]
         if self.verb == "predict":
             added.append(Predictions(folder))
         if trainer.enable_progress_bar is not False and not _has(given, ProgressBar):
             added.append(callbacks.Progress())
+        if trainer.enable_model_summary is not False and not _has(given, ModelSummary) and self.verb == "fit":
+            added.append(callbacks.Summary())
         if trainer.enable_checkpointing is not False and not _has(given, ModelCheckpoint):
             added.append(ModelCheckpoint(save_top_k=0))  # or Lightning would add one that keeps every epoch's
         if trainer.enable_checkpointing is not False and self.verb == "fit":
@@ -252,6 +256,9 @@ class EbmzooCLI(LightningCLI):
 
     def fit(self, model: Method, datamodule: DataModule, ckpt_path: str | None = None) -> None:
         """Train, from the start or from a checkpoint."""
+        assert self.run is not None
+        if self.trainer.is_global_zero:  # other processes do not know its name
+            print(f"run folder: {self.run.folder}", flush=True)
         with self._running():
             while True:
                 try:
@@ -292,7 +299,7 @@ class EbmzooCLI(LightningCLI):
 
     def test(self, model: Method, datamodule: DataModule, ckpt_path: str) -> None:
         """The whole evaluation of a checkpoint, or the parts of it that are asked for."""
-        self._tell_evaluate()
+        tell_evaluate(self.config[self.verb], self.trainer, (self.checkpoint or {}).get("global_step"))
         with self._evaluating(model, ckpt_path):
             self.trainer.test(model, datamodule=datamodule)
 
@@ -300,23 +307,6 @@ class EbmzooCLI(LightningCLI):
         """Scores, energies and reconstructions of a checkpoint's method for the prediction data."""
         with self._evaluating(model, ckpt_path):
             self.trainer.predict(model, datamodule=datamodule, return_predictions=False)
-
-    def _tell_evaluate(self) -> None:
-        """Hand the options of the command to the callback that measures."""
-        options = self.config[self.verb]
-        only = options.only.replace(",", " ").split() if options.only else None
-        if unknown := [name for name in only or () if name not in PARTS]:
-            raise UserError(f"--only {unknown[0]}: {nearest(unknown[0], PARTS)}")
-        callbacks_given: list[Any] = getattr(self.trainer, "callbacks", [])
-        measuring = [one for one in callbacks_given if isinstance(one, callbacks.Evaluate)]
-        switches = [name for name in SWITCHES if options[name]]
-        if not measuring and (only or switches):
-            raise UserError(f"--only, --{', --'.join(SWITCHES)} tell Evaluate: add it to trainer.callbacks")
-        for evaluate in measuring:
-            evaluate.trained_steps = (self.checkpoint or {}).get("global_step")
-            evaluate.only = only or evaluate.only
-            for name in switches:
-                setattr(evaluate, name, True)
 
     @contextmanager
     def _evaluating(self, model: Method, path: str) -> Iterator[None]:
@@ -339,7 +329,11 @@ class EbmzooCLI(LightningCLI):
             self.run.discard_if_unused()
             raise
         wandb_run.finish(self.trainer, exit_code=0)
-        if self.trainer.is_global_zero:
+        if not self.trainer.is_global_zero:
+            return
+        if self.verb == "fit":
+            say_what_next(self.trainer, self.run.folder)
+        else:
             print(f"run folder: {self.run.folder}")
 
 

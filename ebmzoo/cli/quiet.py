@@ -5,7 +5,14 @@ from __future__ import annotations
 import logging
 import warnings
 
-_CHATTER = ("💡", "GPU available", "TPU available", "`weights_only`", "\nDetected KeyboardInterrupt")
+_CHATTER = (
+    "💡",
+    "Trainer already configured with model summary",
+    "GPU available",
+    "TPU available",
+    "`weights_only`",
+    "\nDetected KeyboardInterrupt",
+)
 
 
 def quieten() -> None:

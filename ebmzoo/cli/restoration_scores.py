@@ -52,7 +52,8 @@ class Scores:
             found: what was made of it.
             reference: the undamaged images, if they are there.
         """
-        error = (degradation.degrade(found.image) - y).abs().flatten(1)
+        exact = degradation.complete(y, found.prediction)  # clamping, as of the image, would change A x
+        error = (degradation.degrade(exact) - y).abs().flatten(1)
         self._add("consistency_max", error.amax(1))
         self._add("consistency_l1", error.sum(1))
         self._add("consistency_l1 of bytes", (degradation.degrade(_rounded(found.image)) - y).abs().flatten(1).sum(1))

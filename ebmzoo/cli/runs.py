@@ -177,21 +177,29 @@ class RunRecord(Callback):
     Args:
         folder: the run's folder.
         config: the whole config of the command, plain data.
+        wandb_id: of the W&B run that the command goes on in, if any.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]):
-        self.folder, self.config = folder, dict(config)
+    def __init__(self, folder: Path, config: Mapping[str, Any], wandb_id: str | None = None):
+        self.folder, self.config, self.wandb_id = folder, dict(config), wandb_id
         self._saved = False
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write config.yaml when training begins."""
-        if stage != "fit" or not trainer.is_global_zero:
+    def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
+        """Write config.yaml when training begins, and tell the loggers of a run that begins what it is."""
+        for part in (pl_module, trainer.datamodule):
+            part._log_hyperparams = False  # they stand in the config: Lightning would log them a second time
+        if not trainer.is_global_zero:
             return
-        Run(self.folder).claim()
-        (self.folder / CONFIG).write_text(yaml.safe_dump(self.config, sort_keys=False, width=110))
+        if stage == "fit":
+            Run(self.folder).claim()
+            (self.folder / CONFIG).write_text(yaml.safe_dump(self.config, sort_keys=False, width=110))
+        elif self.wandb_id is not None:
+            return  # the run has its training's config
         for logger in trainer.loggers:
             if not isinstance(logger, MetricsFile):
-                logger.log_hyperparams({"config": self.config})
+                logger.log_hyperparams(self.config)
+        if stage == "fit":
+            wandb_run.summarise(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the folder."""

@@ -246,7 +246,7 @@ def _write_film(film: Film, out: Path) -> None:
 
     kind = out.suffix.lower()
     if kind == ".npy":
-        save_images(film.frames, out)
+        save_images(film.frames.clamp(-1, 1), out)  # what a chain or a generator gives may leave the range
     elif kind == ".png":
         save_png(strips(list(film.frames), titles=film.titles), out)
     else:

@@ -9,18 +9,29 @@ from typing import Any
 
 from lightning import Trainer
 
+from ebmzoo.callbacks import Evaluate
 from ebmzoo.cli.given import as_list
 
+AXIS = "trainer/global_step"  # of all that Lightning logs
 
-def place(config: Any, folder: Path, checkpoint: Mapping[str, Any] | None) -> None:
+
+def known(verb: str, checkpoint: Mapping[str, Any] | None) -> str | None:
+    """The id of the W&B run that a command goes on in: that of its checkpoint.
+
+    A validation never goes on: W&B would put its figures at iteration 0 of the run's curves.
+    """
+    return (checkpoint or {}).get("ebmzoo", {}).get("wandb_id") if verb in ("fit", "test") else None
+
+
+def place(config: Any, verb: str, folder: Path, run_id: str | None) -> None:
     """Put the W&B run's files into the run's folder, name it after it and group it, where the config does not.
 
     Args:
         config: the command's; its loggers of W&B are changed in place. The method's class is the run's group; the data
             module's and what the evaluation goes by are tags.
+        verb: the command's: the job type of a run that it begins. One that it goes on in keeps its own, "fit".
         folder: the run's.
-        checkpoint: whose W&B run goes on, if it has one; of a validation there is none, whose figures W&B would put at
-            iteration 0 of the run's curves.
+        run_id: of the W&B run that the command goes on in, see `known`.
     """
     for logger in as_list(config.trainer.logger):
         if not str(getattr(logger, "class_path", "")).endswith(".WandbLogger"):
@@ -34,10 +45,15 @@ def place(config: Any, folder: Path, checkpoint: Mapping[str, Any] | None) -> No
         if init_args.project in (None, "lightning_logs"):
             init_args.project = "ebmzoo"
         if init_args.id is None and init_args.version is None:
-            init_args.id = (checkpoint or {}).get("ebmzoo", {}).get("wandb_id")
+            init_args.id = run_id
         # What WandbLogger does not know it hands on to wandb.init.
         more = dict(getattr(logger, "dict_kwargs", None) or {})
-        for name, value in (("group", _class(config.model)), ("tags", [_class(config.data), *_protocol(config)])):
+        ours = {
+            "group": _class(config.model),
+            "tags": [_class(config.data), *_protocol(config)],
+            "job_type": verb if run_id is None else "fit",
+        }
+        for name, value in ours.items():
             if init_args.get(name) is None:
                 more.setdefault(name, value)
         logger.dict_kwargs = more
@@ -55,6 +71,17 @@ def _protocol(config: Any) -> list[str]:
     if (evaluate := callbacks.get("Evaluate")) is not None:
         tags += [f"n {evaluate.n_test}", f"{evaluate.extractor or 'no'} features"]
     return tags
+
+
+def summarise(trainer: Trainer) -> None:
+    """Make the smallest FID of a training its summary, where W&B would take the last.
+
+    All keys have Lightning's axis, the training iteration.
+    """
+    names = {one.val_name for one in trainer.callbacks if isinstance(one, Evaluate)}  # type: ignore[attr-defined]
+    for logger in _loggers(trainer):
+        for name in sorted(names):
+            logger.experiment.define_metric(name, step_metric=AXIS, step_sync=True, summary="min")
 
 
 def id_of(trainer: Trainer) -> str | None:

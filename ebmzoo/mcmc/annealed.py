@@ -27,8 +27,15 @@ class AnnealedLangevin(Langevin):
     steps in a geometric sequence (annealed Langevin dynamics, Song & Ermon 2019, with one step a level).
 
     Args:
-        steps, temperature, grad_clamp, max_drift, bounds, noise_first: see `Langevin`.
+        steps: number of steps K of a call that names none.
         step_size: s, in units of σ².
+        temperature: T; 0 is gradient descent.
+        proposals: none: independence proposals need one density, not one for each noise level.
+        backend: how U and its gradient are evaluated, see `Sampler`.
+        grad_clamp: each gradient element is clamped to ±this.
+        max_drift: largest length of an example's drift.
+        bounds: the state is clamped to [low, high] after each step.
+        noise_first: the noise is added before the gradient is taken.
         sigma: σ of all steps, or of the first.
         sigma_end: σ of the last step.
 

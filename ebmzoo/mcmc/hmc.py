@@ -21,7 +21,8 @@ class HMC(Sampler):
         steps: number of proposals.
         step_size: the square of the leapfrog step, so that it means what it means for Langevin.
         temperature: T; momenta are drawn from N(0, T·I).
-        proposals: see `Sampler`.
+        proposals: independence proposals before the first step, see `Sampler`.
+        backend: how U and its gradient are evaluated, see `Sampler`.
         leapfrogs: leapfrog steps a proposal; each costs one gradient.
 
     Example:

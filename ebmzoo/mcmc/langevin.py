@@ -20,7 +20,11 @@ class Langevin(Sampler):
     For U = x²/2 its stationary variance is exactly T / (1 − s/4).
 
     Args:
-        steps, step_size, temperature, proposals: see `Sampler`.
+        steps: number of steps K of a call that names none.
+        step_size: s above.
+        temperature: T above; 0 is gradient descent.
+        proposals: independence proposals before the first step, see `Sampler`.
+        backend: how U and its gradient are evaluated, see `Sampler`.
         grad_clamp: each gradient element is clamped to ±this.
         max_drift: the drift (s/2)‖∇U‖ of an example is scaled down to at most this length.
         bounds: the state is clamped to [low, high] after each step.

@@ -6,10 +6,8 @@ import copy
 import inspect
 import time
 import warnings
-from collections.abc import Iterable, Mapping
 from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -49,7 +47,9 @@ from .factories import (
     plain,
     spec,
 )
+from .lightning_contract import LightningContract
 from .random_state import gathered, random_state, restore_random_state
+from .reports import Reports
 from .settings import configured, put_into
 
 __all__ = [
@@ -81,14 +81,14 @@ __all__ = [
 ]
 
 
-class Method(AnswersAtRest, L.LightningModule):
+class Method(AnswersAtRest, Reports, LightningContract):
     """Base of the methods: a LightningModule with named players and one way to update them.
 
     A subclass calls ``super().__init__(image_shape)`` first (which also saves the subclass's own arguments as
     hyper-parameters), builds its networks, and declares its `players`. Its `training_step` calls `update` once per
     player and step, exactly one of the calls with ``clock=True``: that one counts as the training iteration for
     ``max_steps``, checkpoints, logs and schedules. What it is asked from outside (`sample`, `energy`, …) it answers in
-    eval mode, see `AnswersAtRest`.
+    eval mode, see `AnswersAtRest`; what it tells by `report` is logged where somebody looks, see `Reports`.
 
     Args:
         image_shape: shape of one example, ``(C, H, W)`` or ``(2,)``.
@@ -97,8 +97,6 @@ class Method(AnswersAtRest, L.LightningModule):
     Attributes:
         noise: the source of every random number of training.
         ema_active: whether averaged weights are swapped in now (set by the EMA callback and by `ebmzoo.load`).
-        watch_every: iterations between looks that a callback takes of its own; 0 for none.
-        watched: the values of the last look by name, this process's own, and of its chains and gradients.
     """
 
     def __init__(self, image_shape: ImageShape, grad_clip: float | None = None):
@@ -109,9 +107,6 @@ class Method(AnswersAtRest, L.LightningModule):
         self.grad_clip = grad_clip
         self.noise: Noise = GlobalNoise()
         self.ema_active = False
-        self.watch_every = 0
-        self.watched: dict[str, Tensor] = {}
-        self._measured_at: dict[str, int] = {}
         self._grad_norm: Tensor | None = None
         self._rng_to_restore: list[dict[str, Any]] | None = None
 
@@ -119,7 +114,9 @@ class Method(AnswersAtRest, L.LightningModule):
         """Lightning's, with what it saves turned into plain data (see `plain`), whoever made the module."""
         frame = inspect.currentframe()
         kwargs["frame"] = kwargs.get("frame") or (frame.f_back if frame else None)
-        super().save_hyperparameters(*args, **kwargs)
+        with warnings.catch_warnings():  # a network given as an instance becomes plain data below
+            warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
+            super().save_hyperparameters(*args, **kwargs)
         stored = {key: plain(value) for key, value in self.hparams.items() if not key.startswith("_")}
         self.hparams.clear()
         self.hparams.update(stored)
@@ -203,35 +200,10 @@ class Method(AnswersAtRest, L.LightningModule):
             return []
         return schedules if isinstance(schedules, list) else [schedules]
 
-    # -- logging ----------------------------------------------------------------------------------------------------
-
-    def logs_now(self) -> bool:
-        """Whether a logger, the progress bar or a watching callback looks at this iteration.
-
-        Compute what is only logged if so.
-        """
-        trainer: Any = self.trainer  # sets this attribute from outside its class
-        iteration = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        return any(every > 0 and iteration % every == 0 for every in (trainer.log_every_n_steps, self.watch_every))
-
     def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-        """Lightning's, with a note of when: it keeps old values beside new ones, and monitors must tell them apart."""
+        """Lightning's, and a note of when."""
         super().log(name, value, *args, **kwargs)
-        self._measured_at[name] = self.trainer.fit_loop.epoch_loop.total_batch_idx
-
-    def measured_now(self, name: str) -> bool:
-        """Whether what is logged under a name was measured in this training iteration or the validation after it."""
-        return self._measured_at.get(name) == self.trainer.fit_loop.epoch_loop.total_batch_idx
-
-    def report(self, values: Mapping[str, Tensor | float], *, show: Iterable[str] = ()) -> None:
-        """Log ``values`` if this iteration is looked at; names in ``show`` also stand in the progress bar."""
-        if not self.logs_now():
-            return
-        shown = set(show)
-        for name, value in values.items():
-            scalar = value.detach().float().mean() if isinstance(value, Tensor) else torch.tensor(float(value))
-            self.watched[name] = scalar
-            self.log(name, scalar, prog_bar=name in shown)
+        self.note(name)
 
     # -- data -------------------------------------------------------------------------------------------------------
 
@@ -239,11 +211,6 @@ class Method(AnswersAtRest, L.LightningModule):
     def like(self) -> Tensor:
         """An empty tensor of the weights' dtype and on their device: what a first noise is drawn like."""
         return torch.empty(0, device=self.device).to(self.dtype)
-
-    def data(self, batch: Any) -> Tensor:
-        """The examples of a batch that may carry labels too, in the weights' dtype."""
-        x: Tensor = batch[0] if isinstance(batch, list | tuple) else batch
-        return x.to(self.dtype)
 
     def validation_noise(self, batch_idx: int) -> Noise:
         """Seeded by the batch alone, so that validation repeats and leaves the training's random numbers alone."""
@@ -278,6 +245,7 @@ class Method(AnswersAtRest, L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Give every process its own random numbers: one seed for all would make all draw the same."""
+        self._range_known = False
         precision = str(self.trainer.precision)
         if precision.endswith("-true") and precision not in ("32-true", "64-true"):
             raise ValueError(
@@ -294,6 +262,7 @@ class Method(AnswersAtRest, L.LightningModule):
         Lightning asks no callback then, and such a file would lack the very weights that it was chosen by.
         """
         if "optimizer_states" in checkpoint:
+            _mend_epochs(checkpoint["loops"]["fit_loop"])
             checkpoint["rng"] = gathered(random_state())
             checkpoint |= {name: gathered(buffer.state_dict()) for name, buffer in self._buffers_kept()}
         else:
@@ -318,6 +287,7 @@ class Method(AnswersAtRest, L.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Restore the random state of a resumed run."""
+        super().on_train_batch_start(batch, batch_idx)
         if self._rng_to_restore is not None:
             states, self._rng_to_restore = self._rng_to_restore, None
             if len(states) == self.world_size:
@@ -340,3 +310,13 @@ def _check_one_loss(optimizer: Optimizer) -> None:
             f"{type(optimizer).__name__} evaluates its loss several times a step, and a player has one loss a step: "
             f"take one that does not, such as Adam"
         )
+
+
+def _mend_epochs(loop: dict[str, Any]) -> None:
+    """Take back an epoch that was broken off: Lightning counts it as done where a training ends within it.
+
+    A resumed training with ``max_epochs`` would end that much earlier, and validate at other iterations.
+    """
+    epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]
+    if epochs["completed"] == epochs["ready"] and batches["current"]["ready"] and not batches["is_last_batch"]:
+        epochs["processed"] = epochs["completed"] = epochs["ready"] - 1

@@ -74,10 +74,11 @@ class BiDVL(EnergyBased, GaussianLatent, Method):
             code takes with residual networks.
         lower_steps: N; the paper: 1.
         log_variance_bound: b > 0; q's log-variance is b·tanh(l/b), l what the inference network says.
-        energy_optimizer, variational_optimizer: make the optimisers of the energy, and of G with q; the
-            released code: Adam (0, 0.9), 1e-4, and 3e-4 with weight decay 1e-4.
-        energy_schedule, variational_schedule: make their learning-rate schedules, stepped every iteration; the
-            released code: exponential, 0.998 an epoch.
+        energy_optimizer: makes the energy's optimiser; the released code: Adam (0, 0.9) at 1e-4.
+        variational_optimizer: makes that of G with q; the released code: Adam (0, 0.9) at 3e-4, weight decay 1e-4.
+        energy_schedule: makes the energy's learning-rate schedule, stepped every iteration; the released code:
+            exponential, 0.998 an epoch.
+        variational_schedule: makes that of G with q; the released code: the same.
         grad_clip: largest norm of a player's gradient.
 
     Raises:
@@ -210,11 +211,11 @@ class BiDVL(EnergyBased, GaussianLatent, Method):
         return mean, self.log_variance_bound * torch.tanh(log_variance / self.log_variance_bound)
 
     def decode(self, z: Tensor) -> Tensor:
-        """G(z), ``(B, *image_shape)``."""
+        """G(z), ``(B, *image_shape)``, not clamped: `ebmzoo.images.to_uint8` does."""
         return self.decoder(z)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """G of the posterior's mean, ``(B, *image_shape)``."""
+        """G of the posterior's mean, ``(B, *image_shape)``, not clamped either."""
         return self.decode(self.encode(x)[0])
 
     @torch.no_grad()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ebmzoo.mcmc import Noise, Sampler
 from ebmzoo.mcmc.chain import Callback
+
+if TYPE_CHECKING:
+    from .base import Method
 
 __all__ = [
     "BoundsLikelihood",
@@ -26,7 +29,7 @@ __all__ = [
 
 @runtime_checkable
 class Samples(Protocol):
-    """Draws samples in the data's units, with the method's test-time sampler."""
+    """Draws samples in the data's units, with the method's test-time sampler; images are in [-1, 1]."""
 
     def sample(
         self,
@@ -62,7 +65,10 @@ class Decodes(Protocol):
     latent_dim: int
 
     def decode(self, z: Tensor) -> Tensor:
-        """``(B, *image_shape)``, of ``(B, latent_dim)``."""
+        """``(B, *image_shape)``, of ``(B, latent_dim)``: a mean, which may leave the images' [-1, 1] a little.
+
+        `ebmzoo.images.to_uint8` clamps and rounds.
+        """
 
     def draw_latents(self, n: int, noise: Noise, like: Tensor) -> Tensor:
         """``(n, latent_dim)``, with the dtype and device of ``like``."""
@@ -84,7 +90,7 @@ class Reconstructs(Protocol):
     """Reconstructs examples."""
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """``(B, *image_shape)``."""
+        """``(B, *image_shape)``, a mean as of `Decodes`, not clamped either."""
 
 
 @runtime_checkable
@@ -135,3 +141,11 @@ class InfersByChain(Protocol):
         self, x: Tensor, *, steps: int | None = None, noise: None | int | torch.Generator | Noise = 0
     ) -> Tensor:
         """``(B, *image_shape)``; 0 steps are the inference network's own."""
+
+
+if TYPE_CHECKING:
+
+    class AnyMethod(
+        Method, Samples, HasEnergy, Scores, Decodes, Encodes, InfersByChain, BoundsLikelihood, HasLogDensity, Tilts
+    ):
+        """What a type checker takes a method for whose class it cannot know: one that can do everything."""

@@ -57,7 +57,8 @@ class DenoisingEBM(Method):
         denoiser: makes the denoiser (a `Denoiser`) from (image_shape, latent_dim).
         decoder: makes the semantic decoder from (image_shape, latent_dim).
         latent_dim: size of the code.
-        sigma_max, sigma_min: the ladder's ends, data units; the paper: 1 and 0.01.
+        sigma_max: the ladder's upper end, data units; the paper: 1.
+        sigma_min: its lower end; the paper: 0.01.
         levels: S, the number of its levels in geometric sequence; the paper: 128.
         code_weight: weight in the denoiser's loss of the decoder's, whose gradient then reaches the encoder; the
             paper's h learns alone: 0.
@@ -66,16 +67,20 @@ class DenoisingEBM(Method):
         contrast_weight: factor on both contrasts; 0 leaves them and their chains out. The paper: 1.
         contrast_sigma: the noise level of the contrast; None is each example's own, as in the paper.
         chains: number of chains; None is the batch's size.
-        semantic_sampler, texture_sampler: the training chains, step sizes in units of σ²; the paper: 20 and 90 steps
-            of 0.2 and 0.02 (its η doubled), its chains' σ not told.
-        semantic_refine, texture_refine: the test-time chains; None takes the training's. The paper: 35 and 100 steps.
+        semantic_sampler: the semantic chain in training, step size in units of σ²; the paper: 20 steps of 0.2 (its η
+            doubled), its σ not told.
+        texture_sampler: the texture chain in training, likewise; the paper: 90 steps of 0.02.
+        semantic_refine: the semantic chain at test time; None takes the training's. The paper: 35 steps.
+        texture_refine: the texture chain at test time; None takes the training's. The paper: 100 steps.
         kernel: what moves x: "gradient" of U_c (Eq. 21), or the "residual" (x − r)/σ² alone.
         start: where `sample` begins: "semantic" as above, or "noise": x ~ N(0, σ_max²·I), without the first stage.
         denoise_sigma: σ of the step x ← r(x, σ) that ends `sample`, if it took texture steps; None for none.
         energy_sigma: σ of `energy`; the paper: 0.05.
         energy_draws: number of fixed ε over which `energy` averages.
-        denoiser_optimizer, decoder_optimizer: make the optimisers; the paper: Adam at 5e-5.
-        denoiser_schedule, decoder_schedule: make their learning-rate schedules, stepped every iteration.
+        denoiser_optimizer: makes the denoiser's optimiser; the paper: Adam at 5e-5.
+        decoder_optimizer: makes the semantic decoder's; the paper: Adam at 5e-5.
+        denoiser_schedule: makes the denoiser's learning-rate schedule, stepped every iteration.
+        decoder_schedule: makes the semantic decoder's.
         grad_clip: largest norm of a player's gradient.
 
     Raises:
@@ -248,11 +253,11 @@ class DenoisingEBM(Method):
         return z, torch.full_like(z, -math.inf)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The semantic image h(z), ``(B, *image_shape)``."""
+        """The semantic image h(z), ``(B, *image_shape)``, not clamped: `ebmzoo.images.to_uint8` does."""
         return self.decoder(z)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """What the code keeps of x: h(f(x)), ``(B, *image_shape)``."""
+        """What the code keeps of x: h(f(x)), ``(B, *image_shape)``, not clamped either."""
         return self.decode(self.encode(x)[0])
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:

@@ -86,10 +86,13 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
         fresh_chains: generator and inference network each get chains of their own under what was updated before them.
         data_noise: standard deviation of the noise on the data that the energy sees.
         penalties: what is added to the energy's loss.
-        energy_optimizer, generator_optimizer, inference_optimizer: make the optimisers; the released code: Adam
-            (0, 0.9) at 1e-4, 3e-4 and 1e-4, the last two with weight decay 5e-4.
-        energy_schedule, generator_schedule, inference_schedule: make their learning-rate schedules, stepped every
-            iteration; the released code: exponential, 0.998 an epoch.
+        energy_optimizer: makes the energy's optimiser; the released code: Adam (0, 0.9) at 1e-4.
+        generator_optimizer: makes the generator's; the released code: Adam (0, 0.9) at 3e-4, weight decay 5e-4.
+        inference_optimizer: makes the inference network's; the released code: Adam (0, 0.9) at 1e-4, weight decay 5e-4.
+        energy_schedule: makes the energy's learning-rate schedule, stepped every iteration; the released code:
+            exponential, 0.998 an epoch.
+        generator_schedule: makes the generator's; the released code: the same.
+        inference_schedule: makes the inference network's; the released code: the same.
         grad_clip: largest norm of a player's gradient.
 
     Raises:
@@ -246,7 +249,7 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
         return mean, log_variance
 
     def decode(self, z: Tensor) -> Tensor:
-        """The generator's mean of p(x|z), ``(B, *image_shape)``."""
+        """The generator's mean of p(x|z), ``(B, *image_shape)``, not clamped: `ebmzoo.images.to_uint8` does."""
         return self.decoder(z)
 
     def reconstruct(

@@ -67,8 +67,10 @@ class ECFlow(FlowBased, Calibrated, Method):
         dual_max: λ_max.
         flow_steps: iterations of the flow alone before the calibration begins.
         penalties: what is added to the energy's loss.
-        flow_optimizer, energy_optimizer: make the optimisers.
-        flow_schedule, energy_schedule: make their learning-rate schedules, stepped every iteration.
+        flow_optimizer: makes the flow's optimiser.
+        energy_optimizer: makes the energy's.
+        flow_schedule: makes the flow's learning-rate schedule, stepped every iteration.
+        energy_schedule: makes the energy's.
         grad_clip: largest norm of a player's gradient.
 
     Raises:

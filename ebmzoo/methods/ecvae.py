@@ -89,8 +89,10 @@ class ECVAE(Autoencoding, Calibrated, Method):
         posterior: makes the calibration of q(z|x) (section 4.1, Table 7), see `CalibratedPosterior`.
         distance: makes what stands for ‖x − decoder(z)‖² in the VAE's loss from image_shape, such as LPIPS (Table 10;
             as in appendix E the calibration keeps the squared error, and so do the bounds that are reported).
-        vae_optimizer, energy_optimizer: make the optimisers; the released code: Adam (0, 0.9), 2e-4 and 1e-4.
-        vae_schedule, energy_schedule: make their learning-rate schedules, stepped every iteration.
+        vae_optimizer: makes the VAE's optimiser; the released code: Adam (0, 0.9) at 2e-4.
+        energy_optimizer: makes the energy's; the released code: Adam (0, 0.9) at 1e-4.
+        vae_schedule: makes the VAE's learning-rate schedule, stepped every iteration.
+        energy_schedule: makes the energy's.
         grad_clip: largest norm of a player's gradient.
 
     Example:

@@ -41,13 +41,17 @@ ScheduleFactory = Callable[[Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
 
 def build(factory: Any, *arguments: Any) -> Any:
-    """Call a factory that is a class, a callable, or a ``{class_path, init_args}`` dict.
+    """Call a factory that is a class, a callable, or a ``{class_path, init_args}`` dict; a network is taken as it is.
 
     Example:
         >>> build({"class_path": "torch.nn.Linear", "init_args": {"bias": False}}, 2, 3)
         Linear(in_features=2, out_features=3, bias=False)
     """
+    if isinstance(factory, nn.Module):
+        return factory
     if isinstance(factory, Mapping):
+        if name := factory.get("callable"):
+            raise ValueError(f"{name} was given as a function or an instance, which no file holds: pass it again")
         module, _, name = factory["class_path"].rpartition(".")
         return getattr(importlib.import_module(module), name)(*arguments, **factory.get("init_args", {}))
     return factory(*arguments)
@@ -65,7 +69,8 @@ def plain(value: Any) -> Any:
     """Hyper-parameters as plain data, which a checkpoint can hold and `ebmzoo.load` can rebuild.
 
     Classes, partials of classes and dataclasses (samplers, penalties) become ``{class_path, init_args}``. Any other
-    callable becomes ``{"callable": its name}``: such a model trains, and `ebmzoo.load` asks for what is missing.
+    callable, and a network itself, becomes ``{"callable": its name}``: such a model trains, and `ebmzoo.load` asks for
+    what is missing.
 
     Example:
         >>> from ebmzoo.mcmc import MALA

@@ -81,6 +81,10 @@ class Flow(FlowBased, Method):
         bound = self.log_likelihood_bound(self.data(batch), noise=self.validation_noise(batch_idx))
         self.log("val/bits_per_dim", self.bits_per_dim(bound).mean(), sync_dist=True)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """log p(x), ``(B,)`` nats, of dequantised images ``(B, *image_shape)``."""
+        return self.flow.log_prob(x).to(x.dtype)
+
     def score(self, x: Tensor) -> Tensor:
         """The bound of the log-density, ``(B,)`` nats, with one fixed draw for all: high means in-distribution."""
         return self.log_likelihood_bound(x, noise=SharedNoise.of_seed(0, x.device))

@@ -47,8 +47,10 @@ class GAN(Method):
         discriminator: makes the discriminator, one logit per example, from image_shape; any energy is one.
         latent_dim: size of z.
         discriminator_steps: updates of the discriminator per iteration; the paper: 1.
-        generator_optimizer, discriminator_optimizer: make the optimisers.
-        generator_schedule, discriminator_schedule: make their learning-rate schedules, stepped every iteration.
+        generator_optimizer: makes the generator's optimiser.
+        discriminator_optimizer: makes the discriminator's.
+        generator_schedule: makes the generator's learning-rate schedule, stepped every iteration.
+        discriminator_schedule: makes the discriminator's.
         grad_clip: largest norm of a player's gradient.
 
     Raises:
@@ -129,7 +131,7 @@ class GAN(Method):
         self.log("val/probability_data", probability.mean(), sync_dist=True)
 
     def decode(self, z: Tensor) -> Tensor:
-        """G(z), ``(B, *image_shape)``."""
+        """G(z), ``(B, *image_shape)``, not clamped: `ebmzoo.images.to_uint8` does."""
         return self.generator(z)
 
     @torch.no_grad()

@@ -72,11 +72,11 @@ class Autoencoding(GaussianLatent):
         return mean, log_variance
 
     def decode(self, z: Tensor) -> Tensor:
-        """Mean of p(x|z), ``(B, *image_shape)``."""
+        """Mean of p(x|z), ``(B, *image_shape)``; it may leave [-1, 1]: `ebmzoo.images.to_uint8` clamps and rounds."""
         return self.decoder(z)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Decoded posterior means, ``(B, *image_shape)``."""
+        """Decoded posterior means, ``(B, *image_shape)``, not clamped either."""
         return self.decode(self.encode(x)[0])
 
     def elbo(self, x: Tensor, noise: Noise | None = None) -> Elbo:

@@ -77,7 +77,7 @@ class StageOne(TakesVAE):
         return self.vae.encode(x)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Mean of p(x|z), ``(B, *image_shape)``, of ``(B, latent_dim)``."""
+        """Mean of p(x|z), ``(B, *image_shape)``, of ``(B, latent_dim)``, not clamped: `ebmzoo.images.to_uint8` does."""
         return self.vae.decode(z)
 
     def draw_latents(self, n: int, noise: Noise, like: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class StageOne(TakesVAE):
         return sum((gaussian_log_prob(group, *prior) for group, prior in pairs), start=z.new_zeros(len(z)))
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Decoded posterior means, ``(B, *image_shape)``."""
+        """Decoded posterior means, ``(B, *image_shape)``, not clamped either."""
         return self.vae.infer(x, lambda shape: x.new_zeros(tuple(shape))).mean
 
     def log_likelihood_bound(self, x: Tensor, samples: int = 1, noise: None | int | Noise = None) -> Tensor:

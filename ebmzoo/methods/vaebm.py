@@ -73,7 +73,9 @@ class VAEBM(StageOne, EnergyBased, Method):
         vae_optimizer: makes stage one's optimiser; the released code: Adamax at 1e-2 with a cosine.
         energy_optimizer: makes stage two's; the paper: Adam at 4e-5, weight decay 3e-5, 3σ clip.
         decoder_optimizer: makes the decoder's in stage two, which asks for its update; the paper: Adam at 5e-6.
-        vae_schedule, energy_schedule, decoder_schedule: make learning-rate schedules, stepped in their own stage.
+        vae_schedule: makes stage one's learning-rate schedule, stepped in that stage.
+        energy_schedule: makes stage two's, stepped in that one.
+        decoder_schedule: makes the decoder's in stage two.
         grad_clip: largest norm of a player's gradient.
 
     Example:

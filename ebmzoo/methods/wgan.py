@@ -50,9 +50,10 @@ class WGAN(StageOne, EnergyBased, Method):
         critic_steps: updates of the critic per iteration; with the gradient penalty its paper: 5.
         gradient_penalty: w above; its paper: 10.
         penalties: what else is added to the critic's loss.
-        vae_optimizer, energy_optimizer: make the optimisers; VAEBM's Table 4: Adam, decoder 5e-6, critic 5e-5.
-        vae_schedule, energy_schedule: make their learning-rate schedules, stepped every iteration; VAEBM's Table 4: a
-            cosine for the decoder.
+        vae_optimizer: makes the decoder's optimiser; VAEBM's Table 4: Adam at 5e-6.
+        energy_optimizer: makes the critic's; VAEBM's Table 4: Adam at 5e-5.
+        vae_schedule: makes the decoder's learning-rate schedule, stepped every iteration; VAEBM's Table 4: a cosine.
+        energy_schedule: makes the critic's.
         grad_clip: largest norm of a player's gradient.
 
     Raises:

@@ -122,13 +122,14 @@ class Extractor:
         return images
 
 
-def find_extractor(name: str, inception_path: str | Path | None = None) -> Extractor:
+def find_extractor(name: str, inception_path: str | Path | None = None, download: bool = True) -> Extractor:
     """Find a feature network and its weights, and register it with torch-fidelity.
 
     Args:
         name: "digits" (the shipped classifier, 64 features) or "inception" (2,048 features).
         inception_path: torch-fidelity's Inception weights; without it they are taken from torch's hub folder,
             and downloaded to it if they are not there.
+        download: False only looks for them.
 
     Raises:
         FileNotFoundError: the Inception weights are not there and cannot be downloaded.
@@ -142,7 +143,7 @@ def find_extractor(name: str, inception_path: str | Path | None = None) -> Extra
         found = Extractor(name, "ebmzoo-digits", "64", 64, False, "area average to 8x8", WEIGHTS)
     elif name == "inception":
         resize = "bilinear to 299x299 as TensorFlow 1, no antialias"
-        path = _inception_weights(inception_path)
+        path = _inception_weights(inception_path, download)
         found = Extractor(name, "ebmzoo-inception", "2048", 2048, True, resize, path)
     else:
         raise ValueError(f"there is no feature extractor {name!r}: {', '.join(_CLASSES)}")
@@ -151,12 +152,16 @@ def find_extractor(name: str, inception_path: str | Path | None = None) -> Extra
     return found
 
 
-def _inception_weights(given: str | Path | None) -> Path:
+def _inception_weights(given: str | Path | None, download: bool) -> Path:
     path = Path(given) if given is not None else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if not path.is_file():
         if given is not None:
             raise FileNotFoundError(
                 f"no Inception weights at {path}: put torch-fidelity's {INCEPTION_FILE} there (from {URL_INCEPTION_V3})"
+            )
+        if not download:
+            raise FileNotFoundError(
+                f"no Inception weights at {path}: a training downloads them from {URL_INCEPTION_V3}"
             )
         _download(path)
     foreign = f"{path} does not hold torch-fidelity's Inception weights ({INCEPTION_FILE})"

@@ -73,7 +73,9 @@ class GaussianVAE(LatentVAE):
 
 
 def _made(factory: Any, image_shape: tuple[int, ...], latent_dim: int) -> nn.Module:
-    """Call a factory, which a command line or a checkpoint may have left as plain data."""
+    """Call a factory, which a command line or a checkpoint may have left as plain data; a network is one already."""
+    if isinstance(factory, nn.Module):
+        return factory
     if not isinstance(factory, Mapping):
         return factory(image_shape, latent_dim)
     module, _, name = factory["class_path"].rpartition(".")

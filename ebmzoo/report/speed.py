@@ -83,7 +83,8 @@ class Measured:
     """One way of one case.
 
     Attributes:
-        case, way: names.
+        case: name of what is timed.
+        way: name of how it is done.
         seconds: median time of one step.
         quartiles: of that time.
         image_steps: chains times steps a second.

@@ -31,10 +31,11 @@ class ExplainsByChain(Protocol):
 
 
 class Restoration(NamedTuple):
-    """Restored images, and the predictions on the way, all ``(B, C, H, W)``.
+    """Restored images, and the predictions on the way, which are not clamped, all ``(B, C, H, W)``.
 
     Attributes:
-        image: the restored images x̂: A x̂ = y. Floats, not clamped: clamping would change A x̂.
+        image: the restored images, in [-1, 1]: x̂ clamped. ``degradation.complete(y, prediction)`` is x̂ itself, with
+            A x̂ = y; where it leaves the range, A of the clamped image is near y only.
         start: what the generator makes of where the z chain begins, with no regard for y.
         latent: the same of where the z chain ended.
         prediction: x_r, of which ``image`` has what y leaves open: the end of the x chain, or ``latent`` without one.
@@ -83,7 +84,8 @@ class Restorer:
         >>> model = ECVAE((1, 8, 8), MLPEncoder, MLPDecoder, MLPEnergy, latent_dim=4)
         >>> operator, small = SuperResolve(2), torch.zeros(3, 1, 4, 4)
         >>> found = Restorer(steps=5)(model, operator, small, noise=0)
-        >>> found.image.shape, bool((operator.degrade(found.image) - small).abs().max() < 1e-5)
+        >>> exact = operator.complete(small, found.prediction)
+        >>> found.image.shape, bool((operator.degrade(exact) - small).abs().max() < 1e-5)
         (torch.Size([3, 1, 8, 8]), True)
     """
 
@@ -176,7 +178,7 @@ class Restorer:
 
                 call: dict[str, Any] = {"steps": self.x_steps, "noise": source, "callback": callback}
                 prediction = self.x_sampler(potential, latent, given=[target], networks=networks, **call).state
-        return Restoration(degradation.complete(y, prediction), start, latent, prediction, z)
+        return Restoration(degradation.complete(y, prediction).clamp(-1, 1), start, latent, prediction, z)
 
     def _check(self, model: Any, degradation: Degradation, y: Tensor) -> None:
         needs: list[tuple[bool, type, str]] = [

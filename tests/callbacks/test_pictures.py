@@ -5,6 +5,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 
 from ebmzoo.callbacks import EMA, Diverged, Guard, Pictures
+from ebmzoo.callbacks.figures import histograms
 from ebmzoo.callbacks.looking import looking_at
 from ebmzoo.callbacks.pictures import scatter
 from ebmzoo.data import Gaussians25
@@ -124,9 +125,40 @@ def test_loggers_get_the_pictures(tmp_path):
     run = trainer(tmp_path, [Pictures(n=4, every_n_steps=5)], max_epochs=1, logger=[board, wandb])
     run.fit(model(), Images())
     width, height = Image.open(tmp_path / "samples.png").size
-    assert board.shown[0] == ("pictures/samples", (3, height, width), 5)
-    assert wandb.shown[0] == ("pictures/samples", (width, height), ["samples, step 5"], 5)
-    assert [shown[0] for shown in board.shown] == ["pictures/samples", "pictures/reconstructions"]
+    # At the place of the fifth iteration's losses: Lightning counts from 0.
+    assert board.shown[0] == ("pictures/samples", (3, height, width), 4)
+    assert wandb.shown[0] == ("pictures/samples", (width, height), ["samples, after 5 iterations"], 4)
+    names = [shown[0] for shown in board.shown]
+    assert names == ["pictures/samples", "pictures/reconstructions"]
+    # They have them: a test draws them into the folder alone.
+    (tmp_path / "samples.png").unlink()
+    run.test(run.model, Images(), verbose=False)
+    assert (tmp_path / "samples.png").exists() and [shown[0] for shown in board.shown] == names
+
+
+class Energetic(Tiny):
+    """Has the mean pixel as its energy, but for what it has no finite energy of."""
+
+    finite = True
+
+    def energy(self, x):
+        return x.flatten(1).mean(1) if self.finite else torch.full((len(x),), torch.nan)
+
+
+def test_energies_of_data_and_of_samples_share_their_bins(tmp_path):
+    data, tiny = Images(), Energetic()
+    trainer(tmp_path, [Pictures(n=8)]).test(tiny, data, verbose=False)
+    groups = {"validation data": data.reference("val")[:8], "samples": tiny.eval().sample(8, noise=0)}
+    energies = {name: tiny.energy(x).detach() for name, x in groups.items()}
+    expected = histograms(energies, "E(x) (low: likely)", "energies of Energetic")
+    assert torch.equal(pixels(tmp_path / "energy_histogram.png"), expected)
+
+
+def test_energies_that_are_not_finite_are_not_drawn(tmp_path):
+    tiny = Energetic()
+    tiny.finite = False
+    trainer(tmp_path, [Pictures(n=4)]).test(tiny, Images(), verbose=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"samples.png", "reconstructions.png"}
 
 
 def test_points_are_scattered_beside_the_data(tmp_path):

@@ -2,8 +2,10 @@ import io
 import re
 import sys
 
+import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ebmzoo.callbacks import Progress
 from ebmzoo.callbacks.progress import line
@@ -110,3 +112,29 @@ def test_a_line_by_hand():
     assert line(750, 1000, 60.0, 300, {}) == "step 750/1000 (75%), 0:50 left, 5 steps/s"
     assert line(2, None, 10.0, 2, {"a": "1.5"}) == "step 2, 5 s/step, a=1.5"
     assert line(1000, 1000, 3600.0, 1000, {}) == "step 1000/1000 (100%), 3.6 s/step"
+
+
+class Figure(L.Callback):
+    """Measures what a list says at each validation."""
+
+    def __init__(self, values):
+        self.values = iter(values)
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        pl_module.log("val/figure", next(self.values))
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_each_validation_leaves_a_line_with_the_best(tmp_path, screen, kind):
+    out = screen(kind)
+    best = ModelCheckpoint(tmp_path, monitor="val/figure")
+    callbacks = [Progress(), Figure([5.0, 3.0, 4.0]), best]
+    run = trainer(tmp_path, callbacks, enable_progress_bar=True, enable_checkpointing=True, max_epochs=3)
+    run.fit(model(), Images())
+    lines = [text.strip() for text in re.split(r"[\r\n]", out.getvalue())]
+    found = [text for text in lines if "val/figure" in text]
+    assert found == [
+        "step 5  val/figure 5 (best 5)",
+        "step 10  val/figure 3 (best 3)",
+        "step 15  val/figure 4 (best 3)",
+    ]

@@ -222,8 +222,8 @@ def test_bad_input(ebmzoo, here, checkpoint, bad, words, line):
 
 
 def test_a_method_that_cannot_says_which_can(ebmzoo, here, checkpoint, whole, monkeypatch):
-    for mixin in (Autoencoding, GaussianLatent):
-        monkeypatch.delattr(mixin, "log_prior")
+    for kind in (package.VAE, Autoencoding, GaussianLatent):
+        monkeypatch.delattr(kind, "log_prior")
     words = ["--ckpt_path", checkpoint["vae"]]
     for verb in (["restore", *words, *BOX, "--input", "whole", "--out", "out"], ["sample", *words, "--interpolate", 4]):
         code, _, err = ebmzoo(*verb)

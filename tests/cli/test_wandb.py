@@ -63,6 +63,12 @@ def history(found):
     return values
 
 
+def config_of(found):
+    """What the run's config holds, by its first keys, without W&B's own."""
+    updates = [one for record in found for one in (*record.config.update, *record.run.config.update)]
+    return {one.key: json.loads(one.value_json) for one in updates if one.key != "_wandb"}
+
+
 def of_kind(found, kind):
     return [getattr(record, kind) for record in found if record.WhichOneof("record_type") == kind]
 
@@ -108,7 +114,8 @@ def test_a_run_holds_all_panels_of_the_dashboard(whole, capfd):
     assert any({"val/fid_20", "train/network_evaluations", "trainer/global_step"} <= row for row in rows)
     # What would be sent: all but the pictures are means over the runs of a method.
     sent = json.dumps(made._to_model().model_dump(by_alias=True, exclude_none=True))
-    assert sent.count('"groupBy": "group", "groupAgg": "mean", "groupArea": "minmax"') == len(panels) - 3
+    curves = len(panels) - len(dashboard["PICTURES"])
+    assert sent.count('"groupBy": "group", "groupAgg": "mean", "groupArea": "minmax"') == curves
     assert '"name": "tags"}, "op": "IN", "value": ["Digits"]' in sent
 
     assert dashboard["main"](["--dry_run", "--fid", "val/fid_20"]) == 0
@@ -117,15 +124,58 @@ def test_a_run_holds_all_panels_of_the_dashboard(whole, capfd):
     assert "pictures/chain" in shown and "mcmc/saturation over trainer/global_step" in shown
 
 
-def test_network_evaluations_and_histograms_are_exact(whole):
-    run, fitted, _ = whole
+def test_all_of_one_moment_stands_at_one_place_of_one_axis(whole):
+    _, fitted, tested = whole
+    places = {}
+    for record in of_kind(fitted + tested, "history"):
+        row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.item}
+        for key in row:
+            places.setdefault(key, []).append(row["trainer/global_step"])
+    # Eight iterations, a validation and pictures after every four, and a test of the last weights.
+    assert places["train/loss_vae"] == list(range(8))
+    assert places["val/fid_20"] == places["pictures/samples/_type"] == places["pictures/chain/_type"] == [3, 7]
+    assert places["test/fid"] == places["pictures/energies/_type"] == [7]
+    # Whoever looks at a picture reads of the checkpoint that it is of.
+    assert history(fitted)["pictures/samples/captions"] == [[f"samples, after {n} iterations"] for n in (4, 8)]
+    axes = {one.name or one.glob_name: one.step_metric for one in of_kind(fitted, "metric")}
+    assert axes == {"trainer/global_step": "", "*": "trainer/global_step", "val/fid_20": "trainer/global_step"}
+
+
+def test_the_summary_of_a_streaming_fid_is_its_minimum(whole):
+    _, fitted, _ = whole
+    summary = [update for record in of_kind(fitted, "summary") for update in record.update]
+    smallest = [json.loads(one.value_json) for one in summary if [*one.nested_key] == ["val/fid_20"]]
+    first, second = history(fitted)["val/fid_20"]
+    assert smallest == [{"min": first}, {"min": min(first, second)}]
+
+
+def test_energies_of_data_and_samples_are_one_picture(whole):
+    run, fitted, tested = whole
+    logged = history(fitted)
+    assert [Image.open(run / "energy_histogram.png").width] == logged["pictures/energy_histogram/width"][-1:]
+    assert not [key for key in logged | history(tested) if "histogram" in key and not key.startswith("pictures/")]
+
+
+def test_the_config_stands_in_the_run_once(whole):
+    run, fitted, tested = whole
+    # The whole config as it is written, and no hyper-parameters of the model's beside it; a test adds nothing.
+    assert config_of(fitted) == json.loads(json.dumps(yaml.safe_load((run / "config.yaml").read_text())))
+    assert config_of(tested) == {}
+
+
+def test_a_test_logs_no_picture_that_the_training_has_logged(whole):
+    _, fitted, tested = whole
+    drawn = [{key.split("/")[1] for key in history(found) if key.startswith("pictures/")} for found in (fitted, tested)]
+    assert drawn[0] == {"samples", "reconstructions", "chain", "energy_histogram"}
+    assert drawn[1] == {"energies", "chain_energy"}
+
+
+def test_network_evaluations_are_exact(whole):
+    _, fitted, _ = whole
     logged = history(fitted)
     # Batches of 32: encoder 2, decoder 4, energy 8 with a chain of two steps; the run has eight and two validations.
     each = 32 * (2 + 4 + 8)
     assert logged["train/network_evaluations"] == sorted([*(each * n for n in range(1, 9)), each * 4, each * 8])
-    for name in ("samples", "data"):
-        kinds, counts = (logged[f"histograms/energy_{name}/{what}"] for what in ("_type", "values"))
-        assert set(kinds) == {"histogram"} and [sum(values) for values in counts] == [6] * len(kinds)
     assert logged["train/lambda"][0] > 0
 
 
@@ -135,6 +185,7 @@ def test_a_test_goes_on_in_the_runs_own_and_its_results_are_the_summary(whole):
     assert first.run_id == second.run_id and first.project == second.project == "ebmzoo"
     assert second.display_name == first.display_name == "whole/version_0"
     assert first.run_group == second.run_group == "ECVAE"
+    assert first.job_type == second.job_type == "fit"  # a training that has been tested is a training
     tags = ["Digits", "averaged weights", "n 30", "digits features"]
     assert list(first.tags) == list(second.tags) == tags
     summary = {}
@@ -146,8 +197,7 @@ def test_a_test_goes_on_in_the_runs_own_and_its_results_are_the_summary(whole):
     assert len(results) > 10
     for one in results:
         assert summary[f"test/{one['name']}"] == pytest.approx(one["value"], rel=1e-9)
-    assert summary["trainer/global_step"] == 8  # that of the weights
-    assert "histograms/test_energy/samples/bins" in summary
+    assert summary["trainer/global_step"] == 7  # that of the weights' last iteration
 
 
 def test_a_validation_leaves_the_runs_curves_alone(ebmzoo, here, offline, whole):
@@ -155,8 +205,21 @@ def test_a_validation_leaves_the_runs_curves_alone(ebmzoo, here, offline, whole)
     last = run / "checkpoints" / "last.ckpt"
     assert ebmzoo("validate", "--ckpt_path", last, "--run_dir", "again", "--trainer.limit_val_batches", 1).code == 0
     (path,) = here.rglob("run-*.wandb")
-    ((other,), (first,)) = of_kind(records(path), "run"), of_kind(fitted, "run")
-    assert other.run_id != first.run_id and other.run_group == "ECVAE"
+    found = list(records(path))
+    ((other,), (first,)) = of_kind(found, "run"), of_kind(fitted, "run")
+    assert other.run_id != first.run_id and other.run_group == "ECVAE" and other.job_type == "validate"
+    # A run of its own says what it is.
+    assert config_of(found).keys() == config_of(fitted).keys()
+
+
+def test_a_test_of_a_run_that_was_not_logged_is_of_its_own_job_type(ebmzoo, here, offline):
+    assert ebmzoo("fit", "--config", "vae.yaml", "--trainer.max_epochs", 1).code == 0
+    last = here / "runs" / "vae" / "version_0" / "checkpoints" / "last.ckpt"
+    assert ebmzoo("test", "--ckpt_path", last, "--trainer.logger", "WandbLogger").code == 0
+    (path,) = here.rglob("run-*.wandb")
+    found = list(records(path))
+    (run,) = of_kind(found, "run")
+    assert run.job_type == "test" and config_of(found)["model"]["init_args"]["latent_dim"] == 4
 
 
 def test_checkpoints_become_artifacts_where_they_are_asked_for(whole):
@@ -166,6 +229,27 @@ def test_checkpoints_become_artifacts_where_they_are_asked_for(whole):
     (entry,) = artifact.manifest.contents
     assert entry.size == (run / "checkpoints" / "last.ckpt").stat().st_size
     assert not of_kind(tested, "artifact")
+
+
+def test_the_dashboards_curves_are_means_over_the_runs_of_a_method(here, capfd):
+    for run, method, values in (("a", "ECVAE", (4, 2)), ("b", "ECVAE", (8, 3)), ("c", "VAE", (5, 5))):
+        Path(run).mkdir()
+        Path(run, "config.yaml").write_text(f"model: {{class_path: ebmzoo.{method}}}")
+        rows = [f"{step},{100 * step},{value}," for step, value in zip((9, 19), values, strict=True)]
+        columns = "step,train/network_evaluations,val/fid_20,train/lambda"
+        Path(run, "metrics.csv").write_text("\n".join([columns, "0,,,0.5", *rows]) + "\n")
+    dashboard = runpy.run_path(str(ROOT / "benchmarks" / "wandb_dashboard.py"))
+    runs = [Path(name) for name in "abc"]
+    lines = dashboard["curve"](runs, "trainer/global_step", "val/fid_20")
+    assert lines == {"ECVAE": [(9, 6, 4, 8), (19, 2.5, 2, 3)], "VAE": [(9, 5, 5, 5), (19, 5, 5, 5)]}
+    spent = dashboard["curve"](runs, "train/network_evaluations", "val/fid_20")
+    assert [point[0] for point in spent["VAE"]] == [900, 1900]
+
+    assert dashboard["main"](["--draw", "curves.png", "a", "b", "c", "--fid", "val/fid_20"]) == 0
+    with Image.open("curves.png") as picture:
+        assert picture.format == "PNG" and picture.width == 880
+    assert dashboard["main"](["--draw", "curves.png", "a", "d"]) == 2
+    assert "d is no run of ebmzoo" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -207,18 +291,15 @@ def test_an_offline_run_holds_losses_images_config_and_one_exit(ebmzoo, here, of
         assert picture.size == Image.open(run / "samples.png").size
         assert [picture.width] == logged["pictures/samples/width"]
 
-    config = {}
-    for record in found:
-        for update in (*record.config.update, *record.run.config.update):
-            config[update.key] = json.loads(update.value_json)
-    assert config["config"] == json.loads(json.dumps(yaml.safe_load((run / "config.yaml").read_text())))
-    assert config["latent_dim"] == 4
+    config = config_of(found)
+    assert config == json.loads(json.dumps(yaml.safe_load((run / "config.yaml").read_text())))
+    assert config["model"]["init_args"]["latent_dim"] == 4
     (name,) = (record.run.display_name for record in found if record.WhichOneof("record_type") == "run")
     assert name == "vae/version_0"
     ((group, tags),) = ((r.run.run_group, list(r.run.tags)) for r in found if r.WhichOneof("record_type") == "run")
     assert (group, tags) == ("VAE", ["Digits", "raw weights"])
     # The config lies in the run's own folder, whatever the logger.
-    assert config["config"]["trainer"]["logger"]["class_path"].endswith("WandbLogger")
+    assert config["trainer"]["logger"]["class_path"].endswith("WandbLogger")
 
 
 def test_what_the_command_says_of_group_and_tags_holds(ebmzoo, here, offline):
@@ -259,7 +340,7 @@ def test_the_shipped_sweep_sets_options_of_the_command_line(ebmzoo, monkeypatch)
         assert place == value, name
     # What it seeks to lessen is logged.
     evaluate = next(c for c in config["trainer"]["callbacks"] if c["class_path"].endswith(".Evaluate"))
-    assert sweep["metric"]["name"] == f"val/fid_{evaluate['init_args']['n_val'] // 1000}k"
+    assert sweep["metric"]["name"] == f"val/fid_{evaluate['init_args']['n_val'] // 1000}k.min"
     assert config["trainer"]["logger"]["class_path"].endswith(".WandbLogger")
 
 

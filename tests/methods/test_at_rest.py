@@ -10,6 +10,7 @@ from torch import nn
 
 from ebmzoo.mcmc import AnnealedLangevin, Langevin, as_noise
 from ebmzoo.methods import EBM, ECVAE, GAN, VAE, VAEBM, WGAN, BiDVL, DenoisingEBM, DualMCMC, ECFlow, Flow, capabilities
+from ebmzoo.methods.at_rest import unclamped
 from ebmzoo.methods.base import spec
 from ebmzoo.networks import FlowPrior, GaussianVAE, Glow, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy
 from ebmzoo.tasks import Colorize, Restorer
@@ -166,3 +167,43 @@ def test_a_subclass_answers_at_rest_and_trains_as_it_must(fit):
     assert torch.equal(model.train().decode(Z), 2 * model.decoder.eval()(Z))
     model.decoder.train()
     assert_no_trace(model, before)
+
+
+def test_images_that_are_sampled_lie_in_their_range(method):
+    method.eval()
+    with torch.no_grad():
+        for name, parameter in method.named_parameters():  # no network's own bounds are left
+            if parameter.dim() > 1 and not name.startswith("energy_network"):
+                parameter.mul_(4)
+    with unclamped(method):
+        raw = method.sample(4, noise=0)
+    found = method.sample(4, noise=0)
+    assert raw.isfinite().all() and torch.equal(found, raw.clamp(-1, 1))
+    if not isinstance(method, Flow | ECFlow | EBM):  # whose samples are at levels of the range, or start in it
+        assert raw.abs().max() > 1
+
+
+def test_a_chain_is_seen_as_it_runs_and_goes_on_as_it_was():
+    model = METHODS["ecvae"]()
+    model.refine = Langevin(3, 8.0)
+    seen = []
+    found = model.sample(4, noise=0, callback=lambda step, state, energy: seen.append(state.clone()))
+    assert found.abs().max() == 1 < seen[-1].abs().max()
+    with unclamped(model):
+        assert torch.equal(found, model.sample(4, noise=0).clamp(-1, 1))
+
+
+def test_points_and_what_is_not_finite_are_left_alone():
+    shape = (2,)
+    model = VAE(shape, **CODE, latent_dim=4)
+    with torch.no_grad():
+        [part for part in model.decoder.modules() if isinstance(part, nn.Linear)][-1].bias.copy_(
+            torch.tensor([9.0, -7])
+        )
+    assert (model.sample(5, noise=0) - torch.tensor([9.0, -7])).abs().max() < 4
+    model = METHODS["vae"]()
+    with torch.no_grad():
+        last = [part for part in model.decoder.modules() if isinstance(part, nn.Linear)][-1]
+        last.bias[:3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    first = model.sample(1, noise=0).flatten()[:4]
+    assert first[0].isnan() and first[1] == torch.inf and first[2] == -torch.inf and first[3].abs() <= 1

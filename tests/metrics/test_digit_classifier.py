@@ -119,8 +119,8 @@ def test_dropout_acts_in_training_only():
 
 
 def test_stacked_modes_of_real_stacks_and_of_one_blurred_channel():
-    stacks = StackedDigits(n_train=3000).load("train")
-    x = stacks.batch(torch.arange(3000))
+    stacks = StackedDigits(n_train=1000).load("train")
+    x = stacks.batch(torch.arange(1000))
     found = stacked_report(x)
     truth = torch.bincount(stacks.modes, minlength=1000)
     assert found["stacked_modes"] == pytest.approx(int((truth > 0).sum()), abs=10)  # a few scans are misread
