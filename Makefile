@@ -50,7 +50,7 @@ soak: $(STAMP)  ## what a training has to endure: kills, damaged files, faults, 
 	$(BIN)/python -m benchmarks.soak
 
 docs: $(STAMP)  ## the site of docs/ in build/site
-	$(BIN)/mkdocs build --quiet --strict
+	$(BIN)/mkdocs build --strict
 	@ls build/site/index.html
 
 format: $(STAMP)  ## mend what can be mended by machine

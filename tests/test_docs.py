@@ -9,8 +9,10 @@ import shlex
 import subprocess
 import sys
 from functools import cache
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -177,6 +179,50 @@ def test_paths_that_the_pages_name_exist():
             assert list(ROOT.glob(path.rstrip("/"))), (page, path)
 
 
+class Page(HTMLParser):
+    """The links of a page of the site, and the anchors in it that links may lead to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.anchors = [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name in ("href", "src"):
+                self.links.append(value or "")
+            elif name == "id":
+                self.anchors.add(value)
+
+
+def dead_links(site):
+    """Every link of a site, "page link", that leads to no file, or to no anchor, of it."""
+    pages = {path: Page(path.read_text()) for path in site.rglob("*.html")}
+    dead = []
+    for path, page in pages.items():
+        for link in page.links:
+            to = urlsplit(link)
+            if to.scheme or to.netloc:
+                continue
+            start = site if to.path.startswith("/") else path.parent  # the page for what is not found has these
+            target = Path(os.path.normpath(start / unquote(to.path).lstrip("/"))) if to.path else path
+            anchors = pages[target].anchors if target in pages else set()
+            if not target.exists() or (to.fragment and unquote(to.fragment) not in anchors):
+                dead.append(f"{path.relative_to(site).as_posix()} {link}")
+    return sorted(dead)
+
+
+def test_dead_links_are_found(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.png").touch()
+    (tmp_path / "b.html").write_text('<h1 id="x y">b</h1><a href="#x%20y">1</a><a href="#z">2</a><a href="in">3</a>')
+    (tmp_path / "in" / "c.html").write_text(
+        '<img src="../a.png"><img src="a.png"><a href="../b.html#x%20y">1</a><a href="../b.html#y">2</a>'
+        '<a href="/b.html">3</a><a href="/c.html">4</a><a href="https://example.org/d.html#e">5</a>'
+    )
+    assert dead_links(tmp_path) == ["b.html #z", "in/c.html ../b.html#y", "in/c.html /c.html", "in/c.html a.png"]
+
+
 def parameters_documented(words):
     """The names that a Google docstring's section of arguments has rows for."""
     section = re.search(r"^Args:\n((?: {4}.*\n?|\n)*)", inspect.cleandoc(words), re.MULTILINE)
@@ -199,16 +245,19 @@ def test_every_parameter_has_a_row_of_its_own():
 
 def test_the_site_builds_and_its_links_lead_somewhere(tmp_path):
     pytest.importorskip("mkdocs")
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
+    site = tmp_path / "site"
+    # Not --quiet: what is not said is not counted by --strict either.
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    pages = list((tmp_path / "site").rglob("*.html"))
+    pages = list(site.rglob("*.html"))
     assert len(pages) > len(PAGES)  # and the one for what is not found
+    assert not dead_links(site)
     # Nothing is fetched when it is read.
     fetched = re.compile(r"(?:src|<link[^>]+(?:stylesheet|preconnect)[^>]+href)=.?https?:")
     assert not [page.name for page in pages if fetched.search(page.read_text())]
     # Each parameter is a row of its own, with its default.
-    text = html.unescape((tmp_path / "site" / "api" / "methods.html").read_text())
+    text = html.unescape((site / "api" / "methods.html").read_text())
     row = "OptimizerFactory makes the energy's; the released code: Adam (0, 0.9) at 1e-4. spec(Adam, lr=0.0001"
     assert "".join(row.split()) in "".join(re.sub(r"<[^>]+>", " ", text).split())
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import ebmzoo
@@ -83,6 +84,23 @@ def test_ci_runs_the_tests_from_any_folder(tmp_path):
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run([script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == f"{ROOT}: make test\n"
+
+
+def test_what_a_package_index_shows_leads_nowhere_else():
+    """There the repository's links and pictures are dead, and its code has been run as the README's."""
+    text, readme = (ROOT / PROJECT["readme"]).read_text(), (ROOT / "README.md").read_text()
+    assert not re.search(r"\]\(|]:|<\w|://|docs/|\.md\b", text)
+    blocks = re.findall(r"```(?:sh|python)\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    assert {line for block in blocks for line in block.splitlines()} <= set(readme.splitlines())
+
+
+def test_classifiers_say_what_is_so():
+    classifiers = PROJECT["classifiers"]
+    assert len(set(classifiers)) == len(classifiers)
+    versions = [line.rpartition(" ")[2] for line in classifiers if re.search(r":: 3\.\d+$", line)]
+    assert versions and all(version in SpecifierSet(PROJECT["requires-python"]) for version in versions)
+    assert ("Typing :: Typed" in classifiers) == (ROOT / "ebmzoo" / "py.typed").is_file()
 
 
 def test_the_digit_classifier_ships():

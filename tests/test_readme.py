@@ -1,4 +1,4 @@
-"""The README's code: Python blocks run as they stand, commands run shortened, make targets exist."""
+"""The README: Python blocks run as they stand, commands run shortened, links, pictures and numbers are there."""
 
 import os
 import re
@@ -7,14 +7,18 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ebmzoo.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
-# A block after a line <!-- not run: why --> is left out.
-BLOCK = re.compile(r"(<!-- not run: .+ -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
-BLOCKS = [(kind, body) for skip, kind, body in BLOCK.findall(TEXT) if not skip]
+# A block after a line <!-- not run: why --> is parsed alone; one after <!-- file: NAME --> is that file.
+BLOCK = re.compile(r"(?:<!-- (not run|file): ([^\n]+) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
+ALL = BLOCK.findall(TEXT)
+BLOCKS = [(kind, body) for mark, _, kind, body in ALL if not mark]
+NOT_RUN = [body for mark, _, _, body in ALL if mark == "not run"]
+FILES = {word: body for mark, word, _, body in ALL if mark == "file"}
 # What keeps a training command short; it does not change what the command means.
 SHORT = [
     "--trainer.max_epochs=1",
@@ -50,8 +54,8 @@ def test_python_blocks_run_one_after_another(elsewhere):
         assert value.equal(names["again"].state_dict()[name])
 
 
-def commands():
-    return [shlex.split(line) for kind, body in BLOCKS if kind == "sh" for line in body.splitlines() if line]
+def commands(bodies=tuple(body for kind, body in BLOCKS if kind == "sh")):
+    return [shlex.split(line) for body in bodies for line in body.splitlines() if line]
 
 
 def test_make_targets_exist():
@@ -76,5 +80,37 @@ def test_commands_run(elsewhere, only):
     assert (elsewhere / "grid.png").is_file()
 
 
+def test_commands_that_take_days_are_understood(elsewhere, capfd):
+    for name, body in FILES.items():
+        (elsewhere / name).write_text(body)
+    configs = []
+    for words in commands(NOT_RUN):
+        assert words[0] == "ebmzoo" and words[1] in ("doctor", "fit")
+        assert main(["fit", *words[2:], "--print_config"]) == 0, words
+        configs.append(yaml.safe_load(capfd.readouterr().out))
+    cifar, images = configs[1:]
+    assert cifar["data"]["class_path"] == "ebmzoo.CIFAR10" and cifar["data"]["init_args"]["download"] is True
+    assert images["data"]["class_path"] == "ebmzoo.ImageFolder" and images["model"] == cifar["model"]
+    given = yaml.safe_load(FILES["my_images.yaml"])["data"]["init_args"]
+    assert given == {"root": "photos", "size": 32} and given.items() <= images["data"]["init_args"].items()
+
+
 def test_all_commands_are_known():
     assert {words[0] for words in commands()} == {"make", "ebmzoo"}
+
+
+def test_links_and_pictures_are_there():
+    links = re.findall(r"\]\(([^)\s]+)\)", TEXT)
+    assert len(links) > 20
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+
+
+def test_numbers_are_those_of_the_results():
+    """Each row of the table of methods has its numbers from one row of docs/results.md, or several of the same run."""
+    results = (ROOT / "docs" / "results.md").read_text().splitlines()
+    rows = re.findall(r"^\| \[[^]]+\]\(docs/methods/(\w+)\.md\) \| [^|]+ \|(.+)\|$", TEXT, re.MULTILINE)
+    assert len(rows) == 6
+    for method, cells in rows:
+        measured = "\n".join(line for line in results if line.startswith(f"| `{method}_digits` |"))
+        for number in cells.split("|"):
+            assert re.search(rf"(?<![\d.]){re.escape(number.strip())}(?![\d.])", measured), (method, number)

@@ -1,0 +1,114 @@
+"""The pictures of README.md and of docs/methods, from finished runs of the digits' configs.
+
+    for name in ecvae vaebm denoising_ebm dual_mcmc bidvl vae; do ebmzoo fit --config ${name}_digits; done
+    python benchmarks/front_page.py --runs runs --out docs/pictures
+
+Of each method's newest run: samples, for its own page and for the table of the README; states of its chain, if it has
+one; the streaming FID over iterations. A run that is missing, or has not reached its last iteration, is named and left
+out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
+import ebmzoo
+from ebmzoo.callbacks.figures import curves
+from ebmzoo.callbacks.looking import chain_steps
+from ebmzoo.callbacks.pictures import chain_frames, chain_titles
+from ebmzoo.checkpoints import read
+from ebmzoo.data import digits
+from ebmzoo.images import grid, strips
+from ebmzoo.mcmc import PerImageNoise
+
+METHODS = ["ecvae", "vaebm", "denoising_ebm", "dual_mcmc", "bidvl", "vae", "ebm", "wgan", "gan", "flow", "ecflow"]
+FILMED = "vaebm"  # whose chain the README shows
+SEED = 0
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Make all pictures that there are runs for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs' folders (runs)")
+    parser.add_argument("--out", type=Path, default=Path("docs/pictures"), help="folder of the pictures")
+    options = parser.parse_args(words)
+    options.out.mkdir(parents=True, exist_ok=True)
+    save(in_a_table(digits("train")[0]), options.out / "data.png")
+    for method in METHODS:
+        run, found = newest(options.runs / f"{method}_digits")
+        print(f"{method}: {found}", flush=True)
+        if run is not None:
+            for name, picture in pictures(method, run).items():
+                save(picture, options.out / f"{name}.png")
+
+
+def newest(folder: Path) -> tuple[Path | None, str]:
+    """The newest run in a folder, or none, and a word on it."""
+    found = sorted(folder.rglob("checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        return None, f"left out, no run in {folder}"
+    run = found[-1].parent.parent
+    last = yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"]
+    step = read(found[-1])["global_step"]
+    return (run, f"{run}") if step >= last else (None, f"left out, {run} is at {step:,} of {last:,} iterations")
+
+
+def pictures(method: str, run: Path) -> dict[str, Tensor]:
+    """The pictures of one run by name, uint8 ``(3, H, W)``."""
+    model: Any = ebmzoo.load(run / "checkpoints" / "last.ckpt")
+    samples = model.sample(96, noise=noise(96, model))
+    made = {method: in_a_table(samples), f"{method}_samples": grid(samples, columns=16, padding=3, scale=4)}
+    if steps := chain_steps(model):
+        made[f"{method}_chain"] = film(model, steps, rows=4, frames=10)
+        if method == FILMED:
+            made["film"] = film(model, steps, rows=1, frames=16)
+    iterations, values = learning_curve(run / "metrics.csv")
+    title = f"{method}_digits in training"
+    made[f"{method}_curve"] = curves({"": values}, iterations, "iterations", "FID of 2,000 samples", title)
+    return made
+
+
+def noise(n: int, model: Any) -> PerImageNoise:
+    """Noise of n images, the same for each method that asks for as much of it."""
+    return PerImageNoise.of_rows(SEED, range(n), model.device)
+
+
+def in_a_table(images: Tensor) -> Tensor:
+    """Two short rows of images."""
+    return grid(images[:20], columns=10, padding=3, scale=3)
+
+
+def film(model: Any, steps: int, rows: int, frames: int) -> Tensor:
+    """States of chains, a row each."""
+    with torch.no_grad():
+        states = chain_frames(model, rows, steps, frames, noise(rows, model))
+    return strips(states, padding=3, scale=6, titles=chain_titles(len(states), steps, frames))
+
+
+def learning_curve(path: Path) -> tuple[list[int], Tensor]:
+    """Iterations and streaming FIDs of a run's metrics.csv."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    (key,) = {name for name in rows[0] if name.startswith("val/fid_")}
+    logged = [(int(row["step"]) + 1, float(row[key])) for row in rows if row[key]]
+    return [step for step, _ in logged], torch.tensor([value for _, value in logged])
+
+
+def save(picture: Tensor, path: Path) -> None:
+    """Write a small PNG: one channel of what is grey, few colours of what is not."""
+    image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+    small = image.convert("L") if bool((picture == picture[:1]).all()) else image.quantize(32)
+    small.save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The command that makes the pictures of README.md and docs/methods, and the pictures themselves."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ebmzoo
+from benchmarks import front_page
+from ebmzoo.cli.main import main
+from ebmzoo.images import to_uint8
+from ebmzoo.mcmc import PerImageNoise
+
+ROOT = Path(__file__).parent.parent
+PICTURES = sorted((ROOT / "docs" / "pictures").glob("*"))
+TINY = ["--trainer.max_steps", "2", "--trainer.val_check_interval", "1", "--trainer.limit_val_batches", "1"]
+TINY += ["--trainer.callbacks.Evaluate.n_val", "20", "--trainer.callbacks.ModelCheckpoint", "null"]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    folder = tmp_path / "runs"
+    tiny = [*TINY, "--model.vae_steps", "1", "--trainer.callbacks.EMA.start_step", "1"]
+    assert main(["fit", "--config", "vaebm_digits", "--run_dir", f"{folder}/vaebm_digits/version_0", *tiny]) == 0
+    assert main(["fit", "--config", "vae_digits", "--run_dir", f"{folder}/vae_digits", *TINY]) == 0
+    config = folder / "vae_digits" / "config.yaml"
+    config.write_text(config.read_text().replace("max_steps: 2\n", "max_steps: 3\n"))
+    return folder
+
+
+def test_pictures_are_of_finished_runs(runs, tmp_path, capsys):
+    capsys.readouterr()
+    front_page.main(["--runs", str(runs), "--out", str(tmp_path / "out")])
+    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert said["vaebm"] == str(runs / "vaebm_digits" / "version_0")
+    assert said["vae"] == f"left out, {runs / 'vae_digits'} is at 2 of 3 iterations"
+    assert said["bidvl"] == f"left out, no run in {runs / 'bidvl_digits'}"
+    made = {path.stem: np.array(Image.open(path).convert("L")) for path in (tmp_path / "out").iterdir()}
+    own = {"vaebm", "vaebm_samples", "vaebm_chain", "vaebm_curve"}
+    assert made.keys() == {"data", "film", *own}
+    # The samples stand in the picture four times as large, 3 px apart: each block's corner is a pixel.
+    model = ebmzoo.load(runs / "vaebm_digits" / "version_0" / "checkpoints" / "last.ckpt")
+    samples = to_uint8(model.sample(96, noise=PerImageNoise.of_rows(0, range(96), "cpu")))[:, 0].numpy()
+    places = 3 + 35 * np.arange(16)[:, None] + 4 * np.arange(8)
+    shown = made["vaebm_samples"][np.ix_(places[:6].ravel(), places.ravel())]
+    assert (shown == samples.reshape(6, 16, 8, 8).swapaxes(1, 2).reshape(48, 128)).all()
+
+
+def test_a_learning_curve_has_the_iterations_of_its_validations(tmp_path):
+    (tmp_path / "metrics.csv").write_text("epoch,step,val/fid_2k\n0,499,\n0,999,7.5\n1,1999,6.25\n")
+    iterations, values = front_page.learning_curve(tmp_path / "metrics.csv")
+    assert (iterations, values.tolist()) == ([1000, 2000], [7.5, 6.25])
+
+
+def test_pictures_are_small_and_shown():
+    assert len(PICTURES) > 5 and sum(path.stat().st_size for path in PICTURES) <= 700_000
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    shown = {name for page in pages for name in re.findall(r"\]\([./a-z]*pictures/(\w+\.png)\)", page.read_text())}
+    assert shown == {path.name for path in PICTURES}
