@@ -180,7 +180,7 @@ def newest_good(folder: str | Path) -> tuple[Path | None, list[str]]:
         >>> newest_good("no/such/folder")
         (None, [])
     """
-    written = sorted(Path(folder).rglob("*.ckpt"), key=_age, reverse=True)
+    written = sorted(Path(folder).rglob("*.ckpt"), key=lambda file: (when_written(file), file.stat().st_mtime_ns))[::-1]
     passed_over = []
     for path in written:
         try:
@@ -205,10 +205,6 @@ def check_whole(checkpoint: Mapping[str, Any], path: str | Path) -> None:
     """
     if not {"optimizer_states", "lr_schedulers", "loops", "callbacks"} <= checkpoint.keys():
         raise ValueError(f"{path} has weights alone, no optimiser's state: training goes on from a whole checkpoint")
-
-
-def _age(path: Path) -> tuple[float, int]:
-    return when_written(path), path.stat().st_mtime_ns
 
 
 def restore(
