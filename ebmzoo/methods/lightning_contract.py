@@ -49,7 +49,7 @@ class LightningContract(L.LightningModule):
         if tuple(x.shape[1:]) != self.image_shape or not x.is_floating_point():
             scale = "; ebmzoo.images.from_uint8 makes floats in [-1, 1] of bytes" if x.dtype == torch.uint8 else ""
             raise ValueError(f"{wanted}; this one is {tuple(x.shape)} of {str(x.dtype).removeprefix('torch.')}{scale}")
-        if not self._range_known and len(self.image_shape) == 3:
+        if not self._range_known and len(self.image_shape) == 3 and len(x):
             self._check_range(x)
         self._range_known = True
         return x.to(self.dtype)

@@ -13,6 +13,7 @@ from ebmzoo.data import Digits, Gaussians25, Glyphs, ImageFolder, StackedDigits,
 from ebmzoo.images import save_images, to_uint8
 from ebmzoo.mcmc import Langevin, as_noise
 from ebmzoo.methods import ECVAE, VAEBM
+from ebmzoo.methods.at_rest import unclamped
 from ebmzoo.methods.base import spec
 from ebmzoo.metrics import fidelity, load_digit_classifier
 from ebmzoo.metrics.density import base_log_partition
@@ -256,8 +257,9 @@ def test_chain_health_and_the_long_run(tmp_path):
     # From one start, the noise alone displaces by √(K·s·T) per coordinate; the last state seen had 7 steps.
     assert found["chain_displacement"] == pytest.approx((7 * 0.1 * 1e-2) ** 0.5, rel=0.2)
     assert 0.9 < found["chain_acceptance_if_adjusted"] <= 1
-    with torch.no_grad():
+    with torch.no_grad(), unclamped(method):
         x = torch.cat(list(batches_of_samples(method.eval(), 40, 16, 0, steps=80)))
+    assert x.abs().max() > 1  # energies are of where chains are, whatever range images have
     assert found["energy_chain_x10"] == pytest.approx(method.energy(x).double().mean().item(), rel=1e-5)
     assert found["saturation_chain_x10"] == pytest.approx((x.abs() >= 1).double().mean().item(), abs=1e-9)
     reference = Images().reference("train")
