@@ -61,8 +61,8 @@ class Evaluate(Callback):
     Args:
         extractor: the feature network, "digits" or "inception"; None leaves out what needs one.
         n_val: samples in validation; 0 leaves the streaming FID out.
-        every_n_steps: training steps between streaming FIDs, measured at the first validation after so many; None
-            measures at every validation.
+        every_n_steps: training steps between streaming FIDs, measured at the first validation after so many, and at
+            the end; None measures at every validation.
         n_test: samples at test; the papers' 50,000 (30,000 for CelebA-HQ).
         batch_size: samples drawn, and examples evaluated, at once.
         metrics: some of "fid", "kid", "isc", "prc".
