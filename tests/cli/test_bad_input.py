@@ -43,12 +43,15 @@ WORDS = {
     "misspelt sampler": ([*ECVAE, "--model.sampler", "Langevi"], "did you mean Langevin or"),
     "sampler of another kind": (
         [*ECVAE, "--model.sampler", "MALA"],
-        "model.sampler: MALA is a class of this package, but none that sampler takes: there are AnnealedLangevin, Langevin",
+        "model.sampler: MALA is a class of this package, but none that sampler takes: there are AnnealedLangevin",
     ),
     "misspelt optimiser": ([*FIT, "--model.optimizer", "Adamm"], "did you mean Adam or"),
     "misspelt logger": ([*FIT, "--trainer.logger", "WandbLoger"], "did you mean WandbLogger?"),
     "misspelt callback": ([*FIT, "--trainer.callbacks+=ModelChekpoint"], "did you mean ModelCheckpoint"),
-    "data as a method": ([*FIT, "--model", "Digits"], "model: Digits is a class of this package, but none that model takes"),
+    "data as a method": (
+        [*FIT, "--model", "Digits"],
+        "model: Digits is a class of this package, but none that model takes",
+    ),
     "missing networks": (["fit", "--model", "VAE", "--data", "Digits"], "VAE needs encoder, decoder"),
     "nothing given": (["fit"], "no data and no model given: use --config FILE"),
     "impossible number": ([*ECVAE, "--model.sampler.steps", "-3"], "steps and proposals are counts, not -3"),
