@@ -209,6 +209,7 @@ class Trial:
         )  # fmt: skip
         setattr(model, "update", lambda player, loss, clock=False: loss.backward())  # noqa: B010 - for this instance
         model.train()
+        model._range_known = True  # there are no values that a batch's range could be read from
         for module in model.modules():
             for name, value in module._buffers.items():
                 if value is not None and value.dtype == torch.bool and not value.dim():
