@@ -70,8 +70,8 @@ def test_a_config_is_copied_to_be_edited(ebmzoo, here):
 def test_ones_own_images_are_laid_over_a_config(ebmzoo, here):
     """A second config of five lines: the data are its own, all else is the first one's."""
     (here / "photos").mkdir()
-    for k in range(12):
-        Image.new("L", (9, 8), 20 * k).save(here / "photos" / f"{k}.png")
+    for k in range(40):
+        Image.new("L", (9, 8), 6 * k).save(here / "photos" / f"{k}.png")
     (here / "my_images.yaml").write_text(
         "data:\n  class_path: ImageFolder\n  init_args:\n    root: photos\n    size: 8\n    channels: 1\n"
     )
