@@ -50,7 +50,7 @@ class Made(Doctor):
 
 @pytest.mark.parametrize("path", LARGE, ids=lambda path: path.stem)
 def test_large_configs_parse_and_can_be_made(path):
-    made = Made("fit", [f"--config={path}"])
+    made = Made([f"--config={path}"])
     method = made.model
     assert type(method).__name__ == content(path)["model"]["class_path"]
     assert method.image_shape == made.datamodule.image_shape

@@ -78,5 +78,5 @@ def test_ones_own_images_are_laid_over_a_config(ebmzoo, here):
     fit = ["fit", "--config", "vae.yaml", "--config", "my_images.yaml", "--run_dir", "run", "--trainer.max_epochs", 1]
     assert ebmzoo(*fit).code == 0
     config = yaml.safe_load((here / "run" / "config.yaml").read_text())
-    assert config["data"]["class_path"] == "ebmzoo.data.ImageFolder"
+    assert config["data"]["class_path"] == "ebmzoo.ImageFolder"
     assert config["data"]["init_args"]["batch_size"] == 32 and config["model"]["class_path"] == "ebmzoo.VAE"

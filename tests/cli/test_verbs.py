@@ -223,7 +223,7 @@ class Terminated(Callback):
 def test_a_terminated_run_does_not_look_like_a_finished_one(ebmzoo):
     code, out, _ = ebmzoo("fit", "--config", "vae.yaml", f"--trainer.callbacks+={__name__}.Terminated")
     assert code == 128 + signal.SIGTERM
-    assert "run folder" not in out
+    assert "next: ebmzoo test" not in out
 
 
 def test_double_precision_holds_through_the_verbs(ebmzoo, here):
