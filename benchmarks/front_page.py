@@ -4,8 +4,8 @@
     python benchmarks/front_page.py --runs runs --out docs/pictures
 
 Of each method's newest run: samples, for its own page and for the table of the README; states of its chain, if it has
-one; the streaming FID over iterations. A run that is missing, or has not reached its last iteration, is named and left
-out.
+one; the streaming FID over iterations, or a loss where training measures no FID. A run that is missing, or has not
+reached its last iteration, is named and left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from ebmzoo.images import grid, strips
 from ebmzoo.mcmc import PerImageNoise
 
 METHODS = ["ecvae", "vaebm", "denoising_ebm", "dual_mcmc", "bidvl", "vae", "ebm", "wgan", "gan", "flow", "ecflow"]
-FILMED = "vaebm"  # whose chain the README shows
+FID = ("val/fid_2k", "FID of 2,000 samples")
+CURVES = {"denoising_ebm": ("train/loss_denoiser", "loss of the denoiser")}  # of what is not judged by FID in training
 SEED = 0
 
 
@@ -68,12 +69,10 @@ def pictures(method: str, run: Path) -> dict[str, Tensor]:
     samples = model.sample(96, noise=noise(96, model))
     made = {method: in_a_table(samples), f"{method}_samples": grid(samples, columns=16, padding=3, scale=4)}
     if steps := chain_steps(model):
-        made[f"{method}_chain"] = film(model, steps, rows=4, frames=10)
-        if method == FILMED:
-            made["film"] = film(model, steps, rows=1, frames=16)
-    iterations, values = learning_curve(run / "metrics.csv")
-    title = f"{method}_digits in training"
-    made[f"{method}_curve"] = curves({"": values}, iterations, "iterations", "FID of 2,000 samples", title)
+        made[f"{method}_chain"] = film(model, steps)
+    key, label = CURVES.get(method, FID)
+    iterations, values = learning_curve(run / "metrics.csv", key)
+    made[f"{method}_curve"] = curves({"": values}, iterations, "iterations", label, f"{method}_digits in training")
     return made
 
 
@@ -87,19 +86,16 @@ def in_a_table(images: Tensor) -> Tensor:
     return grid(images[:20], columns=10, padding=3, scale=3)
 
 
-def film(model: Any, steps: int, rows: int, frames: int) -> Tensor:
-    """States of chains, a row each."""
-    with torch.no_grad():
-        states = chain_frames(model, rows, steps, frames, noise(rows, model))
-    return strips(states, padding=3, scale=6, titles=chain_titles(len(states), steps, frames))
+def film(model: Any, steps: int) -> Tensor:
+    """Ten states of four chains, a row each."""
+    states = chain_frames(model, 4, steps, 10, noise(4, model))
+    return strips(states, padding=3, scale=6, titles=chain_titles(len(states), steps, 10))
 
 
-def learning_curve(path: Path) -> tuple[list[int], Tensor]:
-    """Iterations and streaming FIDs of a run's metrics.csv."""
+def learning_curve(path: Path, key: str) -> tuple[list[int], Tensor]:
+    """Iterations of a run's metrics.csv in which a value was logged, and the values."""
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    (key,) = {name for name in rows[0] if name.startswith("val/fid_")}
-    logged = [(int(row["step"]) + 1, float(row[key])) for row in rows if row[key]]
+        logged = [(int(row["step"]) + 1, float(row[key])) for row in csv.DictReader(file) if row[key]]
     return [step for step, _ in logged], torch.tensor([value for _, value in logged])
 
 
