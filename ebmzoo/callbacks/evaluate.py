@@ -156,7 +156,8 @@ class Evaluate(Callback):
             try:
                 find_extractor(self.extractor, self.inception_path)
             except FileNotFoundError as error:
-                raise FileNotFoundError(f"{error}; n_val: 0 of Evaluate trains without them") from error
+                without = "n_val: 0 of Evaluate, and no ModelCheckpoint that goes by it"
+                raise FileNotFoundError(f"{error}; {without}, trains without them") from error
         if stage == "test":
             folder = run_folder(trainer) if self.out is None else Path(self.out)
             self.results = Results(folder / "results.json") if trainer.is_global_zero else None
