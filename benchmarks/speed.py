@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ebmzoo.mcmc import Langevin, as_noise
+from ebmzoo.methods.vaebm_space import InNoise
 from ebmzoo.networks import ConvDecoder, GaussianVAE, MLPEncoder, VAEBMEnergy
 from ebmzoo.report.speed_others import as_written, loop
 
@@ -26,7 +27,7 @@ def iteration(net: nn.Module, data: Tensor, start: Tensor, sampler: Langevin, pl
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-5)
 
     def run() -> float:
-        negatives = loop(net, start, sampler, backward=False) if plain else sampler(net, start, noise=0).state
+        negatives = loop(net, start, sampler, backward=False) if plain else sampler(net, start, noise=0).x
         net.train()
         optimizer.zero_grad()
         if plain:
@@ -42,13 +43,10 @@ def iteration(net: nn.Module, data: Tensor, start: Tensor, sampler: Langevin, pl
 
 
 def joint(vae: GaussianVAE, energy: nn.Module, state: tuple[Tensor, Tensor], sampler: Langevin) -> Callable[[], float]:
-    """VAEBM's chain in (ε_x, ε_z) by the kernel: prior terms analytic."""
-
-    def potential(x: Tensor, z: Tensor) -> Tensor:
-        latents = vae.generate(z)
-        return energy(latents.mean + latents.log_sigma.exp() * x)
-
-    return lambda: float(sampler(potential, state, noise=0, networks=[vae, energy], white=True).state[1].sum())
+    """VAEBM's chain in (ε_x, ε_z) by the kernel."""
+    space = InNoise(energy, vae)
+    start = space.row.pack(*state)
+    return lambda: float(space.row.parts(sampler(space, start, noise=0).x)[1].sum())
 
 
 def joint_plain(vae: GaussianVAE, energy: nn.Module, state: tuple[Tensor, Tensor], sampler: Langevin) -> Callable:

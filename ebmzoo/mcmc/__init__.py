@@ -1,15 +1,14 @@
 """The shared Markov chain Monte Carlo kernels: torch only, no networks, no methods."""
 
-from .annealed import AnnealedLangevin
-from .chain import Chain, Sampler
 from .frozen import frozen
-from .hmc import HMC
-from .langevin import MALA, Langevin
+from .langevin import AnnealedLangevin, Langevin
+from .metropolis import HMC, MALA
+from .nan import unguarded
 from .noise import GeneratorNoise, GlobalNoise, JointNoise, Noise, PerImageNoise, SharedNoise, as_noise
+from .potential import Potential, Row, Tethered
 from .replay import ReplayBuffer
-from .tally import Tally
+from .sampler import Chain, Metropolis, Sampler, State, Watch
 from .trajectory import Trajectory
-from .watch import unguarded
 
 __all__ = [
     "HMC",
@@ -20,13 +19,18 @@ __all__ = [
     "GlobalNoise",
     "JointNoise",
     "Langevin",
+    "Metropolis",
     "Noise",
     "PerImageNoise",
+    "Potential",
     "ReplayBuffer",
+    "Row",
     "Sampler",
     "SharedNoise",
-    "Tally",
+    "State",
+    "Tethered",
     "Trajectory",
+    "Watch",
     "as_noise",
     "frozen",
     "unguarded",

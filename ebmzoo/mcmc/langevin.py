@@ -1,16 +1,20 @@
-"""Langevin dynamics, unadjusted and Metropolis-adjusted."""
+"""Langevin dynamics, unadjusted: with one step size, or with steps in units of a noise level's variance."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from .chain import Callback, Sampler, Target, per_example, select_, squared_norm
+from .engine import Walked
 from .noise import Noise
+from .potential import per_example, squared_norm
+from .sampler import Sampler, State
+
+__all__ = ["AnnealedLangevin", "Langevin"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Langevin(Sampler):
     Example:
         >>> import torch
         >>> chain = Langevin(steps=200, step_size=0.1)(lambda x: 0.5 * x.square().sum(1), torch.zeros(500, 2), noise=0)
-        >>> abs(float(chain.state.var()) - 1 / (1 - 0.1 / 4)) < 0.1
+        >>> abs(float(chain.x.var()) - 1 / (1 - 0.1 / 4)) < 0.1
         True
     """
 
@@ -64,87 +68,93 @@ class Langevin(Sampler):
         """Expected squared displacement of the noise alone, K·s·T·D: no chain moves less."""
         return (self.steps if steps is None else steps) * self.step_size * self.temperature * dimensions
 
-    def _run(
-        self, target: Target, leaves: list[Tensor], steps: int, noise: Noise, callback: Callback | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        buffers = [torch.empty_like(leaf) for leaf in leaves]
-        for step in range(steps):
-            if self.noise_first:
-                self._diffuse(leaves, buffers, noise)
-            if callback is None and step < steps - 1:
-                grads = target.gradient(leaves)  # nobody looks at this energy
-            else:
-                energy, grads = target.value_and_grad(leaves)
-            if callback is not None:
-                callback(step, target.pack(leaves), energy)
-            self._drift(leaves, grads)
-            if not self.noise_first:
-                self._diffuse(leaves, buffers, noise)
-            if self.bounds is not None:
-                for leaf in leaves:
-                    leaf.clamp_(*self.bounds)
-        if not steps:
-            energy, grads = target.value_and_grad(leaves)
-        return energy, squared_norm(grads).sqrt(), None
-
-    def _drift(self, leaves: list[Tensor], grads: list[Tensor]) -> None:
+    def step(self, potential: Walked, state: State, noise: Noise) -> State:
+        x = self._diffused(state.x.clone(), noise) if self.noise_first else state.x
+        energy, grad = potential.value_and_grad(x)
         if self.grad_clamp is not None:
-            for grad in grads:
-                grad.clamp_(-self.grad_clamp, self.grad_clamp)
+            grad = grad.clamp(-self.grad_clamp, self.grad_clamp)
         if self.max_drift is not None:
-            length = squared_norm(grads).sqrt_().mul_(self.step_size / 2)
-            scale = self.max_drift / length.clamp_min(self.max_drift)
-            for grad in grads:
-                grad.mul_(per_example(scale, grad))
-        for leaf, grad in zip(leaves, grads, strict=True):
-            leaf.add_(grad, alpha=-self.step_size / 2)
+            length = squared_norm(grad).sqrt_().mul_(self.step_size / 2)
+            grad = grad * per_example(self.max_drift / length.clamp_min(self.max_drift), grad)
+        x = x.sub(grad, alpha=self.step_size / 2)
+        if not self.noise_first:
+            x = self._diffused(x, noise)
+        return State(x if self.bounds is None else x.clamp_(*self.bounds), energy, grad)
 
-    def _diffuse(self, leaves: list[Tensor], buffers: list[Tensor], noise: Noise) -> None:
-        if self.temperature:
-            for leaf, buffer in zip(leaves, buffers, strict=True):
-                leaf.add_(noise.normal_(buffer), alpha=math.sqrt(self.step_size * self.temperature))
+    def _diffused(self, x: Tensor, noise: Noise) -> Tensor:
+        """x + √(s·T) ξ, in place."""
+        if not self.temperature:
+            return x
+        return x.add_(noise.normal(x.shape, x), alpha=math.sqrt(self.step_size * self.temperature))
 
 
 @dataclass(frozen=True)
-class MALA(Sampler):
-    """Metropolis-adjusted Langevin: the Langevin step as a proposal, accepted so that exp(−U/T) is exact.
+class AnnealedLangevin(Langevin):
+    """Langevin on a potential that knows a noise level σ: x ← x − (s·σ²/2) ∇U(x, σ) + √(s·σ²·T) ξ.
 
-    One forward and backward a step: state, energy and gradient are carried and selected together.
+    Potentials of a noise level carry 1/σ²; a step in units of σ² is as good at one level as at any other. Their
+    ``refresh`` gets σ as the level before each step. Where ``sigma_end`` is given, σ goes from ``sigma`` to it over the
+    steps in a geometric sequence (annealed Langevin dynamics, Song & Ermon 2019, with one step a level).
+
+    Args:
+        steps: number of steps K of a call that names none.
+        step_size: s, in units of σ².
+        temperature: T; 0 is gradient descent.
+        proposals: none: independence proposals need one density, not one for each noise level.
+        backend: how U and its gradient are evaluated, see `Sampler`.
+        grad_clamp: each gradient element is clamped to ±this.
+        max_drift: largest length of an example's drift.
+        bounds: the state is clamped to [low, high] after each step.
+        noise_first: the noise is added before the gradient is taken.
+        sigma: σ of all steps, or of the first.
+        sigma_end: σ of the last step.
 
     Example:
         >>> import torch
-        >>> chain = MALA(steps=300, step_size=1.0)(lambda x: 0.5 * x.square().sum(1), torch.zeros(500, 2), noise=0)
-        >>> abs(float(chain.state.var()) - 1) < 0.1, bool(chain.acceptance.mean() > 0.5)
-        (True, True)
+        >>> from ebmzoo.mcmc import Potential
+        >>> class Ball(Potential):
+        ...     redraws = True
+        ...     def refresh(self, x, noise, level=None):
+        ...         self.sigma = x.new_tensor(level)
+        ...     def forward(self, x):
+        ...         return 0.5 * (x / self.sigma).square().sum(1)
+        >>> sampler = AnnealedLangevin(steps=200, step_size=0.5, sigma=3.0, sigma_end=0.5)
+        >>> 0.5 < float(sampler(Ball(), torch.zeros(500, 2), noise=0).x.std()) < 0.6
+        True
     """
 
-    metropolis: ClassVar[bool] = True
+    sigma: float = 1.0
+    sigma_end: float | None = None
 
-    def _run(
-        self, target: Target, leaves: list[Tensor], steps: int, noise: Noise, callback: Callback | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        energy, grads = target.value_and_grad(leaves)
-        accepted = torch.zeros_like(energy)
-        variance = self.step_size * self.temperature
-        for step in range(steps):
-            if callback is not None:
-                callback(step, target.pack(leaves), energy)
-            noises = [noise.normal(leaf.shape, leaf) for leaf in leaves]
-            proposed = [
-                leaf.sub(grad, alpha=self.step_size / 2).add_(xi, alpha=math.sqrt(variance))
-                for leaf, grad, xi in zip(leaves, grads, noises, strict=True)
-            ]
-            new_energy, new_grads = target.value_and_grad(proposed)
-            # log q(x|x') − log q(x'|x) = h·ξ − ‖h‖²/2 with h = (s/2)(∇U + ∇U')/√(s·T): no difference of large squares.
-            halves = [
-                (grad + new).mul_(self.step_size / 2 / math.sqrt(variance))
-                for grad, new in zip(grads, new_grads, strict=True)
-            ]
-            log_ratio = (energy - new_energy) / self.temperature
-            for half, xi in zip(halves, noises, strict=True):
-                log_ratio += xi.sub(half, alpha=0.5).mul_(half).flatten(1).sum(1)
-            accept = noise.uniform(energy.shape, energy).log() < log_ratio
-            energy = torch.where(accept, new_energy, energy)
-            select_(accept, [*leaves, *grads], [*proposed, *new_grads])
-            accepted += accept
-        return energy, squared_norm(grads).sqrt(), accepted / max(steps, 1)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sigma <= 0 or (self.sigma_end is not None and self.sigma_end <= 0):
+            raise ValueError(f"noise levels are positive, not {self.sigma} and {self.sigma_end}")
+        if self.proposals:
+            raise ValueError("independence proposals need one density, not one for each noise level")
+
+    def sigmas(self, steps: int | None = None) -> list[float]:
+        """The noise level of each step.
+
+        Example:
+            >>> AnnealedLangevin(steps=3, sigma=4.0, sigma_end=1.0).sigmas()
+            [4.0, 2.0, 1.0]
+        """
+        steps = self.steps if steps is None else steps
+        if steps < 0:
+            raise ValueError(f"a chain cannot run {steps} steps")
+        if self.sigma_end is None or steps < 2:
+            return [self.sigma] * steps
+        ratio = math.log(self.sigma_end / self.sigma)
+        return [self.sigma * math.exp(ratio * step / (steps - 1)) for step in range(steps)]
+
+    def noise_floor(self, dimensions: int, steps: int | None = None) -> float:
+        return sum(super(AnnealedLangevin, self._at(s)).noise_floor(dimensions, 1) for s in self.sigmas(steps))
+
+    def kernels(self, steps: int) -> Iterator[tuple[Sampler, float | None]]:
+        for sigma in self.sigmas(steps):
+            yield self._at(sigma), sigma
+
+    def _at(self, sigma: float) -> AnnealedLangevin:
+        """Whose step is that at a noise level."""
+        return replace(self, step_size=self.step_size * sigma**2)

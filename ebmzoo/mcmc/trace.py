@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .reads import Untraceable
-
 aten = torch.ops.aten
 
 _SAME = (aten.detach.default, aten.alias.default)
 _LIKE = {aten.ones_like.default: aten.ones.default, aten.zeros_like.default: aten.zeros.default}
 _CONVOLUTIONS = {aten.convolution.default: (0, 1), aten.convolution_backward.default: (1, 2)}  # input, weight
 _WRITTEN_OUT = (bool, int, type(None))
+
+
+class Untraceable(ValueError):
+    """Why a potential cannot be traced."""
 
 
 class Variable(int):
@@ -41,71 +43,53 @@ class Operation(NamedTuple):
 class Trace:
     """U and its gradient for one shape of state, as straight lines of code.
 
-    What depends on the state is one program; what depends on parameters, buffers and ``given`` alone (normalised
-    weights, folded kernels, transposes, casts) is another, the prologue, run once a chain. Where only the gradient is
-    asked for, what only the energy needs is left out. Parameters are read anew by every prologue.
+    What depends on the state, or on what else moves from step to step, is one program; what depends on parameters,
+    buffers and what is given alone (normalised weights, folded kernels, transposes, casts) is another, the prologue,
+    run once a chain. Where only the gradient is asked for, what only the energy needs is left out.
 
     The operations are those that autograd would call, in its order and with its arguments, so the results are the
     same bit for bit.
 
     Args:
-        potential: U, a pure function of its arguments and of ``known``.
-        leaves: a state like those to come, contiguous.
-        given: what the potential takes besides.
-        known: the tensors that the potential may read, by ``id``.
+        function: U, a pure function of ``(x, *moving, *still)``.
+        x: a state like those to come, contiguous.
+        moving: what else it takes anew at every step.
+        still: and what is the same for a whole chain.
 
     Raises:
-        Untraceable: the potential draws random numbers, writes in place, takes a branch on a tensor's value, or reads
-            a tensor that is not known.
+        Untraceable: the function draws random numbers, writes in place, takes a branch on a tensor's value, or reads a
+            tensor that is none of its arguments.
     """
 
-    def __init__(
-        self,
-        potential: Callable[..., Tensor],
-        leaves: Sequence[Tensor],
-        given: Sequence[Tensor],
-        known: Mapping[int, Tensor],
-    ):
+    def __init__(self, function: Callable[..., Tensor], x: Tensor, moving: Sequence[Tensor], still: Sequence[Tensor]):
         with torch.enable_grad():
-            inputs = [leaf.detach().clone().requires_grad_(True) for leaf in leaves]
-            fixed = [tensor.detach().view_as(tensor) for tensor in given]
-            recorder = _Recorder(known)
-            self._leaves, self._given = recorder.enter(inputs), recorder.enter(fixed)
+            x = x.detach().clone().requires_grad_(True)
+            moving, still = ([t.detach().view_as(t) for t in tensors] for tensors in (moving, still))
+            recorder = _Recorder()
+            self._steps, self._given = recorder.enter([x, *moving]), recorder.enter(still)
             with recorder:
-                energy = potential(*inputs, *fixed)
-                grads = torch.autograd.grad(energy.sum(), inputs)
-                owned: list[Variable] = []
-                for tensor in (energy, *grads):
-                    owned.append(recorder.owned(tensor, owned))
-        self._energy, *self._grads = owned
+                energy = function(x, *moving, *still)
+                (grad,) = torch.autograd.grad(energy.sum(), x)
+                self._energy = recorder.owned(energy, [])
+                self._grad = recorder.owned(grad, [self._energy])
+        wanted = [self._energy, self._grad]
         self._constants = recorder.constants
-        self._program = _live(recorder.program, owned)
-        self._moving = _reached(self._program, self._leaves) | set(owned)  # new tensors at every step in any case
-        still = [op for op in self._program if not self._moves(op)]
+        self._program = _live(recorder.program, wanted)
+        self._moving = _reached(self._program, self._steps) | set(wanted)  # new tensors at every step in any case
+        apart = [op for op in self._program if not self._moves(op)]
         read = {v for op in self._program if self._moves(op) for v in op.reads}
         self._baked = sorted(v for v in read if v not in self._moving)
-        self._sources = [*self._constants, *self._given]
-        self._prologue = write(_live(still, self._baked), self._sources, self._baked)
-        self._mains: dict[tuple[bool, bool], Callable[..., tuple[Tensor, ...]]] = {}
-        self.programs: dict[Any, Any] = {}
-        self.evaluations: Mapping[tuple[int, bool], int] | None = None  # of networks, where a `Tally` counted them
+        self._prologue = write(_live(apart, self._baked), [*self._constants, *self._given], self._baked)
 
-    @property
-    def alive(self) -> bool:
-        """Whether all tensors that it reads still exist."""
-        return all(read() is not None for read in self._constants.values())
+    def bake(self, still: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Run the prologue: all that holds for a chain, from the tensors as they are now."""
+        return self._prologue(*self._constants.values(), *still)
 
-    def bake(self, given: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Run the prologue: all that does not depend on the state, from the parameters as they are now."""
-        return self._prologue(*(read() for read in self._constants.values()), *given)
-
-    def main(self, energy: bool, gradient: bool) -> Callable[..., tuple[Tensor, ...]]:
-        """The program of ``(*leaves, *baked)`` that returns the energy, the gradients of the leaves, or both."""
-        if (energy, gradient) not in self._mains:
-            wanted = [self._energy] * energy + self._grads * gradient
-            program = [op for op in _live(self._program, wanted) if self._moves(op)]
-            self._mains[energy, gradient] = write(program, [*self._leaves, *self._baked], wanted)
-        return self._mains[energy, gradient]
+    def main(self, *, energy: bool) -> Callable[..., tuple[Tensor, ...]]:
+        """The program of ``(x, *moving, *baked)`` that returns the gradient, or the energy and the gradient."""
+        wanted = [self._energy] * energy + [self._grad]
+        program = [op for op in _live(self._program, wanted) if self._moves(op)]
+        return write(program, [*self._steps, *self._baked], wanted)
 
     def _moves(self, op: Operation) -> bool:
         return any(result in self._moving for result in op.results)
@@ -114,11 +98,10 @@ class Trace:
 class _Recorder(TorchDispatchMode):
     """Notes every tensor operation that is run beneath it, autograd's own among them."""
 
-    def __init__(self, known: Mapping[int, Tensor]):
+    def __init__(self) -> None:
         super().__init__()
         self.program: list[Operation] = []
-        self.constants: dict[Variable, Callable[[], Tensor | None]] = {}
-        self._known = known
+        self.constants: dict[Variable, Tensor] = {}  # numbers written in the code
         self._count = 0
         # A tensor's id holds only as long as the tensor; without keeping any alive, a dead reference tells.
         self._seen: dict[int, tuple[weakref.ref[Tensor], Variable]] = {}
@@ -131,19 +114,12 @@ class _Recorder(TorchDispatchMode):
         return [self._name(tensor) for tensor in tensors]
 
     def variable(self, tensor: Tensor) -> Variable:
-        """The variable that stands for a tensor; a known one that is met for the first time gets one."""
+        """The variable that stands for a tensor."""
         reference, variable = self._seen.get(id(tensor), (None, None))
-        if reference is not None and variable is not None and reference() is tensor:
-            return variable
-        if type(tensor) not in (Tensor, nn.Parameter):
-            raise Untraceable(f"it computes with a {type(tensor).__name__}")
-        if self._known.get(id(tensor)) is not tensor:
-            raise Untraceable(
-                f"it reads a tensor of shape {tuple(tensor.shape)} that is none of its arguments and belongs to none "
-                f"of its networks"
-            )
-        variable = self._name(tensor)
-        self.constants[variable] = weakref.ref(tensor)
+        if reference is None or variable is None or reference() is not tensor:
+            if type(tensor) not in (Tensor, nn.Parameter):
+                raise Untraceable(f"it computes with a {type(tensor).__name__}")
+            raise Untraceable(f"it reads a tensor of shape {tuple(tensor.shape)} that it does not hold")
         return variable
 
     def owned(self, tensor: Tensor, taken: Collection[Variable]) -> Variable:
@@ -167,8 +143,7 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if function is aten.lift_fresh.default:  # a number written in the code
-            value = args[0].clone()
-            self.constants[self._name(args[0])] = lambda: value
+            self.constants[self._name(args[0])] = args[0].clone()
             return function(*args)
         for tag, what in (
             (torch.Tag.nondeterministic_seeded, "draws random numbers"),

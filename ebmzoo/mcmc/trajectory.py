@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .sampler import State
+
 __all__ = ["Trajectory"]
 
 
 class Trajectory:
-    """A sampler's callback that keeps every so-many-th state, before the step, and the energy there.
+    """A sampler's ``watch`` that keeps every so-many-th state, before the step, and the energy there.
 
     Args:
         every: steps from one kept state to the next; the first one kept is where the chain begins.
@@ -24,7 +26,7 @@ class Trajectory:
         >>> import torch
         >>> from ebmzoo.mcmc import Langevin
         >>> way = Trajectory(every=10)
-        >>> chain = Langevin(steps=25)(lambda x: x.square().sum(1), torch.zeros(3, 2), noise=0, callback=way)
+        >>> chain = Langevin(steps=25)(lambda x: x.square().sum(1), torch.zeros(3, 2), noise=0, watch=way)
         >>> way.steps, way.states.shape, way.energies.shape
         ([0, 10, 20], torch.Size([3, 3, 2]), torch.Size([3, 3]))
     """
@@ -34,27 +36,20 @@ class Trajectory:
             raise ValueError(f"a trajectory keeps every state or fewer: every is at least 1, not {every}")
         self.every = every
         self.steps: list[int] = []
-        self._states: list[tuple[Tensor, ...]] = []
-        self._energies: list[Tensor] = []
-        self._single = True
+        self._kept: list[tuple[Tensor, Tensor]] = []
 
-    def __call__(self, step: int, state: Tensor | tuple[Tensor, ...], energy: Tensor) -> None:
-        """Keep a copy of this state, if it is its turn: the chain goes on writing into the given one."""
-        if step % self.every:
-            return
-        self._single = isinstance(state, Tensor)
-        leaves = (state,) if isinstance(state, Tensor) else state
-        self.steps.append(step)
-        self._states.append(tuple(leaf.detach().clone() for leaf in leaves))
-        self._energies.append(energy.detach().clone())
+    def __call__(self, step: int, state: State) -> None:
+        """Keep this state, if it is its turn."""
+        if step % self.every == 0:
+            self.steps.append(step)
+            self._kept.append((state.x, state.energy))
 
     @property
-    def states(self) -> Tensor | tuple[Tensor, ...]:
-        """``(kept, B, …)``, or a tuple of such where the chain's state is one."""
-        leaves = tuple(torch.stack(kept) for kept in zip(*self._states, strict=True))
-        return leaves[0] if self._single and leaves else leaves
+    def states(self) -> Tensor:
+        """``(kept, B, …)``."""
+        return torch.stack([x for x, _ in self._kept])
 
     @property
     def energies(self) -> Tensor:
         """U of the kept states, ``(kept, B)``."""
-        return torch.stack(self._energies)
+        return torch.stack([energy for _, energy in self._kept])

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Noise, as_noise, frozen
-from ebmzoo.mcmc.chain import Callback
+from ebmzoo.mcmc import Noise, Watch, as_noise, frozen
 from ebmzoo.objectives import contrastive_gap, gaussian_kl, gaussian_log_prob, hinge, squared_error
 
 from .base import (
@@ -225,7 +224,7 @@ class BiDVL(EnergyBased, GaussianLatent, Method):
         *,
         steps: int | None = None,
         noise: None | int | torch.Generator | Noise = None,
-        callback: Callback | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """G of ``n`` prior draws, ``(n, *image_shape)``; BiDVL has no chain to step or to watch."""
         if steps:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ebmzoo.mcmc import Noise, Sampler
-from ebmzoo.mcmc.chain import Callback
+from ebmzoo.mcmc import Noise, Sampler, Watch
 
 if TYPE_CHECKING:
     from .base import Method
@@ -37,7 +36,7 @@ class Samples(Protocol):
         *,
         steps: int | None = None,
         noise: None | int | torch.Generator | Noise = None,
-        callback: Callback | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """``(n, *image_shape)``."""
 

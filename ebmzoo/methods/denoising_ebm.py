@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from ebmzoo.mcmc import AnnealedLangevin, Noise, as_noise, frozen
-from ebmzoo.mcmc.chain import Callback, per_example
+from ebmzoo.mcmc import AnnealedLangevin, Noise, Watch, as_noise, frozen
+from ebmzoo.mcmc.potential import per_example
 from ebmzoo.objectives import contrastive_gap, denoising_loss, squared_error
 
 from .base import DecoderFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, spec
-from .denoising_ebm_chains import Chains, Kernel, Start, TwoStage, semantic_energy, texture_energy
+from .denoising_ebm_chains import Chains, Kernel, Semantic, Start, Texture, TwoStage
 from .mixins import chain_health
 
 DenoiserFactory = Callable[[ImageShape, int], nn.Module]
@@ -161,7 +161,7 @@ class DenoisingEBM(Method):
         # 14, 16: the contrasts.
         sigma = sigma[:n] if self.contrast_sigma is None else torch.full_like(sigma[:n], self.contrast_sigma)
         self._update_decoder(z[:n], ends.z, sigma)
-        self._update_denoiser(x[:n], ends.texture.state, sigma)
+        self._update_denoiser(x[:n], ends.texture.x, sigma)
         self._report_chain(ends)
 
     def _levels(self, index: Tensor, like: Tensor) -> Tensor:
@@ -193,14 +193,15 @@ class DenoisingEBM(Method):
         """σ²·[U_s(z) − U_s(z^K)], the denoiser fixed."""
         eps = self._two_draws(data)
         with frozen(self.denoiser):
-            energies = semantic_energy(self.denoiser, self.decoder, torch.cat([data, model]), eps, sigma.repeat(2))
+            potential = Semantic(self.denoiser, self.decoder, sigma=sigma.repeat(2), eps=eps)
+            energies = potential(torch.cat([data, model]))
         gap = self._contrast(energies, sigma, "train/semantic_energy")
         self.update("decoder", self.contrast_weight * gap)
 
     def _update_denoiser(self, data: Tensor, model: Tensor, sigma: Tensor) -> None:
         """σ²·[U_c(x) − U_c(x^T)]."""
         eps = self._two_draws(data)
-        energies = texture_energy(self.denoiser, torch.cat([data, model]), eps, sigma.repeat(2))
+        energies = Texture(self.denoiser, sigma=sigma.repeat(2), eps=eps)(torch.cat([data, model]))
         gap = self._contrast(energies, sigma, "train/energy")
         self.update("denoiser", self.contrast_weight * gap)
 
@@ -218,7 +219,7 @@ class DenoisingEBM(Method):
 
     def _report_chain(self, ends: Chains) -> None:
         if self.logs_now():
-            self.report(chain_health(ends.start, ends.texture.state, ends.texture))
+            self.report(chain_health(ends.start, ends.texture.x, ends.texture))
 
     # -- the contract -----------------------------------------------------------------------------------------------
 
@@ -236,7 +237,7 @@ class DenoisingEBM(Method):
         total = x.new_zeros(len(x))
         for _ in range(self.energy_draws):
             eps = source.normal(self.image_shape).to(x).expand_as(x)
-            total = total + texture_energy(self.denoiser, x, eps, self.energy_sigma)
+            total = total + Texture(self.denoiser, sigma=self.energy_sigma, eps=eps)(x)
         return total / self.energy_draws
 
     def score(self, x: Tensor) -> Tensor:
@@ -273,7 +274,7 @@ class DenoisingEBM(Method):
         *,
         steps: int | None = None,
         noise: None | int | torch.Generator | Noise = None,
-        callback: Callback | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Ends of ``n`` two-stage chains, denoised once if ``denoise_sigma`` says so, ``(n, *image_shape)``.
 
@@ -281,11 +282,11 @@ class DenoisingEBM(Method):
             n: number of samples.
             steps: of the texture chain; 0 gives what the first stage finds, h(z^K); None is what the refine says.
             noise: where all random numbers come from.
-            callback: sees the texture chain.
+            watch: sees the texture chain.
         """
         with torch.inference_mode(False), torch.no_grad():
             source = as_noise(noise, self.device)
-            ends = self.refine(n, self.denoiser, self.decoder, source, self.like, steps, callback)
-            x, steps = ends.texture.state, self.refine.texture.steps if steps is None else steps
+            ends = self.refine(n, self.denoiser, self.decoder, source, self.like, steps, watch)
+            x, steps = ends.texture.x, self.refine.texture.steps if steps is None else steps
             sigma = self.refine.denoise_sigma
             return self.denoise(x, sigma) if steps and sigma is not None else x

@@ -4,54 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ebmzoo.mcmc import AnnealedLangevin, Noise, frozen
-from ebmzoo.mcmc.chain import Callback, Chain, per_example
-from ebmzoo.objectives import squared_error
+from ebmzoo.mcmc import AnnealedLangevin, Chain, Noise, Potential, Watch, frozen
+from ebmzoo.mcmc.potential import per_example, squared_norm
 
-__all__ = ["Chains", "Kernel", "Start", "TwoStage", "semantic_energy", "texture_energy"]
+__all__ = ["Chains", "Kernel", "Semantic", "Start", "Texture", "TwoStage"]
 
 Kernel = Literal["gradient", "residual"]
 Start = Literal["semantic", "noise"]
 
 
-def texture_energy(
-    denoiser: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    x: Tensor,
-    eps: Tensor,
-    sigma: float | Tensor,
-    *,
-    kernel: Kernel = "gradient",
-) -> Tensor:
-    """U_c(x, σ) = ‖x − r(x̃, σ)‖²/2σ² with x̃ = x + σ·ε (Eq. 7), ``(B,)``.
+class Texture(Potential):
+    """U_c(x, σ) = ‖x − r(x̃, σ)‖²/2σ² with x̃ = x + σ·ε (Eq. 7), σ and ε new at each step of a chain.
 
     Args:
         denoiser: r, from (x̃, σ) to the denoised x and a code.
-        x: ``(B, *image_shape)``.
-        eps: white noise ε, shaped like ``x``.
-        sigma: a number, or one for each example ``(B,)``.
         kernel: whether gradients go through r (Eq. 21), or not: then that of x is the residual (x − r)/σ².
+        sigma: σ, a number or one for each example ``(B,)``; a chain's sampler has its own.
+        eps: white noise ε, shaped like x; a chain draws it.
     """
-    sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
-    with torch.set_grad_enabled(torch.is_grad_enabled() and kernel == "gradient"):
-        r = denoiser(x + per_example(sigma, x) * eps, sigma)[0].to(x.dtype)
-    return squared_error(x, r) / (2 * sigma.square())
+
+    redraws: ClassVar[bool] = True
+    eps: Tensor
+
+    def __init__(
+        self, denoiser: Any, kernel: Kernel = "gradient", sigma: float | Tensor = 1.0, eps: Tensor | None = None
+    ):
+        super().__init__()
+        self.denoiser, self.kernel, self.sigma = denoiser, kernel, torch.as_tensor(sigma)
+        if eps is not None:
+            self.eps = eps
+
+    def refresh(self, x: Tensor, noise: Noise, level: float | None = None) -> None:
+        self.sigma = self.sigma if level is None else x.new_tensor(level)
+        self.eps = noise.normal((len(x), *self.denoiser.image_shape), x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        sigma = self.sigma.to(x).expand(len(x))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.kernel == "gradient"):
+            r = self.denoiser(x + per_example(sigma, x) * self.eps, sigma)[0].to(x.dtype)
+        return squared_norm(x - r) / (2 * sigma.square())
 
 
-def semantic_energy(
-    denoiser: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    decoder: Callable[[Tensor], Tensor],
-    z: Tensor,
-    eps: Tensor,
-    sigma: float | Tensor,
-) -> Tensor:
-    """U_s(z, σ) = U_c(h(z), σ) (Eq. 8), ``(B,)``; ``decoder`` is h, z ``(B, latent_dim)``."""
-    return texture_energy(denoiser, decoder(z).to(z.dtype), eps, sigma)
+class Semantic(Texture):
+    """U_s(z, σ) = U_c(h(z), σ) (Eq. 8).
+
+    Args:
+        denoiser: r.
+        decoder: h, of ``(B, latent_dim)``.
+        at: σ and ε, as of `Texture`.
+    """
+
+    def __init__(self, denoiser: Any, decoder: Callable[[Tensor], Tensor], **at: Any):
+        super().__init__(denoiser, **at)
+        self.decoder = decoder
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(self.decoder(z).to(z.dtype))
 
 
 class Chains(NamedTuple):
@@ -59,7 +72,7 @@ class Chains(NamedTuple):
 
     z: Tensor | None
     start: Tensor
-    texture: Chain[Tensor]
+    texture: Chain
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,7 @@ class TwoStage:
         noise: Noise,
         like: Tensor,
         steps: int | None = None,
-        callback: Callback | None = None,
+        watch: Watch | None = None,
     ) -> Chains:
         """Run ``n`` chains, both networks frozen.
 
@@ -112,17 +125,14 @@ class TwoStage:
             noise: the source of every random number.
             like: a tensor of the device and dtype wanted.
             steps: of the texture chain; None is its own number.
-            callback: sees the texture chain.
+            watch: sees the texture chain.
         """
         shape, z = denoiser.image_shape, None
-        call: dict[str, Any] = {"noise": noise, "draws": [shape]}
         if self.start == "noise":
             x = self.start_sigma * noise.normal((n, *shape), like)
         else:
             z = noise.normal((n, denoiser.latent_dim), like)
-            potential = partial(semantic_energy, denoiser, decoder)
-            z = self.semantic(potential, z, networks=[denoiser, decoder], **call).state
+            z = self.semantic(Semantic(denoiser, decoder), z, noise).x
             with torch.no_grad(), frozen(decoder):
                 x = decoder(z).to(z.dtype)
-        potential = partial(texture_energy, denoiser, kernel=self.kernel)
-        return Chains(z, x, self.texture(potential, x, networks=[denoiser], steps=steps, callback=callback, **call))
+        return Chains(z, x, self.texture(Texture(denoiser, self.kernel), x, noise, steps=steps, watch=watch))

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, as_noise, frozen
-from ebmzoo.mcmc.chain import Callback, Chain
+from ebmzoo.mcmc import Chain, Langevin, Noise, ReplayBuffer, Sampler, Watch, as_noise, frozen
 from ebmzoo.objectives import Penalty, gaussian_log_prob, squared_error
 
 from .base import (
@@ -25,6 +24,7 @@ from .base import (
     spec,
 )
 from .mixins import GaussianLatent, TaughtByChains, chain_health
+from .potentials import Posterior
 
 Start = Literal["inference", "noise"]
 
@@ -34,9 +34,9 @@ class Revised(NamedTuple):
 
     z: Tensor
     generated: Tensor
-    x: Chain[Tensor]
+    x: Chain
     inferred: Tensor
-    latent: Chain[Tensor]
+    latent: Chain
 
 
 class DualMCMC(TaughtByChains, GaussianLatent, Method):
@@ -163,7 +163,7 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
         revised = self._revise(x)
         self._report_chains(revised)
         # 4: the energy.
-        self.update_energy(self.noisy(x), revised.x.state)
+        self.update_energy(self.noisy(x), revised.x.x)
         # 5: the generator.
         if self.fresh_chains:
             revised = self._revise(x)
@@ -179,7 +179,7 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
         with torch.no_grad(), frozen(self.decoder, self.encoder):
             generated = self.decode(z).to(x.dtype)
             inferred = self._infer(x, self.noise)
-        chain = self.sampler(self.energy, generated, noise=self.noise, networks=[self.energy_network])
+        chain = self.sampler(self.energy_network, generated, self.noise)
         return Revised(z, generated, chain, inferred, self._explain(inferred, x, self.noise))
 
     def _infer(self, x: Tensor, noise: Noise) -> Tensor:
@@ -190,16 +190,12 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
         mean, log_variance = self.encode(x)
         return mean + (0.5 * log_variance).exp() * xi
 
-    def _explain(self, z: Tensor, x: Tensor, noise: Noise, **call: Any) -> Chain[Tensor]:
+    def _explain(self, z: Tensor, x: Tensor, noise: Noise, **call: Any) -> Chain:
         """Chains on −log p(x, z) with x given (Eq. 21)."""
-
-        def potential(z: Tensor, x: Tensor) -> Tensor:
-            return 0.5 * self.precision * squared_error(self.decode(z).to(x.dtype), x)
-
-        return self.latent_sampler(potential, z, noise=noise, networks=[self.decoder], white=True, given=[x], **call)
+        return self.latent_sampler(Posterior(self.decoder, x, self.precision), z, noise, **call)
 
     def _update_generator(self, x: Tensor, revised: Revised) -> None:
-        pairs: tuple[Tensor, ...] = (revised.latent.state, x, revised.z, revised.x.state)
+        pairs: tuple[Tensor, ...] = (revised.latent.x, x, revised.z, revised.x.x)
         if self.pairs is not None:
             self.pairs.push(*pairs)
             pairs = self.pairs.leaves
@@ -216,8 +212,8 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
         )
 
     def _update_inference(self, x: Tensor, revised: Revised) -> None:
-        mean, log_variance = self.encode(torch.cat([x, revised.x.state]))
-        log_q = gaussian_log_prob(torch.cat([revised.latent.state, revised.z]), mean, 0.5 * log_variance)
+        mean, log_variance = self.encode(torch.cat([x, revised.x.x]))
+        log_q = gaussian_log_prob(torch.cat([revised.latent.x, revised.z]), mean, 0.5 * log_variance)
         nll_data, nll_model = (-log_q).chunk(2)
         loss = (nll_data + self.inference_weight * nll_model).mean()
         self.update("inference", loss, clock=True)
@@ -227,8 +223,8 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
         if self.logs_now():
             self.report(
                 {
-                    **chain_health(revised.generated, revised.x.state, revised.x),
-                    "mcmc/displacement_z": squared_error(revised.inferred, revised.latent.state).sqrt(),
+                    **chain_health(revised.generated, revised.x.x, revised.x),
+                    "mcmc/displacement_z": squared_error(revised.inferred, revised.latent.x).sqrt(),
                     "mcmc/grad_norm_z": revised.latent.grad_norm,
                 }
             )
@@ -258,7 +254,7 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
         *,
         steps: int | None = None,
         noise: None | int | torch.Generator | Noise = 0,
-        callback: Callback | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """What the generator makes of z chains that began at the mean of q(z|x), ``(B, *image_shape)``.
 
@@ -268,14 +264,14 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
             x: ``(B, *image_shape)``.
             steps: chain steps; 0 is the inference network's own reconstruction; None is what ``latent_sampler`` says.
             noise: where the chain's noise comes from; the same at every call unless another is given.
-            callback: sees the chain, its state as z.
+            watch: sees the chain, its state as z.
         """
         source = as_noise(noise, x.device)
         with torch.inference_mode(False), torch.no_grad():
             x = x.clone()  # a tensor made in inference mode could not enter the chain's graph
             z = self._infer(x, source) if self.z_init == "noise" else self.encode(x)[0]
             if steps != 0:
-                z = self._explain(z, x, source, steps=steps, callback=callback).state
+                z = self._explain(z, x, source, steps=steps, watch=watch).x
             return self.decode(z)
 
     def test_sampler(self) -> tuple[Sampler | None, int]:
@@ -288,7 +284,7 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
         *,
         steps: int | None = None,
         noise: None | int | torch.Generator | Noise = None,
-        callback: Callback | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Ends of ``n`` x chains from the generator's samples, ``(n, *image_shape)``.
 
@@ -296,12 +292,11 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
             n: number of samples.
             steps: chain steps; 0 gives the generator's own samples; None is what ``refine`` (or ``sampler``) says.
             noise: where z and the chain's noise come from.
-            callback: sees the chain.
+            watch: sees the chain.
         """
         source, sampler = as_noise(noise, self.device), self.refine or self.sampler
         with torch.inference_mode(False), torch.no_grad():
             x = self.decode(self.draw_latents(n, source, self.like)).to(self.dtype)
             if (sampler.steps if steps is None else steps) == 0:
                 return x
-            call: dict[str, Any] = {"steps": steps, "noise": source, "callback": callback}
-            return sampler(self.energy, x, networks=[self.energy_network], **call).state
+            return sampler(self.energy_network, x, source, steps=steps, watch=watch).x

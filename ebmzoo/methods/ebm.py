@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, as_noise, frozen
-from ebmzoo.mcmc.chain import Callback
+from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, Watch, as_noise, frozen
 from ebmzoo.objectives import Penalty
 
 from .base import EnergyFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, spec
@@ -104,13 +103,13 @@ class EBM(TakesVAE, TaughtByChains, Method):
         if self.replay is not None:
             (start,) = self.replay.mix((start,), 1 - self.fresh_probability, self.noise)
         # 2: the chains.
-        chain = self.sampler(self.energy, start, noise=self.noise, networks=[self.energy_network])
+        chain = self.sampler(self.energy_network, start, self.noise)
         if self.replay is not None:
-            self.replay.push(chain.state)
+            self.replay.push(chain.x)
         # 3: the energy.
-        self.update_energy(self.noisy(x), chain.state, clock=True)
+        self.update_energy(self.noisy(x), chain.x, clock=True)
         if self.logs_now():
-            self.report(chain_health(start, chain.state, chain))
+            self.report(chain_health(start, chain.x, chain))
 
     def _fresh(self, n: int, like: Tensor, noise: Noise) -> Tensor:
         """Uniform noise, or means of the VAE, ``(n, *image_shape)``."""
@@ -134,7 +133,7 @@ class EBM(TakesVAE, TaughtByChains, Method):
         *,
         steps: int | None = None,
         noise: None | int | torch.Generator | Noise = None,
-        callback: Callback | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Ends of ``n`` fresh chains, ``(n, *image_shape)``.
 
@@ -142,11 +141,10 @@ class EBM(TakesVAE, TaughtByChains, Method):
             n: number of samples.
             steps: chain steps; 0 gives what the chains begin with; None is what ``refine`` (or ``sampler``) says.
             noise: where the start and the chain's noise come from.
-            callback: sees the chain.
+            watch: sees the chain.
         """
         source = as_noise(noise, self.device)
         with torch.inference_mode(False), torch.no_grad():
             start = self._fresh(n, self.like, source)
             sampler = self.refine or self.sampler
-            call: dict[str, Any] = {"noise": source, "callback": callback, "networks": [self.energy_network]}
-            return sampler(self.energy, start, steps=steps, **call).state
+            return sampler(self.energy_network, start, source, steps=steps, watch=watch).x

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Langevin, Noise, Sampler, as_noise
-from ebmzoo.mcmc.chain import Callback
+from ebmzoo.mcmc import Langevin, Noise, Sampler, Watch, as_noise
 from ebmzoo.objectives import Penalty, squared_error
 
 from .base import (
@@ -137,14 +136,14 @@ class ECFlow(FlowBased, Calibrated, Method):
         generated = self.generate(len(x), self.noise, like=x)
         chain = self.revise(generated.detach(), self.sampler, self.noise)
         # 4: the energy.
-        self.update_energy(x, chain.state)
+        self.update_energy(x, chain.x)
         # 5: the flow.
-        distance = squared_error(generated, chain.state).mean()
+        distance = squared_error(generated, chain.x).mean()
         self._update_flow(x, distance)
         # 6: the dual variable.
         self.update_dual(distance.detach(), x[0].numel())
         if self.logs_now():
-            self.report(chain_health(generated.detach(), chain.state, chain))
+            self.report(chain_health(generated.detach(), chain.x, chain))
 
     def _update_flow(self, x: Tensor, calibration: Tensor) -> None:
         log_density = self.flow.log_prob(x)
@@ -168,7 +167,7 @@ class ECFlow(FlowBased, Calibrated, Method):
         *,
         steps: int | None = None,
         noise: None | int | torch.Generator | Noise = None,
-        callback: Callback | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Draws of the flow, ``(n, *image_shape)``, revised by a chain where one is asked for, at the data's levels.
 
@@ -176,9 +175,9 @@ class ECFlow(FlowBased, Calibrated, Method):
             n: number of samples.
             steps: chain steps after the flow: 0 is one-step generation; None is what ``refine`` says.
             noise: where the flow's and the chain's noise come from.
-            callback: sees the chain.
+            watch: sees the chain.
         """
         source = as_noise(noise, self.device)
         with torch.inference_mode(False), torch.no_grad():
             x = self.generate(n, source, self.like)
-            return self.quantise(self.refined(x, steps, source, callback))
+            return self.quantise(self.refined(x, steps, source, watch))

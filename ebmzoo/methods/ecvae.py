@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, as_noise
-from ebmzoo.mcmc.chain import Callback
+from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, Watch, as_noise
 from ebmzoo.objectives import Penalty, squared_error
 
 from .base import (
@@ -179,13 +178,13 @@ class ECVAE(Autoencoding, Calibrated, Method):
         generated = self.decoder(z).to(x.dtype)
         chain = self.revise(generated.detach(), self.sampler, self.noise)
         # 4: the energy.
-        self.update_energy(self.noisy(x), chain.state)
+        self.update_energy(self.noisy(x), chain.x)
         # 5: the VAE, on data and on the pairs of this chain and, where they are kept, of the last ones.
         if self.fresh_chains:
             z = self.draw_latents(len(x), self.noise, like=x)
             generated = self.decoder(z).to(x.dtype)
             chain = self.revise(generated.detach(), self.sampler, self.noise)
-        revised = chain.state
+        revised = chain.x
         distance = squared_error(generated, revised).mean()
         if self.pairs is not None:
             self.pairs.push(z, revised)
@@ -235,7 +234,7 @@ class ECVAE(Autoencoding, Calibrated, Method):
         *,
         steps: int | None = None,
         noise: None | int | torch.Generator | Noise = None,
-        callback: Callback | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Decoder means of ``n`` prior draws, ``(n, *image_shape)``, revised by a chain where one is asked for.
 
@@ -243,9 +242,9 @@ class ECVAE(Autoencoding, Calibrated, Method):
             n: number of samples.
             steps: chain steps after the decoder: 0 is one-step generation; None is what ``refine`` says.
             noise: where z and the chain's noise come from.
-            callback: sees the chain.
+            watch: sees the chain.
         """
         source = as_noise(noise, self.device)
         with torch.inference_mode(False), torch.no_grad():
             z = self.draw_latents(n, source, self.like)
-            return self.refined(self.decode(z).to(z.dtype), steps, source, callback)
+            return self.refined(self.decode(z).to(z.dtype), steps, source, watch)

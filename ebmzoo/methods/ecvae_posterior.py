@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ebmzoo.mcmc import Langevin, Noise
-from ebmzoo.objectives import dual_ascent, gaussian_log_joint, squared_error
+from ebmzoo.mcmc import Langevin, Noise, Tethered
+from ebmzoo.objectives import dual_ascent
+
+from .potentials import Joint
 
 
 class CalibratedPosterior(nn.Module):
@@ -70,14 +72,8 @@ class CalibratedPosterior(nn.Module):
             prior: p(z), with ``log_prob``; None is N(0, I).
             noise: the source of the chain's noise.
         """
-        log_prior = None if prior is None else prior.log_prob
-        pull = 0.5 * self.sampler.temperature * self.condition_weight
-
-        def potential(code: Tensor, data: Tensor, origin: Tensor) -> Tensor:
-            return pull * squared_error(code, origin) - gaussian_log_joint(data, code, decoder, log_sigma, log_prior)
-
-        networks = [decoder] if prior is None else [decoder, prior]
-        return self.sampler(potential, z.detach(), given=[x, z.detach()], noise=noise, networks=networks).state
+        posterior, weight = Joint(decoder, x, log_sigma, prior), self.sampler.temperature * self.condition_weight
+        return self.sampler(Tethered(posterior, z.detach(), weight), z.detach(), noise).x
 
     def ascend(self, ratio: Tensor) -> None:
         """The dual step, from d in noise floors."""

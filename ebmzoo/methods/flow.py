@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Noise, SharedNoise, as_noise
-from ebmzoo.mcmc.chain import Callback
+from ebmzoo.mcmc import Noise, SharedNoise, Watch, as_noise
 
 from .base import FlowFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, spec
 from .mixins import FlowBased
@@ -96,7 +95,7 @@ class Flow(FlowBased, Method):
         *,
         steps: int | None = None,
         noise: None | int | torch.Generator | Noise = None,
-        callback: Callback | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Draws of the flow, ``(n, *image_shape)``, at the data's levels; a flow has no chain to step or to watch."""
         if steps:

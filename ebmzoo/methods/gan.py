@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Noise, as_noise, frozen
-from ebmzoo.mcmc.chain import Callback
+from ebmzoo.mcmc import Noise, Watch, as_noise, frozen
 
 from .base import (
     DecoderFactory,
@@ -141,7 +140,7 @@ class GAN(Method):
         *,
         steps: int | None = None,
         noise: None | int | torch.Generator | Noise = None,
-        callback: Callback | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """G of ``n`` prior draws, ``(n, *image_shape)``; a GAN has no chain to step or to watch."""
         if steps:

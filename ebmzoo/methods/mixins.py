@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ebmzoo.mcmc import Langevin, Noise, Sampler, as_noise
-from ebmzoo.mcmc.chain import Callback, Chain
+from ebmzoo.mcmc import Chain, Langevin, Noise, Sampler, Tethered, Watch, as_noise
 from ebmzoo.objectives import (
     Elbo,
     Penalty,
@@ -201,7 +200,7 @@ class TaughtByChains(EnergyBased):
         return -self.energy(x) / self.sampler.temperature
 
 
-def chain_health(start: Tensor, end: Tensor, chain: Chain[Any]) -> dict[str, Tensor]:
+def chain_health(start: Tensor, end: Tensor, chain: Chain) -> dict[str, Tensor]:
     """What is logged of a training chain: how far it moved the data, its last gradient, the values at the edge.
 
     Args:
@@ -238,17 +237,11 @@ class Calibrated(TaughtByChains):
     trainer: Any
     logs_now: Any
 
-    def revise(self, generated: Tensor, sampler: Sampler, noise: Noise, **call: Any) -> Chain[Tensor]:
+    def revise(self, generated: Tensor, sampler: Sampler, noise: Noise, **call: Any) -> Chain:
         """Chains on E(x̃) + T·w·½‖x̃ − x̂‖², from x̂ (Eq. 1)."""
-        call.update(noise=noise, networks=[self.energy_network])
-        weight = 0.5 * sampler.temperature * self.condition_weight
-
-        def potential(x: Tensor, origin: Tensor) -> Tensor:
-            return self.energy(x) + weight * squared_error(x, origin)
-
-        if not weight:
-            return sampler(self.energy, generated, **call)
-        return sampler(potential, generated, given=[generated.clone()], **call)
+        weight = sampler.temperature * self.condition_weight
+        potential = Tethered(self.energy_network, generated.clone(), weight) if weight else self.energy_network
+        return sampler(potential, generated, noise, **call)
 
     def update_dual(self, distance: Tensor, dimensions: int) -> None:
         """λ from d = ‖x̂ − x̃‖², held against the displacement of the chain's noise alone (Eq. 2)."""
@@ -268,12 +261,12 @@ class Calibrated(TaughtByChains):
         """The chain after the generator, and its steps."""
         return self.refine, self.refine.steps if self.refine else 0
 
-    def refined(self, x: Tensor, steps: int | None, noise: Noise, callback: Callback | None) -> Tensor:
+    def refined(self, x: Tensor, steps: int | None, noise: Noise, watch: Watch | None) -> Tensor:
         """Samples after the test-time chain: ``steps`` of it, or as many as ``refine`` says."""
         steps = self.test_sampler()[1] if steps is None else steps
         if not steps:
             return x
-        return self.revise(x, self.refine or self.sampler, noise, steps=steps, callback=callback).state
+        return self.revise(x, self.refine or self.sampler, noise, steps=steps, watch=watch).x
 
 
 class FlowBased:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Noise, SharedNoise, as_noise
-from ebmzoo.mcmc.chain import Callback
+from ebmzoo.mcmc import Noise, SharedNoise, Watch, as_noise
 from ebmzoo.objectives import squared_error
 
 from .base import (
@@ -112,7 +111,7 @@ class VAE(Autoencoding, Method):
         *,
         steps: int | None = None,
         noise: None | int | torch.Generator | Noise = None,
-        callback: Callback | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Decoder means of ``n`` prior draws, ``(n, *image_shape)``; a VAE has no chain to step or to watch."""
         if steps:

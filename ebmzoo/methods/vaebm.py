@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, SharedNoise, as_noise, frozen
-from ebmzoo.mcmc.chain import Callback, Chain
+from ebmzoo.mcmc import Chain, Langevin, Noise, ReplayBuffer, Sampler, SharedNoise, State, Watch, as_noise, frozen
 from ebmzoo.objectives import Penalty, squared_error
 from ebmzoo.optim import ThreeSigmaAdam
 
 from .base import EnergyFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, spec
 from .mixins import EnergyBased, chain_health
 from .stage_one import StageOne, VAEFactory
-from .vaebm_space import Kind, Name, Space, State
+from .vaebm_space import SPACES, InNoise, Kind, Name, Space
 
 
 class VAEBM(StageOne, EnergyBased, Method):
@@ -79,8 +77,7 @@ class VAEBM(StageOne, EnergyBased, Method):
         grad_clip: largest norm of a player's gradient.
 
     Example:
-        >>> from functools import partial
-        >>> from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPEncoder, MLPEnergy
+        >>>         >>> from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPEncoder, MLPEnergy
         >>> vae = partial(GaussianVAE, encoder=MLPEncoder, decoder=MLPDecoder, latent_dim=4)
         >>> VAEBM((1, 8, 8), vae, MLPEnergy).sample(2, noise=0).shape
         torch.Size([2, 1, 8, 8])
@@ -143,9 +140,9 @@ class VAEBM(StageOne, EnergyBased, Method):
         """1 while the VAE trains, then 2."""
         return 1 if self.global_step < self.vae_steps else 2
 
-    @property
-    def _space(self) -> Space:
-        return Space(self.space, self.vae, self.energy)
+    def potential(self) -> Space:
+        """What chains walk on; made where it is used, as all potentials are."""
+        return SPACES[self.space](self.energy_network, self.vae)
 
     def players(self) -> dict[str, Any]:
         return self._players
@@ -169,11 +166,12 @@ class VAEBM(StageOne, EnergyBased, Method):
         # 1, 2: the chains.
         ramp = min(1.0, iteration / self.replay_ramp) if self.replay_ramp else 1.0
         start = self._start(len(x), x, self.noise, self.replay_probability * ramp)
-        chain = self._walk(start, self.sampler, self.noise)
+        space = self.potential()
+        chain = self.sampler(space, start, self.noise)
         if self.replay is not None:
-            self.replay.push(*chain.state[0 if self.replay_x else 1 :])
+            self.replay.push(chain.x if self.replay_x else chain.x[:, x[0].numel() :])
         # 3: the energy.
-        negatives = self._space.data(chain.state, self.negatives)
+        negatives = space.data(chain.x, self.negatives)
         self.update_energy(x, negatives, clock=True)
         # 4: the decoder.
         if "decoder" in self._players:
@@ -186,20 +184,19 @@ class VAEBM(StageOne, EnergyBased, Method):
         self.update("vae", loss, clock=True)
         self.report({"train/loss_vae": loss}, show=["train/loss_vae"])
 
-    def _start(self, n: int, like: Tensor, noise: Noise, probability: float = 0.0) -> State:
+    def _start(self, n: int, like: Tensor, noise: Noise, probability: float = 0.0) -> Tensor:
         """Where chains begin: white noise or, outside the space of noise, what the VAE makes of it."""
+        space = self.potential()
         z = tuple(noise.normal((n, *shape), like) for shape in self.vae.noise_shapes)
         x = noise.normal((n, *self.image_shape), like)
         with torch.no_grad(), frozen(self.vae):
-            z = self._space.latents(z)
+            state = space.place(x, space.latents(z))
             if self.replay is None:
-                return self._space.place(x, z)
-            mix = partial(self.replay.mix, probability=probability, noise=noise)
-            return mix(self._space.place(x, z)) if self.replay_x else self._space.place(x, mix(z))
-
-    def _walk(self, start: State, sampler: Sampler, noise: Noise, **call: Any) -> Chain[State]:
-        space, networks = self._space, [self.vae, self.energy_network]
-        return sampler(space.potential, start, noise=noise, networks=networks, white=space.white, **call)
+                return state
+            if self.replay_x:
+                return self.replay.mix((state,), probability, noise)[0]
+            (kept,) = self.replay.mix((state[:, x[0].numel() :],), probability, noise)
+            return space.place(x, space.row.parts(torch.cat([x.flatten(1), kept], 1))[1:])
 
     def _update_decoder(self, like: Tensor) -> None:
         """Eq. 21: the energy of fresh samples of the VAE goes down, the energy fixed."""
@@ -211,9 +208,9 @@ class VAEBM(StageOne, EnergyBased, Method):
         self.update("decoder", loss)
         self.report({"train/loss_decoder": loss})
 
-    def _report_chain(self, start: State, chain: Chain, negatives: Tensor) -> None:
+    def _report_chain(self, start: Tensor, chain: Chain, negatives: Tensor) -> None:
         if self.logs_now():
-            self.report(chain_health(self._space.data(start, self.negatives), negatives, chain))
+            self.report(chain_health(self.potential().data(start, self.negatives), negatives, chain))
 
     # -- the contract -----------------------------------------------------------------------------------------------
 
@@ -253,13 +250,14 @@ class VAEBM(StageOne, EnergyBased, Method):
 
     def white_energy(self, *noise: Tensor) -> Tensor:
         """E(T(ε)), ``(B,)``."""
-        return Space("noise", self.vae, self.energy).potential(*noise)
+        space = InNoise(self.energy_network, self.vae)
+        return space.tilt(space.row.pack(*noise))
 
     def base_sample(self, n: int, *, noise: None | int | torch.Generator | Noise = None) -> Tensor:
         """Draws of the VAE's density p(x), ``(n, *image_shape)``: with decoder noise, whatever ``output`` says."""
         with torch.inference_mode(False), torch.no_grad():
             start = self._start(n, self.like, as_noise(noise, self.device))
-            return self._space.data(start, "sample")
+            return self.potential().data(start, "sample")
 
     def test_sampler(self) -> tuple[Sampler | None, int]:
         sampler = self.refine or self.sampler
@@ -271,7 +269,7 @@ class VAEBM(StageOne, EnergyBased, Method):
         *,
         steps: int | None = None,
         noise: None | int | torch.Generator | Noise = None,
-        callback: Callback | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Ends of ``n`` chains from the VAE's samples, ``(n, *image_shape)``, with decoder noise if ``output`` says so.
 
@@ -280,13 +278,13 @@ class VAEBM(StageOne, EnergyBased, Method):
             steps: chain steps; 0 gives the VAE's own samples; None is what ``refine`` (or ``sampler``) says, but 0
                 while stage one trains.
             noise: where the white noise and the chain's noise come from.
-            callback: sees the chain, its state as x.
+            watch: sees the chain, its state as x.
         """
-        source, space = as_noise(noise, self.device), self._space
+        source, space = as_noise(noise, self.device), self.potential()
 
-        def watch(step: int, state: Any, energy: Tensor) -> None:
-            if callback is not None:
-                callback(step, space.data(state, self.output), energy)
+        def see(step: int, state: State) -> None:
+            if watch is not None:
+                watch(step, state._replace(x=space.data(state.x, self.output)))
 
         if steps is None and self._trainer is not None and self.trainer.state.fn == "fit" and self.stage == 1:
             steps = 0
@@ -294,8 +292,7 @@ class VAEBM(StageOne, EnergyBased, Method):
             start = self._start(n, self.like, source)
             if steps == 0:  # a sampler with proposals would move all the same
                 return space.data(start, self.output)
-            if self.start_temperature != 1:
+            if isinstance(space, InNoise) and self.start_temperature != 1:
                 start = space.cooled(start, self.start_temperature, source)
-            seen = None if callback is None else watch
-            chain = self._walk(start, self.refine or self.sampler, source, steps=steps, callback=seen)
-            return space.data(chain.state, self.output)
+            sampler, seen = self.refine or self.sampler, None if watch is None else see
+            return space.data(sampler(space, start, source, steps=steps, watch=seen).x, self.output)

@@ -1,89 +1,121 @@
-"""The spaces in which VAEBM's chains may run: the VAE's white noise, (x, z), or x alone."""
+"""The spaces in which VAEBM's chains may run, each a potential of one row ``(B, D)`` that it splits itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ebmzoo.mcmc import Noise, as_noise, frozen
+from ebmzoo.mcmc import Noise, Potential, Row, as_noise, frozen
+from ebmzoo.mcmc.potential import squared_norm
 from ebmzoo.objectives import latent_log_joint
 
-__all__ = ["Kind", "Name", "Space", "State"]
+__all__ = ["SPACES", "InData", "InNoise", "InX", "Kind", "Name", "Space"]
 
 Name = Literal["noise", "data", "x"]
 Kind = Literal["sample", "mean"]
-State = tuple[Tensor, ...]
 
 
-@dataclass(frozen=True)
-class Space:
-    """What a chain moves, and what it means.
-
-    * ``noise``: (ε_x, ε_z) on E(T(ε)) + ½‖ε‖² (Eq. 9); the quadratic is the kernel's, which knows it analytically.
-    * ``data``: (x, z) on E(x) − log p(x, z) (Eq. 13), the same density without the change of variables.
-    * ``x``: x alone on E(x), from the VAE's samples: another model, exp(−E).
+class Space(Potential):
+    """Base: a state is an x-part and a z-part.
 
     Args:
-        name: one of the three.
+        energy: E, of ``(B, *image_shape)`` to ``(B,)``.
         vae: the VAE.
-        energy: E, ``(B, *image_shape)`` to ``(B,)``.
     """
 
-    name: Name
-    vae: Any
-    energy: Callable[[Tensor], Tensor]
+    def __init__(self, energy: nn.Module, vae: Any):
+        super().__init__()
+        self.energy, self.vae = energy, vae
+        self.row = Row((tuple(vae.image_shape), *map(tuple, vae.noise_shapes)))
 
-    @property
-    def white(self) -> bool:
-        """Whether the base density of the state is white noise."""
-        return self.name == "noise"
-
-    def latents(self, noise: State) -> State:
+    def latents(self, noise: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """White noise of the latents to the z-part of a state."""
-        return noise if self.white else self.vae.generate(*noise).z
+        return self.vae.generate(*noise).z
 
-    def place(self, noise: Tensor, z: State) -> State:
+    def place(self, noise: Tensor, z: tuple[Tensor, ...]) -> Tensor:
         """The state with this z-part whose x-part comes of the white noise given."""
-        if self.white:
-            return (noise, *z)
-        latents = self.vae.evaluate(*z)
-        x = latents.mean + latents.log_sigma.exp() * noise
-        return (x, *z) if self.name == "data" else (x,)
+        return self.row.pack(_drawn(self.vae.evaluate(*z), noise), *z)
 
-    def potential(self, x: Tensor, *z: Tensor) -> Tensor:
-        """U of a state, less what ``white`` leaves to the kernel, ``(B,)``."""
-        if self.name == "noise":
-            latents = self.vae.generate(*z)
-            return self.energy(latents.mean + latents.log_sigma.exp() * x)
-        if self.name == "data":
-            return self.energy(x) - latent_log_joint(x, self.vae.evaluate(*z))
-        return self.energy(x)
+    def data(self, state: Tensor, kind: Kind) -> Tensor:
+        """The x of a state (Eq. 8), or its decoder mean, ``(B, *image_shape)``."""
+        raise NotImplementedError
+
+
+class InNoise(Space):
+    """U(ε) = E(T(ε)) + ½‖ε‖², ε = (ε_x, ε_z) (Eqs. 8, 9)."""
+
+    def latents(self, noise: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return noise
+
+    def place(self, noise: Tensor, z: tuple[Tensor, ...]) -> Tensor:
+        return self.row.pack(noise, *z)
+
+    def tilt(self, state: Tensor) -> Tensor:
+        """E(T(ε)), without the white noise's ½‖ε‖²."""
+        x, *z = self.row.parts(state)
+        return self.energy(_drawn(self.vae.generate(*z), x))
+
+    def forward(self, state: Tensor) -> Tensor:
+        return self.tilt(state) + 0.5 * squared_norm(state)
 
     @torch.no_grad()
-    def data(self, state: State, kind: Kind) -> Tensor:
-        """The x of a state (Eq. 8), or its decoder mean."""
-        x, *z = state
-        if self.name == "x" or (self.name == "data" and kind == "sample"):
-            return x
+    def data(self, state: Tensor, kind: Kind) -> Tensor:
+        x, *z = self.row.parts(state)
         with frozen(self.vae):
-            latents = self.vae.generate(*z) if self.white else self.vae.evaluate(*z)
+            latents = self.vae.generate(*z)
         mean = latents.mean.to(x.dtype)
         return mean if kind == "mean" else mean + latents.log_sigma.exp() * x
 
     @torch.no_grad()
-    def cooled(self, state: State, temperature: float, noise: Noise) -> State:
-        """A low-temperature start in white noise (appendix E).
+    def cooled(self, state: Tensor, temperature: float, noise: Noise) -> Tensor:
+        """A low-temperature start (appendix E).
 
         The VAE, its BatchNorm readjusted, makes the means of the state's z-part scaled by the temperature; its encoder,
         not readjusted, turns them back into white noise.
         """
-        own = as_noise(0, state[0].device)  # the statistics are the model's: the same for every call
-        cool = self.vae.readjusted(temperature, lambda shape: own.normal(shape, state[0]))
-        x = cool.generate(*(temperature * z for z in state[1:])).mean
+        _, *z = self.row.parts(state)
+        own = as_noise(0, state.device)  # the statistics are the model's: the same for every call
+        cool = self.vae.readjusted(temperature, lambda shape: own.normal(shape, state))
+        x = cool.generate(*(temperature * part for part in z)).mean
         with frozen(self.vae):
             found = self.vae.infer(x, lambda shape: noise.normal(shape, x))
-        return ((x - found.mean) * (-found.log_sigma).exp(), *found.noise)
+        return self.row.pack((x - found.mean) * (-found.log_sigma).exp(), *found.noise)
+
+
+class InData(Space):
+    """U(x, z) = E(x) − log p(x, z), the same density without the change of variables (appendix B.1, Eq. 13)."""
+
+    def forward(self, state: Tensor) -> Tensor:
+        x, *z = self.row.parts(state)
+        return self.energy(x) - latent_log_joint(x, self.vae.evaluate(*z))
+
+    @torch.no_grad()
+    def data(self, state: Tensor, kind: Kind) -> Tensor:
+        x, *z = self.row.parts(state)
+        if kind == "sample":
+            return x
+        with frozen(self.vae):
+            return self.vae.evaluate(*z).mean.to(x.dtype)
+
+
+class InX(Space):
+    """U(x) = E(x) from the VAE's samples: another model, exp(−E) (Table 4, "EBM on x")."""
+
+    def place(self, noise: Tensor, z: tuple[Tensor, ...]) -> Tensor:
+        return _drawn(self.vae.evaluate(*z), noise).flatten(1)
+
+    def forward(self, state: Tensor) -> Tensor:
+        return self.energy(self.data(state, "sample"))
+
+    def data(self, state: Tensor, kind: Kind) -> Tensor:
+        return state.unflatten(1, self.row.shapes[0])
+
+
+SPACES: dict[Name, type[Space]] = {"noise": InNoise, "data": InData, "x": InX}
+
+
+def _drawn(latents: Any, noise: Tensor) -> Tensor:
+    """x of p(x|z) made of white noise."""
+    return latents.mean + latents.log_sigma.exp() * noise

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Noise, as_noise, frozen
-from ebmzoo.mcmc.chain import Callback
+from ebmzoo.mcmc import Noise, Watch, as_noise, frozen
 from ebmzoo.objectives import Penalty, contrastive_gap, lipschitz_penalty, squared_error
 
 from .base import EnergyFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, spec
@@ -154,7 +153,7 @@ class WGAN(StageOne, EnergyBased, Method):
         *,
         steps: int | None = None,
         noise: None | int | torch.Generator | Noise = None,
-        callback: Callback | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Decoder means of ``n`` prior draws, ``(n, *image_shape)``; a WGAN has no chain to step or to watch."""
         if steps:

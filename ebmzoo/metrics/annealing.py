@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from scipy.stats import t as student
 from torch import Tensor, nn
 
-from ebmzoo.mcmc import HMC, Noise, frozen
-from ebmzoo.mcmc.chain import Potential
+from ebmzoo.mcmc import HMC, Noise, Potential, Row, frozen
+from ebmzoo.mcmc.potential import squared_norm
 
 __all__ = ["Bracket", "annealed_bracket", "white_gaussian"]
 
@@ -35,7 +35,7 @@ class Bracket(NamedTuple):
 
 
 def annealed_bracket(
-    potential: Potential,
+    potential: Callable[..., Tensor],
     shapes: Sequence[tuple[int, ...]],
     noise: Noise,
     exact: Sequence[Tensor] | None = None,
@@ -84,18 +84,19 @@ def annealed_bracket(
     if exact is not None and len(exact[0]) < chains:
         raise ValueError(f"{chains} backward chains need as many samples to start from, not {len(exact[0])}")
     betas = [(k / temperatures) ** power for k in range(temperatures + 1)]
-    path = _Path(potential, betas, leapfrogs, noise, networks)
+    row = Row(tuple(map(tuple, shapes)))
+    path = _Path(potential, row, betas, leapfrogs, noise)
     like = torch.empty(0) if like is None else like
 
-    def white(n: int) -> list[Tensor]:
-        return [noise.normal((n, *shape), like) for shape in shapes]
+    def white(n: int) -> Tensor:
+        return row.pack(*(noise.normal((n, *shape), like) for shape in shapes))
 
     upper = math.nan
     with frozen(*networks):
         path.tune(white(_PILOT))
         forward, ends = path.forward(white(chains))
         if exact is not None:
-            ends = [leaf[:chains].clone() for leaf in exact]
+            ends = row.pack(*(leaf[:chains] for leaf in exact))
         elif long_chains:
             for _ in range(long_chains):
                 ends = path.move(ends, temperatures)
@@ -109,14 +110,13 @@ class _Path:
 
     def __init__(
         self,
-        potential: Potential,
+        potential: Callable[..., Tensor],
+        row: Row,
         betas: Sequence[float],
         leapfrogs: int,
         noise: Noise,
-        networks: Sequence[nn.Module],
     ) -> None:
-        self.potential, self.betas, self.leapfrogs = potential, betas, leapfrogs
-        self.noise, self.networks = noise, networks
+        self.potential, self.row, self.betas, self.leapfrogs, self.noise = potential, row, betas, leapfrogs, noise
         self.steps = [0.5] * len(betas)
         self.accepted: list[float] = []
 
@@ -124,7 +124,7 @@ class _Path:
     def acceptance(self) -> float:
         return sum(self.accepted) / max(len(self.accepted), 1)
 
-    def tune(self, state: list[Tensor]) -> None:
+    def tune(self, state: Tensor) -> None:
         """Find a step size for each temperature, on chains that are then thrown away: the weights' chains must not."""
         step = self.steps[0]
         for k in range(1, len(self.betas)):
@@ -133,35 +133,45 @@ class _Path:
             step *= math.exp(0.3 * (self.accepted[-1] - _TARGET))
         self.accepted.clear()
 
-    def forward(self, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Log-weights of chains that begin at the base, and where they end."""
-        weights = torch.zeros(len(state[0]), dtype=torch.float64)
+        weights = torch.zeros(len(state), dtype=torch.float64)
         for k in range(1, len(self.betas)):
             weights -= (self.betas[k] - self.betas[k - 1]) * self._energy(state)
             state = self.move(state, k)
         return weights, state
 
-    def backward(self, state: list[Tensor]) -> Tensor:
+    def backward(self, state: Tensor) -> Tensor:
         """Log-weights of chains that begin at the target: the same steps in reverse."""
-        weights = torch.zeros(len(state[0]), dtype=torch.float64)
+        weights = torch.zeros(len(state), dtype=torch.float64)
         for k in range(len(self.betas) - 1, 0, -1):
             state = self.move(state, k)
             weights += (self.betas[k] - self.betas[k - 1]) * self._energy(state)
         return weights
 
     @torch.no_grad()
-    def _energy(self, state: list[Tensor]) -> Tensor:
-        return self.potential(*state).double().cpu()
+    def _energy(self, state: Tensor) -> Tensor:
+        return self.potential(*self.row.parts(state)).double().cpu()
 
-    def move(self, state: list[Tensor], k: int) -> list[Tensor]:
+    def move(self, state: Tensor, k: int) -> Tensor:
         """One step that leaves the k-th distribution invariant."""
         beta = self.betas[k]
         kernel = HMC(steps=1, step_size=self.steps[k] ** 2, leapfrogs=self.leapfrogs)
-        call: dict[str, Any] = {"noise": self.noise, "networks": self.networks, "white": True}
-        chain = kernel(lambda *leaves: beta * self.potential(*leaves), tuple(state), **call)
+        chain = kernel(_Tempered(self.potential, self.row, beta), state, self.noise)
         assert chain.acceptance is not None
         self.accepted.append(chain.acceptance.mean().item())
-        return list(chain.state)
+        return chain.x
+
+
+class _Tempered(Potential):
+    """β·U(u) + ½‖u‖²: between white noise and the target."""
+
+    def __init__(self, potential: Callable[..., Tensor], row: Row, beta: float) -> None:
+        super().__init__()
+        self.potential, self.row, self.beta = potential, row, beta
+
+    def forward(self, state: Tensor) -> Tensor:
+        return self.beta * self.potential(*self.row.parts(state)) + 0.5 * squared_norm(state)
 
 
 def _bound(log_weights: Tensor) -> float:
@@ -172,7 +182,7 @@ def _bound(log_weights: Tensor) -> float:
     return means.mean().item() - float(student.ppf(0.995, _GROUPS - 1)) * error
 
 
-def white_gaussian(log_density: Potential, mean: Tensor, std: Tensor) -> Potential:
+def white_gaussian(log_density: Callable[[Tensor], Tensor], mean: Tensor, std: Tensor) -> Callable[[Tensor], Tensor]:
     """The potential U(u) of a density over x, seen from x = mean + std·u with u ~ N(0, I).
 
     With it, E[exp(−U(u))] over white noise is the integral of exp(log_density) over x.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ebmzoo.mcmc import Sampler, frozen
+from ebmzoo.mcmc import Chain, Sampler, State, Watch
+from ebmzoo.mcmc.potential import squared_norm
 
 __all__ = ["ChainTrace", "convergence", "swapped", "watching"]
 
@@ -43,11 +44,7 @@ class ChainTrace:
 
 
 class _Watched:
-    """A sampler that writes down what it does; everything else of it is the sampler's own.
-
-    The gradient is taken once more at each step, with the noise that the potential was given left alone: this is
-    for looking, not for work.
-    """
+    """A sampler that writes down what it does; everything else of it is the sampler's own."""
 
     def __init__(self, sampler: Sampler, trace: ChainTrace) -> None:
         self._sampler, self._trace = sampler, trace
@@ -55,87 +52,54 @@ class _Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sampler, name)
 
-    def __call__(self, potential: Any, state: Any, *, callback: Any = None, **call: Any) -> Any:
-        record = _Record(self._sampler, self._trace, potential, call)
+    def __call__(self, potential: Any, x: Tensor, *call: Any, watch: Watch | None = None, **more: Any) -> Chain:
+        record = _Record(self._sampler, self._trace, getattr(potential, "redraws", False))
 
-        def see(step: int, now: Any, energy: Tensor) -> None:
-            record.add(list(now) if isinstance(now, tuple) else [now], energy)
-            if callback is not None:
-                callback(step, now, energy)
+        def see(step: int, state: State) -> None:
+            record.add(state)
+            if watch is not None:
+                watch(step, state)
 
-        chain = self._sampler(potential, state, callback=see, **call)
+        chain = self._sampler(potential, x, *call, watch=see, **more)
         if chain.acceptance is not None:
             self._trace.accepted.append(chain.acceptance.double().cpu())
         return chain
 
 
 class _Record:
-    def __init__(self, sampler: Sampler, trace: ChainTrace, potential: Any, call: dict[str, Any]) -> None:
-        self.sampler, self.trace, self.potential = sampler, trace, potential
-        self.given: Sequence[Tensor] = call.get("given", ())
-        self.networks: Sequence[nn.Module] = list(call.get("networks", ()))
-        white = call.get("white", False)
-        self.white = white if isinstance(white, bool) else list(white)
+    def __init__(self, sampler: Sampler, trace: ChainTrace, redraws: bool) -> None:
+        self.sampler, self.trace, self.redraws = sampler, trace, redraws
         # Fresh noise in the potential leaves no fixed density to accept by, a clamped state no density of proposals,
         # and Metropolis samplers accept themselves.
         clamped = getattr(sampler, "bounds", None) is not None
-        self.fixed = not (call.get("draws") or clamped or sampler.metropolis) and sampler.temperature > 0
-        self.draws = bool(call.get("draws"))
-        self.first: list[Tensor] = []
-        self.directions: list[Tensor] = []
-        self.last: tuple[list[Tensor], Tensor, list[Tensor]] | None = None
+        self.fixed = not (redraws or clamped or sampler.metropolis) and sampler.temperature > 0
+        self.first: State | None = None
+        self.last: State | None = None
 
-    def add(self, leaves: list[Tensor], energy: Tensor) -> None:
-        leaves = [leaf.detach().clone() for leaf in leaves]
-        if not self.first:
-            self.first = leaves
+    def add(self, state: State) -> None:
+        if self.first is None:
+            self.first = state
             generator = torch.Generator().manual_seed(0)
-            self.directions = [
-                torch.randn(leaf[0].numel(), _PROJECTIONS, generator=generator).to(leaf) for leaf in leaves
-            ]
-        count = sum(leaf[0].numel() for leaf in leaves)
-        moved = _squared([a - b for a, b in zip(leaves, self.first, strict=True)])
-        self.trace.energy.append(energy.detach().double().cpu())
+            self.directions = torch.randn(state.x[0].numel(), _PROJECTIONS, generator=generator).to(state.x)
+        count = state.x[0].numel()
+        self.trace.energy.append(state.energy.double().cpu())
+        moved = squared_norm(state.x - self.first.x)
         self.trace.displacement.append((moved / count).sqrt().double().cpu())
-        shown = sum(leaf.flatten(1) @ d for leaf, d in zip(leaves, self.directions, strict=True))
-        assert isinstance(shown, Tensor)
+        shown = state.x.flatten(1) @ self.directions
         self.trace.projections.append((shown / count**0.5).double().cpu())
-        if self.draws:
+        if self.redraws:
             return
-        value, drift = self._value_and_drift(leaves)
         step, temperature = self.sampler.step_size, self.sampler.temperature
         noise = math.sqrt(step * temperature * count)
-        length = _squared(drift).sqrt()
+        length = squared_norm(step / 2 * state.grad).sqrt()
         self.trace.signal_to_noise.append((length / noise if noise else length / 0.0).double().cpu())
         if self.fixed and self.last is not None:
-            before, last_value, last_drift = self.last
-            there = _squared([n - b - d for n, b, d in zip(leaves, before, last_drift, strict=True)])
-            back = _squared([b - n - d for n, b, d in zip(leaves, before, drift, strict=True)])
-            log_ratio = (last_value - value) / temperature + (there - back) / (2 * step * temperature)
+            before, half = self.last, step / 2
+            there = squared_norm(state.x - before.x + half * before.grad)
+            back = squared_norm(before.x - state.x + half * state.grad)
+            log_ratio = (before.energy - state.energy) / temperature + (there - back) / (2 * step * temperature)
             self.trace.acceptance.append(log_ratio.double().clamp(max=0).exp().cpu())
-        self.last = leaves, value, drift
-
-    def _value_and_drift(self, leaves: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """U ``(B,)`` and −(s/2) ∇U as the sampler takes it, clamped if it clamps."""
-        with torch.enable_grad(), frozen(*self.networks):
-            inputs = [leaf.detach().requires_grad_(True) for leaf in leaves]
-            energy = self.potential(*inputs, *self.given)
-            for k, leaf in enumerate(inputs):
-                if self.white if isinstance(self.white, bool) else self.white[k]:
-                    energy = energy + 0.5 * leaf.flatten(1).square().sum(1)
-            grads = torch.autograd.grad(energy.sum(), inputs)
-        half = self.sampler.step_size / 2
-        clamp = getattr(self.sampler, "grad_clamp", None)
-        drift = [-half * (grad if clamp is None else grad.clamp(-clamp, clamp)) for grad in grads]
-        longest = getattr(self.sampler, "max_drift", None)
-        if longest is not None:
-            scale = longest / _squared(drift).sqrt().clamp_min(longest)
-            drift = [scale.view(-1, *[1] * (part.ndim - 1)) * part for part in drift]
-        return energy.detach(), drift
-
-
-def _squared(leaves: Sequence[Tensor]) -> Tensor:
-    return torch.stack([leaf.flatten(1).square().sum(1) for leaf in leaves]).sum(0)
+        self.last = state
 
 
 @contextmanager

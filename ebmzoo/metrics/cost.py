@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ebmzoo.mcmc import Tally
+from .tally import Tally
 
 __all__ = ["network_evaluations", "seconds"]
 

@@ -186,7 +186,7 @@ def _ways(
     def kernel(used: nn.Module, backend: Any, bf16: bool = False) -> Callable[[], Tensor]:
         def run() -> Tensor:
             with _autocast(x.device, bf16):
-                return replace(sampler, backend=backend)(used, x, noise=0).state
+                return replace(sampler, backend=backend)(used, x, noise=0).x
 
         return run
 

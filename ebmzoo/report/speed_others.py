@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import SimpleNamespace
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ebmzoo.mcmc import HMC, Langevin, Sampler, as_noise, chain
-from ebmzoo.mcmc.backend import Eager
+from ebmzoo.mcmc import HMC, Langevin, Potential, Sampler, as_noise
+from ebmzoo.mcmc import sampler as kernel
 from ebmzoo.networks import ConvMeanPool
 
 __all__ = ["as_written", "loop", "plainly", "torchebm"]
@@ -76,22 +76,23 @@ def plainly(net: nn.Module) -> Iterator[None]:
         >>> from ebmzoo.networks import MLPEnergy
         >>> net, x = MLPEnergy((2,)), torch.zeros(3, 2)
         >>> with plainly(net):
-        ...     plain = Langevin(steps=5)(net, x, noise=0).state
-        >>> torch.equal(plain, Langevin(steps=5)(net, x, noise=0).state)
+        ...     plain = Langevin(steps=5)(net, x, noise=0).x
+        >>> torch.equal(plain, Langevin(steps=5)(net, x, noise=0).x)
         True
     """
 
-    def eager(backend: str, potential: Any, leaves: Any, given: Sequence[Tensor], *rest: Any) -> Eager:
-        return Eager(potential, given)
+    @contextmanager
+    def eager(backend: str, potential: Potential, *rest: Any) -> Iterator[tuple[Potential, Potential]]:
+        yield potential, potential
 
     ordered: list[Any] = [module for module in net.modules() if getattr(module, "channels_last", False)]
     for module in ordered:
         module.channels_last = False
     try:
         with (
-            patch.object(chain, "evaluation", eager),
-            patch.object(chain, "frozen", _in_eval_mode),
-            patch.object(chain, "parametrize", SimpleNamespace(cached=nullcontext)),
+            patch.object(kernel, "engine", eager),
+            patch.object(kernel, "frozen", _in_eval_mode),
+            patch.object(kernel, "parametrize", SimpleNamespace(cached=nullcontext)),
             patch.object(ConvMeanPool, "forward", _convolve_and_pool),
         ):
             yield

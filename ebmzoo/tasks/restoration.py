@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from ebmzoo.mcmc import Langevin, Noise, Sampler, as_noise, frozen
-from ebmzoo.mcmc.chain import Callback
+from ebmzoo.mcmc import Langevin, Noise, Potential, Sampler, Watch, as_noise, frozen
+from ebmzoo.mcmc.potential import squared_norm
 from ebmzoo.methods.base import Decodes, Encodes, HasEnergy
 
 from .degradations import Degradation
@@ -47,6 +47,50 @@ class Restoration(NamedTuple):
     latent: Tensor
     prediction: Tensor
     z: Tensor
+
+
+class Measured(nn.Module):
+    """What is known of degraded images, and the model that is to explain them.
+
+    Args:
+        model: a method.
+        degradation: A.
+        target: A⁺y.
+        sigma: σ.
+    """
+
+    def __init__(self, model: Any, degradation: Degradation, target: Tensor, sigma: float):
+        super().__init__()
+        self.model, self.degradation, self.target, self.sigma = model, degradation, target, sigma
+
+    def misfit(self, x: Tensor) -> Tensor:
+        """‖A⁺y − A⁺A x‖²/2σ², ``(B,)``."""
+        return 0.5 * squared_norm(self.target - self.degradation.seen(x)) / self.sigma**2
+
+
+class MeasuredCode(Potential):
+    """U(z), see `Restorer`."""
+
+    def __init__(self, measured: Measured, energy_temperature: float | None):
+        super().__init__()
+        self.measured, self.energy_temperature = measured, energy_temperature
+
+    def forward(self, z: Tensor) -> Tensor:
+        model = self.measured.model
+        x = model.decode(z)
+        energy = self.measured.misfit(x) - model.log_prior(z)
+        return energy if self.energy_temperature is None else energy + model.energy(x) / self.energy_temperature
+
+
+class MeasuredImage(Potential):
+    """E(x) + T·‖A⁺y − A⁺A x‖²/2σ²."""
+
+    def __init__(self, measured: Measured, temperature: float):
+        super().__init__()
+        self.measured, self.temperature = measured, temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.measured.model.energy(x) + self.temperature * self.measured.misfit(x)
 
 
 @dataclass(frozen=True)
@@ -135,7 +179,7 @@ class Restorer:
         y: Tensor,
         *,
         noise: None | int | torch.Generator | Noise = None,
-        callback: Callback | None = None,
+        watch: Watch | None = None,
     ) -> Restoration:
         """Restore a batch.
 
@@ -144,7 +188,7 @@ class Restorer:
             degradation: A.
             y: what is left of the images, floats in [-1, 1], shaped as ``degradation.measured_shape`` says.
             noise: where codes and the chains' noise come from.
-            callback: sees the z chain, then the x chain.
+            watch: sees the z chain, then the x chain.
 
         Raises:
             TypeError: the model lacks what this procedure needs.
@@ -159,25 +203,12 @@ class Restorer:
             z = model.encode(target)[0] if self.start == "inferred" else model.draw_latents(len(y), source, target)
             start = model.decode(z)
             z_chain = Langevin(self.steps, self._step_size(model, target), self.temperature)
-
-            def misfit(x: Tensor, target: Tensor) -> Tensor:
-                return 0.5 * (target - degradation.seen(x)).square().flatten(1).sum(1) / self.sigma**2
-
-            def latent_potential(z: Tensor, target: Tensor) -> Tensor:
-                x = model.decode(z)
-                energy = misfit(x, target) - model.log_prior(z)
-                return energy if self.energy_temperature is None else energy + model.energy(x) / self.energy_temperature
-
-            z = z_chain(latent_potential, z, noise=source, given=[target], networks=networks, callback=callback).state
+            measured = Measured(model, degradation, target, self.sigma)
+            z = z_chain(MeasuredCode(measured, self.energy_temperature), z, source, watch=watch).x
             latent = prediction = model.decode(z)
             if self.x_sampler is not None:
-                x_temperature = self.x_sampler.temperature
-
-                def potential(x: Tensor, target: Tensor) -> Tensor:
-                    return model.energy(x) + x_temperature * misfit(x, target)
-
-                call: dict[str, Any] = {"steps": self.x_steps, "noise": source, "callback": callback}
-                prediction = self.x_sampler(potential, latent, given=[target], networks=networks, **call).state
+                potential = MeasuredImage(measured, self.x_sampler.temperature)
+                prediction = self.x_sampler(potential, latent, source, steps=self.x_steps, watch=watch).x
         return Restoration(degradation.complete(y, prediction).clamp(-1, 1), start, latent, prediction, z)
 
     def _check(self, model: Any, degradation: Degradation, y: Tensor) -> None:

@@ -41,7 +41,7 @@ def test_the_ladder_written_out(noise_first):
         x = x - size / 2 * torch.autograd.grad(energy.sum(), x)[0]
         if not noise_first:
             x = x + diffuse * noise.normal(x.shape, x)
-    torch.testing.assert_close(chain.state, x.detach(), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(chain.x, x.detach(), rtol=1e-12, atol=1e-14)
     assert sampler.noise_floor(3) == pytest.approx(0.2 * 0.7 * 3 * (0.64 + 0.16 + 0.04 + 0.01))
 
 
@@ -49,7 +49,7 @@ def test_stationary_variance_is_in_units_of_the_level():
     sampler = AnnealedLangevin(60, 0.8, 0.5, sigma=3.0)
     chain = sampler(lambda x, sigma: 0.5 * (x / sigma).square().sum(1), torch.zeros(400, 50).double(), noise=0)
     expected = 9 * 0.5 / (1 - 0.8 / 4)
-    assert float(chain.state.var()) == pytest.approx(expected, rel=4 * (2 / 20_000) ** 0.5)
+    assert float(chain.x.var()) == pytest.approx(expected, rel=4 * (2 / 20_000) ** 0.5)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
@@ -58,7 +58,7 @@ def test_steps_of_a_call_spread_the_ladder(steps):
     assert sampler.sigmas(steps) == pytest.approx([4.0, 2.0, 1.0][:steps])
     assert sampler.sigmas() == pytest.approx([4 * 4 ** (-k / 8) for k in range(9)])
     chain = sampler(potential, START, steps=steps, noise=0, draws=[(3,)])
-    assert torch.equal(chain.state, START) == (steps == 0)
+    assert torch.equal(chain.x, START) == (steps == 0)
     assert chain.energy.shape == (4,)
 
 

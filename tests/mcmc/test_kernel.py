@@ -45,7 +45,7 @@ def test_decoupled_settings_mean_their_step(drift, noise, temperature):
     assert sampler.temperature == pytest.approx(temperature, rel=0.02)
     x = 0.1 * start(5, 3)
     expected = x - drift * 4 * x**3 + noise * as_noise(3).normal(x.shape, x)
-    torch.testing.assert_close(sampler(quartic, x, noise=3).state, expected, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(sampler(quartic, x, noise=3).x, expected, rtol=1e-12, atol=1e-14)
 
 
 def test_gradient_clamp_bounds_and_noise_first_by_hand():
@@ -71,11 +71,11 @@ def test_a_tuple_is_its_leaves_side_by_side(sampler):
         return quartic(x) + 0.5 * y.flatten(1).square().sum(1) + x.sum(1) * y.flatten(1).sum(1)
 
     chain = sampler(joint, (x, y), noise=2)
-    assert chain.state[0].shape == x.shape and chain.state[1].shape == y.shape
+    assert chain.x[0].shape == x.shape and chain.x[1].shape == y.shape
     again = sampler(joint, (x, y), noise=2)
-    assert torch.equal(chain.state[0], again.state[0]) and torch.equal(chain.energy, again.energy)
+    assert torch.equal(chain.x[0], again.state[0]) and torch.equal(chain.energy, again.energy)
     if sampler.metropolis:
-        torch.testing.assert_close(chain.energy, joint(*chain.state), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(chain.energy, joint(*chain.x), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
@@ -97,7 +97,7 @@ def test_what_is_given_is_a_constant_of_the_potential(sampler):
 
     chain = sampler(pulled, x, noise=2, given=[origin.requires_grad_(True)])
     closed = sampler(lambda x: pulled(x, origin.detach()), x, noise=2)
-    assert torch.equal(chain.state, closed.state) and not chain.state.requires_grad
+    assert torch.equal(chain.x, closed.state) and not chain.x.requires_grad
 
 
 def test_a_noisy_potential_sees_fresh_noise_at_every_step_by_hand():
@@ -107,7 +107,7 @@ def test_a_noisy_potential_sees_fresh_noise_at_every_step_by_hand():
         drawn = noise.normal((5, 2), x)
         expected = expected - 0.05 * 4 * (expected + drawn) ** 3 + 0.1**0.5 * noise.normal((5, 2), x)
     chain = Langevin(3, 0.1)(lambda x, xi: quartic(x + xi), x, noise=4, draws=[(2,)])
-    torch.testing.assert_close(chain.state, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(chain.x, expected, rtol=1e-12, atol=1e-12)
     for sampler in (MALA(1), HMC(1), Langevin(1, proposals=1)):
         with pytest.raises(ValueError, match="one fixed density"):
             sampler(lambda x, xi: quartic(x + xi), x, draws=[(2,)], white=True)
@@ -120,7 +120,7 @@ def test_nothing_moves_and_nothing_escapes(sampler):
     x = torch.randn(3, 3, 8, 8)
     kept = x.clone()
     chain = sampler(net, x, noise=0)
-    assert torch.equal(x, kept) and not torch.equal(chain.state, kept)
+    assert torch.equal(x, kept) and not torch.equal(chain.x, kept)
     assert not any(value.requires_grad for value in chain if value is not None)
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert all(part.training for part in net.modules())
@@ -140,16 +140,16 @@ def test_the_state_stays_at_least_fp32_under_autocast():
     net, x = conv_energy().eval(), torch.randn(3, 3, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
         chain = MALA(2, 1e-6, 1e-6)(net, x, noise=0)
-    assert chain.state.dtype == chain.energy.dtype == torch.float32
-    assert (chain.state != x).float().mean() > 0.2  # steps of 1e-6 would vanish in a bf16 state
-    assert Langevin(1)(quartic, x.bfloat16(), noise=0).state.dtype == torch.float32
-    assert Langevin(1)(quartic, x.double(), noise=0).state.dtype == torch.float64
+    assert chain.x.dtype == chain.energy.dtype == torch.float32
+    assert (chain.x != x).float().mean() > 0.2  # steps of 1e-6 would vanish in a bf16 state
+    assert Langevin(1)(quartic, x.bfloat16(), noise=0).x.dtype == torch.float32
+    assert Langevin(1)(quartic, x.double(), noise=0).x.dtype == torch.float64
 
 
 def test_each_chain_sees_its_own_gradient_whatever_the_batch():
     x = start(8, 2)
     together = Langevin(3, 0.1, 0.0)(quartic, x).state
-    torch.testing.assert_close(together[:1], Langevin(3, 0.1, 0.0)(quartic, x[:1]).state, rtol=0, atol=0)
+    torch.testing.assert_close(together[:1], Langevin(3, 0.1, 0.0)(quartic, x[:1]).x, rtol=0, atol=0)
 
 
 def test_callback_sees_every_step_with_its_energy():
@@ -198,7 +198,7 @@ def test_what_cannot_be_is_refused_in_one_line():
 def test_noise_floor_is_the_displacement_of_pure_noise():
     sampler = Langevin(7, 0.3, 0.2)
     x = torch.zeros(4000, 5).double()
-    moved = sampler(lambda x: 0 * x.sum(1), x, noise=0).state.square().sum(1)
+    moved = sampler(lambda x: 0 * x.sum(1), x, noise=0).x.square().sum(1)
     assert abs(moved.mean() - sampler.noise_floor(5)) < 4 * moved.std() / 4000**0.5
     assert sampler.noise_floor(5) == pytest.approx(7 * 0.3 * 0.2 * 5)
 

@@ -64,7 +64,7 @@ def test_noise_first_langevin_has_its_own_known_variance():
 def test_metropolis_samplers_are_exact(sampler):
     precision = correlated()
     chain = sampler(gaussian(precision), torch.zeros(CHAINS, 5).double(), noise=4)
-    assert_covariance(chain.state, sampler.temperature * torch.linalg.inv(precision))
+    assert_covariance(chain.x, sampler.temperature * torch.linalg.inv(precision))
     assert 0.3 < chain.acceptance.mean() < 0.999
 
 
@@ -104,8 +104,8 @@ def test_mala_accepts_by_the_metropolis_hastings_ratio_written_out():
     log_ratio = (potential(x) - potential(proposed)) / temperature + log_q(x, proposed) - log_q(proposed, x)
     accept = noise.uniform((64,), x).log() < log_ratio
     assert 5 < accept.sum() < 60
-    torch.testing.assert_close(chain.state, torch.where(accept[:, None], proposed, x), rtol=0, atol=1e-12)
-    torch.testing.assert_close(chain.energy, potential(chain.state), rtol=0, atol=1e-12)
+    torch.testing.assert_close(chain.x, torch.where(accept[:, None], proposed, x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(chain.energy, potential(chain.x), rtol=0, atol=1e-12)
 
 
 def test_one_leapfrog_is_a_mala_step():

@@ -61,7 +61,7 @@ def test_training_is_still_traced_and_a_trace_from_before_is_counted_too(model):
     assert isinstance(during, backend.Trace) and tally.total == 2 * 60 * 3 * 2 * 2
     (after,) = backend._traces.values()
     assert after is during  # recorded once more at most
-    assert torch.equal(sampler(potential(model), z, noise=1, networks=model.values()).state, counted.state)
+    assert torch.equal(sampler(potential(model), z, noise=1, networks=model.values()).x, counted.state)
     assert tally.total == 2 * 60 * 3 * 2 * 2  # no more once it is over
 
 

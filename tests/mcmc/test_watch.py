@@ -37,7 +37,7 @@ def test_a_method_takes_a_network_that_ends_in_a_linear_layer():
 def test_a_trajectory_keeps_every_so_many_th_state(sampler):
     every, third = Trajectory(), Trajectory(every=3)
     chain = sampler(energy, START, noise=0, callback=every)
-    assert torch.equal(sampler(energy, START, noise=0, callback=third).state, chain.state)
+    assert torch.equal(sampler(energy, START, noise=0, callback=third).x, chain.x)
     assert (every.steps, third.steps) == ([0, 1, 2, 3, 4, 5], [0, 3])
     assert torch.equal(every.states[0], START) and not torch.equal(every.states[5], every.states[0])
     assert torch.equal(third.states, every.states[::3]) and torch.equal(third.energies, every.energies[::3])
@@ -76,7 +76,7 @@ def test_an_energy_that_is_nan_is_told_with_its_step(name, watched):
     with unguarded():
         chain = WALKS[name](falling, BAD)
     assert chain.energy.isnan().tolist() == [True, False, True]
-    assert WALKS[name](falling, BAD[1:2], steps=3).state.item() == pytest.approx(-6)
+    assert WALKS[name](falling, BAD[1:2], steps=3).x.item() == pytest.approx(-6)
 
 
 @pytest.mark.parametrize("sampler", [MALA(5, 0.1), HMC(5, 0.1)], ids=["MALA", "HMC"])

@@ -129,7 +129,7 @@ def test_the_default_chain_is_igebms_in_its_own_units():
         (gradient,) = torch.autograd.grad(method.energy(2 * x - 1).sum(), x)
         assert gradient.abs().max() > 0.01
         x = (x - 10 * gradient.clamp(-0.01, 0.01)).clamp(0, 1)
-    torch.testing.assert_close(chain.state, 2 * x.detach() - 1, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(chain.x, 2 * x.detach() - 1, rtol=1e-10, atol=1e-10)
     assert method.sampler.steps == 60 and method.replay.capacity == 10_000
 
 

@@ -249,7 +249,7 @@ def test_chains_sample_the_product_of_a_linear_gaussian_vae_and_a_quadratic_ener
     covariance = torch.linalg.inv(prior + energy.matrix)
     mean = covariance @ (prior @ decoder.b + energy.matrix @ energy.m)
     start = method._start(n, torch.empty(0).double(), as_noise(0))
-    x = method._space.data(method._walk(start, sampler, as_noise(1)).state, "sample")
+    x = method._space.data(method._walk(start, sampler, as_noise(1)).x, "sample")
     deviation = x - mean
     errors = [deviation.mean(0), deviation.T @ deviation / n - covariance]
     scales = [covariance.diag().sqrt() / n**0.5]

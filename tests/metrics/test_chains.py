@@ -45,7 +45,7 @@ def test_watching_changes_nothing():
     seen = []
     start = torch.ones(5, 3)
     _, chain = watched(sampler, state=start, callback=lambda step, state, energy: seen.append(step))
-    assert torch.equal(chain.state, sampler(quadratic, start, noise=0).state)
+    assert torch.equal(chain.x, sampler(quadratic, start, noise=0).x)
     assert seen == list(range(6))
 
 

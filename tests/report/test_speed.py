@@ -35,23 +35,23 @@ def test_as_written_is_the_same_function_convolved_before_it_is_pooled():
 def test_the_plain_loops_are_the_kernels_chain_to_the_last_bit(backward):
     net, x = as_written(SMALL.energy()), torch.randn(3, 1, 8, 8)
     chain = Langevin(steps=3, step_size=0.1, backend="trace")(net, x, noise=0)
-    assert torch.equal(loop(net, x, SMALL.sampler, backward), chain.state)
+    assert torch.equal(loop(net, x, SMALL.sampler, backward), chain.x)
 
 
 def test_plainly_a_chain_runs_as_the_plain_loop_does_and_afterwards_as_before():
     net, x = SMALL.energy(), torch.randn(3, 1, 8, 8)
-    before = SMALL.sampler(net, x, noise=0).state
+    before = SMALL.sampler(net, x, noise=0).x
     required = []
     hook = net.register_forward_pre_hook(
         lambda module, _: required.append(all(p.requires_grad and not module.training for p in module.parameters()))
     )
     with plainly(net), speed._Products() as products:
-        plain = SMALL.sampler(net, x, noise=0).state
+        plain = SMALL.sampler(net, x, noise=0).x
     hook.remove()
     strides = {tuple(call.args[3]) for call in products.calls if call.func is torch.ops.aten.convolution.default}
     assert required == [True] * 3 and strides == {(1, 1)} and net.training
     assert torch.equal(plain, loop(as_written(net), x, SMALL.sampler, backward=False))
-    assert torch.equal(SMALL.sampler(net, x, noise=0).state, before)
+    assert torch.equal(SMALL.sampler(net, x, noise=0).x, before)
 
 
 def test_every_way_is_measured_against_the_others():
@@ -137,7 +137,7 @@ def test_a_training_iteration_is_the_plainly_written_one():
     plain = as_written(net)
     negatives = loop(plain, start, SMALL.sampler, backward=False)
     loss = plain(data).mean() - plain(negatives).mean()
-    state = SMALL.sampler(net, start, noise=0).state
+    state = SMALL.sampler(net, start, noise=0).x
     energies = net(torch.cat([data, state])).chunk(2)
     own = energies[0].mean() - energies[1].mean()
     torch.testing.assert_close(own, loss, rtol=1e-10, atol=1e-12)

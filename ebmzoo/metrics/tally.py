@@ -1,4 +1,4 @@
-"""How many network evaluations a model makes: forwards are counted by hooks, and what a trace replays by its recording.
+"""How many network evaluations a model makes: its forwards are counted by hooks, which recorded chains call as well.
 
 A network evaluation is one forward of one example through one network; its gradient counts one more.
 """
@@ -6,15 +6,12 @@ A network evaluation is one forward of one example through one network; its grad
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
 from torch import Tensor, nn
 
-_open: list[Tally] = []
+__all__ = ["Tally"]
 
 
 class Tally:
@@ -61,13 +58,9 @@ class Tally:
             self._hooks.append(network.register_forward_hook(self._leave, always_call=True))
             for part in _parts(network):
                 self._hooks.append(part.register_forward_hook(partial(self._count, network)))
-        _open.append(self)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        _open.remove(self)
+    def __exit__(self, *_: object) -> None:
         while self._hooks:
             self._hooks.pop().remove()
 
@@ -77,54 +70,26 @@ class Tally:
     def _of(self, part: nn.Module) -> int:
         return self.counts[id(part), False] + 2 * self.counts[id(part), True]
 
-    def _enter(self, network: nn.Module, inputs: Any) -> None:
+    # Hooks that only look: a chain's recorded program has no forwards, and calls them once for so many steps.
+
+    def _enter(self, network: nn.Module, inputs: Any, times: int = 1) -> None:
         self._inside[id(network)] += 1
 
-    def _leave(self, network: nn.Module, inputs: Any, output: Any) -> None:
+    def _leave(self, network: nn.Module, inputs: Any, output: Any, times: int = 1) -> None:
         self._inside[id(network)] -= 1
-        self._count(network, network, inputs, output)
+        self._count(network, network, inputs, output, times)
 
-    def _count(self, network: nn.Module, part: nn.Module, inputs: Any, output: Any) -> None:
+    def _count(self, network: nn.Module, part: nn.Module, inputs: Any, output: Any, times: int = 1) -> None:
         if self._inside[id(network)]:
             return
         first = output[0] if isinstance(output, tuple | list) and output else output
         if isinstance(first, Tensor) and first.dim():
-            self.counts[id(part), first.requires_grad] += len(first)
+            self.counts[id(part), first.requires_grad] += times * len(first)
+
+    _enter.observes = _leave.observes = _count.observes = True  # type: ignore[attr-defined]
 
 
 def _parts(network: nn.Module) -> list[nn.Module]:
     """What of a network holds weights, itself left out."""
     parts = [part for name, part in network.named_modules() if name and "parametrizations" not in name]
     return [part for part in parts if part._parameters or hasattr(part, "parametrizations")]
-
-
-def counts(hook: Any) -> bool:
-    """Whether a hook is a tally's, which changes nothing."""
-    return isinstance(getattr(getattr(hook, "func", hook), "__self__", None), Tally)
-
-
-def counting() -> bool:
-    """Whether anybody counts."""
-    return bool(_open)
-
-
-@contextmanager
-def recording() -> Iterator[Counter[tuple[int, bool]]]:
-    """What is counted meanwhile goes into this, and into no tally: a potential is recorded, which is not yet a step."""
-    found: Counter[tuple[int, bool]] = Counter()
-    held = [tally.counts for tally in _open]
-    for tally in _open:
-        tally.counts = Counter()
-    try:
-        yield found
-    finally:
-        for tally, before in zip(_open, held, strict=True):
-            found |= tally.counts
-            tally.counts = before
-
-
-def replayed(recorded: Mapping[tuple[int, bool], int], gradient: bool) -> None:
-    """Count what a recording did, with or without its gradients."""
-    for tally in _open:
-        for (part, graph), examples in recorded.items():
-            tally.counts[part, graph and gradient] += examples

@@ -9,12 +9,12 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-__all__ = ["Watch", "guarded", "unguarded"]
+__all__ = ["NaNCheck", "refuses_nan", "unguarded"]
 
 _guarded: ContextVar[bool] = ContextVar("guarded", default=True)
 
 
-def guarded() -> bool:
+def refuses_nan() -> bool:
     """Whether chains refuse an energy that is NaN."""
     return _guarded.get()
 
@@ -29,7 +29,7 @@ def unguarded() -> Iterator[None]:
         _guarded.reset(token)
 
 
-class Watch:
+class NaNCheck:
     """Counts the steps of a chain that saw a NaN: it stays in the state, so they are the last ones.
 
     Args:
@@ -40,10 +40,10 @@ class Watch:
         self.steps = 0
         self._sick = torch.zeros((), dtype=torch.int64, device=like.device)
 
-    def look(self, values: Tensor, steps: int = 1) -> None:
-        """Note energies or a gradient of so many steps."""
-        self.steps += steps
-        self._sick.add_(values.sum().isnan(), alpha=steps)
+    def look(self, values: Tensor) -> None:
+        """Note energies or a gradient of a step."""
+        self.steps += 1
+        self._sick.add_(values.sum().isnan())
 
     def refuse_nan(self, energy: Tensor, from_start: bool = False) -> None:
         """Look at the last energy, and speak if it is NaN.

@@ -1,0 +1,172 @@
+"""What chains walk on: functions of one tensor that hold, as attributes, all that they are conditioned on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .noise import Noise
+
+__all__ = ["Function", "Potential", "Row", "Tethered", "as_potential", "per_example", "squared_norm"]
+
+
+class Potential(nn.Module):
+    """U, of ``(B, …)`` to ``(B,)``, low where likely: what a sampler walks on.
+
+    A potential is made where it is used. Its attributes are all that it is conditioned on: networks, tensors that are
+    given (an origin, an image to explain), numbers (a weight, a temperature). So a sampler finds the networks that it
+    must freeze, and what can be recorded of a potential is known by what it holds.
+
+    Example:
+        >>> class Well(Potential):
+        ...     def __init__(self, depth: float):
+        ...         super().__init__()
+        ...         self.depth = depth
+        ...     def forward(self, x):
+        ...         return self.depth * (x.square() - 1).square().sum(1)
+        >>> energy, grad = Well(2.0).value_and_grad(torch.full((3, 1), 0.5))
+        >>> energy.tolist(), grad.flatten().tolist()
+        ([1.125, 1.125, 1.125], [-3.0, -3.0, -3.0])
+    """
+
+    redraws: ClassVar[bool] = False
+    """Whether `refresh` draws or changes something: then there is no one density to accept by."""
+
+    def refresh(self, x: Tensor, noise: Noise, level: float | None = None) -> None:
+        """Before each step of a chain at ``x``: go to a noise level, draw anew what each step draws.
+
+        What it changes are tensors that the potential itself holds, never numbers.
+
+        Raises:
+            ValueError: the sampler has noise levels, and this potential knows none.
+        """
+        if level is not None:
+            raise ValueError(f"{type(self).__name__} knows no noise levels: take a sampler without")
+
+    def tilt(self, x: Tensor) -> Tensor:
+        """Of a potential that is white noise, tilted, E(x) + ½‖x‖²: E alone, ``(B,)``.
+
+        Raises:
+            ValueError: it is none.
+        """
+        raise ValueError(f"independence proposals need a potential that is white noise, tilted: {type(self).__name__}")
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """U ``(B,)`` and ∇U, as ``x``: new tensors without a graph, fp32 at least.
+
+        Raises:
+            ValueError: it does not return one energy per example.
+        """
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            energy = one_per_example(self(x), x)
+            (grad,) = torch.autograd.grad(energy.sum(), x)
+        return energy.detach(), grad.contiguous()
+
+
+class Function(Potential):
+    """A plain function as a potential; a module's own method freezes that module.
+
+    Example:
+        >>> Function(lambda x: x.square().sum(1))(torch.ones(2, 3)).tolist()
+        [3.0, 3.0]
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.function = function
+        owner = getattr(function, "__self__", None)
+        self.owner = owner if isinstance(owner, nn.Module) else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+class Network(Potential):
+    """A network as a potential."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return one_per_example(self.network(x), x)
+
+
+class Tethered(Potential):
+    """U(x) + w·½‖x − x₀‖²: chains on it are held to where they began.
+
+    Args:
+        potential: U, a potential or what can be one.
+        origin: x₀, as the state.
+        weight: w.
+
+    Example:
+        >>> Tethered(lambda x: x.sum(1), torch.zeros(1, 2), 2.0)(torch.ones(1, 2)).item()
+        4.0
+    """
+
+    def __init__(self, potential: Callable[[Tensor], Tensor], origin: Tensor, weight: float):
+        super().__init__()
+        self.potential, self.origin, self.weight = as_potential(potential), origin, weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.potential(x) + 0.5 * self.weight * squared_norm(x - self.origin)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Several tensors ``(B, *shape)`` as one, ``(B, D)``: a state is one tensor.
+
+    Example:
+        >>> row = Row(((1, 2, 2), (3,)))
+        >>> x = row.pack(torch.zeros(5, 1, 2, 2), torch.ones(5, 3))
+        >>> x.shape, [part.shape[1:] for part in row.parts(x)]
+        (torch.Size([5, 7]), [torch.Size([1, 2, 2]), torch.Size([3])])
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+
+    def pack(self, *parts: Tensor) -> Tensor:
+        """One row of all parts."""
+        return torch.cat([part.flatten(1) for part in parts], 1)
+
+    def parts(self, row: Tensor) -> tuple[Tensor, ...]:
+        """Views of a row."""
+        pieces = zip(row.split([math.prod(shape) for shape in self.shapes], 1), self.shapes, strict=True)
+        return tuple(piece.unflatten(1, shape) for piece, shape in pieces)
+
+
+def as_potential(function: Callable[[Tensor], Tensor]) -> Potential:
+    """A potential of a potential (itself), of a network, or of a plain function."""
+    if isinstance(function, Potential):
+        return function
+    return Network(function) if isinstance(function, nn.Module) else Function(function)
+
+
+def squared_norm(x: Tensor) -> Tensor:
+    """‖x‖² of each example, ``(B,)``."""
+    return x.flatten(1).square().sum(1)
+
+
+def per_example(values: Tensor, like: Tensor) -> Tensor:
+    """Values ``(B,)`` shaped so that they broadcast over the examples of ``like`` ``(B, …)``."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def one_per_example(energy: Tensor, x: Tensor) -> Tensor:
+    """Energies ``(B,)``, or ``(B, 1)`` as a linear layer leaves them, as ``(B,)``, at least fp32.
+
+    Raises:
+        ValueError: it is not one energy per example.
+    """
+    if energy.shape == (len(x), 1):
+        energy = energy.squeeze(1)
+    if energy.shape != x.shape[:1]:
+        raise ValueError(f"a potential returns one energy per example, shape ({len(x)},), not {tuple(energy.shape)}")
+    return energy if energy.dtype == torch.float64 else energy.float()

@@ -1,0 +1,167 @@
+"""A potential and its gradient recorded as a program, and the potential that a program stands for in one chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from .noise import Noise
+from .potential import Potential, one_per_example
+from .reading import Reading, observes
+from .trace import Trace
+
+__all__ = ["Program", "Recorded", "Run"]
+
+Run = Callable[..., tuple[Tensor, ...]]
+Call = tuple[int, Tensor | None]  # a module's number; None on entering it, an empty output like its own on leaving
+
+
+class Program:
+    """A potential and its gradient as functions of x, of what moves with the steps, and of the rest, baked.
+
+    It holds no module and no tensor of the potential that it was recorded from.
+
+    Args:
+        potential: at rest.
+        x: a state like those to come.
+        reading: of the potential.
+
+    Raises:
+        Untraceable: it computes with something that is none of its tensors, or see `Trace`.
+    """
+
+    def __init__(self, potential: Potential, x: Tensor, reading: Reading):
+        moving, still = ([standing.now for standing in part] for part in (reading.moving, reading.still))
+
+        def function(x: Tensor, *tensors: Tensor) -> Tensor:
+            with reading.put(tensors), _uncached():
+                return one_per_example(potential(x), x)
+
+        with _calls(reading.modules) as self.calls:
+            trace = Trace(function, x, moving, still)
+        self.bake = trace.bake
+        self.value_and_grad: Run = trace.main(energy=True)
+        self.gradient: Run = trace.main(energy=False)
+        self.made: dict[Any, Any] = {}  # what a backend has made of it
+
+
+class Recorded:
+    """A potential as its program computes it, for one chain: its networks stand still meanwhile.
+
+    Args:
+        potential: what `refresh` is asked of.
+        reading: of it.
+        program: of an equal key.
+        runs: its two functions, or what a backend has made of them.
+        device: the type of the chain's.
+    """
+
+    def __init__(self, potential: Potential, reading: Reading, program: Program, runs: tuple[Run, Run], device: str):
+        self._potential, self._reading, self._program = potential, reading, program
+        self._value_and_grad, self._gradient = runs
+        # The casts of autocast are operations of the program.
+        self._device, self._autocast = device, torch.is_autocast_enabled(device)
+        self.steps = 0
+        with self._plain():
+            self.baked = program.bake([standing.now for standing in reading.still])
+        self._numbers = _numbers(potential)
+
+    def refresh(self, x: Tensor, noise: Noise, level: float | None = None) -> None:
+        """See `Potential`."""
+        self._potential.refresh(x, noise, level)
+        if self._reading.moving and _numbers(self._potential) != self._numbers:
+            raise ValueError(f"{type(self._potential).__name__}.refresh changes a number: make it a tensor")
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Potential`."""
+        energy, grad = self._run(self._value_and_grad, x)
+        return energy, grad
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """∇U alone."""
+        (grad,) = self._run(self._gradient, x)
+        return grad
+
+    def _run(self, run: Run, x: Tensor) -> tuple[Tensor, ...]:
+        self.steps += 1
+        moving = [standing.now for standing in self._reading.moving]
+        if not self._autocast:
+            return run(x, *moving, *self.baked)
+        with self._plain():
+            return run(x, *moving, *self.baked)
+
+    def tell_observers(self) -> None:
+        """Let hooks that only look have the modules' calls of all steps."""
+        for number, output in self._program.calls if self.steps else ():
+            module = self._reading.modules[number]
+            for hook in list((module._forward_pre_hooks if output is None else module._forward_hooks).values()):
+                if observes(hook):
+                    arguments = () if output is None else (output,)
+                    hook(module, (), *arguments, times=self.steps)
+
+    def _plain(self) -> Any:
+        return torch.autocast(self._device, enabled=False) if self._autocast else nullcontext()
+
+
+class Unseen:
+    """A recorded potential where nobody looks at energies: they are NaN, and what only they need is left out."""
+
+    def __init__(self, recorded: Recorded, like: Tensor):
+        self._recorded, self.refresh = recorded, recorded.refresh
+        self._energy = like.new_full((len(like),), torch.nan)
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Potential`."""
+        return self._energy, self._recorded.gradient(x)
+
+
+def _numbers(potential: Potential) -> list[Any]:
+    return [value for value in potential.__dict__.values() if type(value) in (bool, int, float, str)]
+
+
+@contextmanager
+def _calls(modules: Sequence[nn.Module]) -> Iterator[list[Call]]:
+    """The calls of modules in their order, which no hook hears of: a recording is not yet a step."""
+    found: list[Call] = []
+    numbers = {id(module): number for number, module in enumerate(modules)}
+    silent = [(hooks, dict(hooks)) for m in modules for hooks in (m._forward_pre_hooks, m._forward_hooks)]
+
+    def enter(module: nn.Module, inputs: Any) -> None:
+        if id(module) in numbers:
+            found.append((numbers[id(module)], None))
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        first = output[0] if isinstance(output, tuple | list) and output else output
+        if id(module) in numbers and isinstance(first, Tensor):
+            like = torch.empty(first.shape, device="meta", requires_grad=first.requires_grad)
+            found.append((numbers[id(module)], like))
+
+    handles = [
+        nn.modules.module.register_module_forward_pre_hook(enter),
+        nn.modules.module.register_module_forward_hook(leave),
+    ]
+    try:
+        for hooks, _ in silent:
+            hooks.clear()
+        yield found
+    finally:
+        for hooks, before in silent:
+            hooks.update(before)
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _uncached() -> Iterator[None]:
+    """Parametrised weights are made of the tensors of the recording, and not kept for others."""
+    enabled, cache = parametrize._cache_enabled, parametrize._cache
+    parametrize._cache_enabled, parametrize._cache = 0, {}
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled, parametrize._cache = enabled, cache

@@ -1,0 +1,167 @@
+"""What a potential is besides its tensors, as a key, and the tensors, with the places where they stand.
+
+Two potentials of equal keys are the same function of ``(x, *tensors)``: no id and no version is part of a key, so
+weights may be updated in place or exchanged, and copies of one architecture share a program. Code, and the globals and
+class attributes that it reads, are taken as fixed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from .potential import Function, Potential
+from .trace import Untraceable
+
+__all__ = ["Reading", "key_of_tensor", "observes"]
+
+_ATOMS = (type(None), bool, int, str, bytes, torch.dtype, torch.device, torch.memory_format, torch.Size)
+_MACHINERY = frozenset(nn.Module().__dict__) - {"training"}
+_HOOKS = [name for name in nn.Module().__dict__ if name.endswith("_hooks")]
+Place = tuple[Any, Any]  # a dict or a list, and where in it
+
+
+class Standing:
+    """The places where a tensor stands; another may stand there later.
+
+    Args:
+        tensor: the one that was read.
+        number: of the tensor among all.
+    """
+
+    def __init__(self, tensor: Tensor, number: int):
+        self.tensor, self.number, self.places = tensor, number, list[Place]()
+
+    @property
+    def now(self) -> Tensor:
+        """What stands there now."""
+        owner, name = self.places[0]
+        found: Tensor = owner[name]
+        return found
+
+    def put(self, tensor: Tensor) -> None:
+        """Put another tensor in all places."""
+        for owner, name in self.places:
+            owner[name] = tensor
+
+
+class Reading:
+    """A potential read: types and plain data are its key, tensors stand apart.
+
+    Args:
+        potential: with all its modules.
+
+    Attributes:
+        key: equal for the same function of x and the tensors.
+        still: the tensors of its networks, and what it is conditioned on.
+        moving: where it `redraws`, its own tensors, which ``refresh`` replaces at each step.
+        modules: all modules, in the order in which they were read.
+
+    Raises:
+        Untraceable: a module has hooks that may change something, or something is neither a tensor, a module nor plain
+            data, so that nobody could tell whether it has changed.
+
+    Example:
+        >>> from ebmzoo.mcmc.potential import Tethered
+        >>> def key(weight):
+        ...     return Reading(Tethered(nn.Linear(2, 1), torch.zeros(3, 2), weight)).key
+        >>> key(2.0) == key(2.0), key(2.0) == key(3.0)
+        (True, False)
+    """
+
+    def __init__(self, potential: Potential):
+        self.modules: list[nn.Module] = []
+        self._tensors: dict[int, Standing] = {}
+        self._met: dict[int, int] = {}
+        key = self._module(potential)
+        own = potential.__dict__ if potential.redraws else None
+        found = list(self._tensors.values())
+        moves = [any(owner is own for owner, _ in standing.places) for standing in found]
+        self.moving = [standing for standing, move in zip(found, moves, strict=True) if move]
+        self.still = [standing for standing, move in zip(found, moves, strict=True) if not move]
+        self.key: Hashable = (key, tuple(moves))
+
+    @contextmanager
+    def put(self, tensors: tuple[Tensor, ...]) -> Iterator[None]:
+        """Others in the places of the tensors that move and those that are still, in this order."""
+        standing = [*self.moving, *self.still]
+        before = [one.now for one in standing]
+        try:
+            for one, tensor in zip(standing, tensors, strict=True):
+                one.put(tensor)
+            yield
+        finally:
+            for one, tensor in zip(standing, before, strict=True):
+                one.put(tensor)
+
+    def _module(self, module: nn.Module) -> Hashable:
+        if id(module) in self._met:
+            return "met", self._met[id(module)]
+        self._met[id(module)] = len(self._met)
+        if isinstance(module, Function):
+            raise Untraceable("what a plain function reads cannot be compared: make it a Potential")
+        own = module.__dict__
+        if not all(observes(hook) for hooks in _HOOKS for hook in own.get(hooks, {}).values()):
+            raise Untraceable(f"{type(module).__name__} has hooks")
+        self.modules.append(module)
+        return (
+            parametrize.type_before_parametrizations(module),
+            tuple((name, self._value(value, own, name)) for name, value in own.items() if name not in _MACHINERY),
+            *(
+                tuple((name, self._value(value, own[place], name)) for name, value in own[place].items())
+                for place in ("_parameters", "_buffers", "_modules")
+            ),
+        )
+
+    def _value(self, value: Any, owner: Any, name: Any) -> Hashable:
+        kind = type(value)
+        if isinstance(value, Tensor):
+            if owner is None:
+                raise Untraceable("it holds a tensor where no other can be put in its place")
+            standing = self._tensors.setdefault(id(value), Standing(value, len(self._tensors)))
+            standing.places.append((owner, name))
+            return "tensor", standing.number, key_of_tensor(value)
+        if isinstance(value, nn.Module):
+            return self._module(value)
+        if kind in _ATOMS:
+            return kind, value
+        if kind is float:
+            return kind, value.hex()  # by bits: nan is nan, 0.0 is not -0.0
+        if kind is list:
+            return kind, tuple(self._value(item, value, at) for at, item in enumerate(value))
+        if kind is dict:
+            return kind, tuple((self._value(k, None, None), self._value(v, value, k)) for k, v in value.items())
+        if kind is tuple or (isinstance(value, tuple) and hasattr(value, "_fields")):
+            return kind, tuple(self._value(item, None, None) for item in value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return kind, tuple(self._value(item, vars(value), key) for key, item in sorted(vars(value).items()))
+        if isinstance(value, type | types.BuiltinFunctionType):
+            return value
+        if isinstance(value, types.FunctionType) and value.__closure__ is None and not value.__defaults__:
+            return value.__code__
+        if isinstance(value, partial):
+            parts = (value.func, list(value.args), dict(value.keywords))
+            return kind, tuple(self._value(part, None, None) for part in parts)
+        raise Untraceable(f"it holds a {kind.__name__} ({name}), whose contents cannot be compared")
+
+
+def key_of_tensor(tensor: Tensor) -> Hashable:
+    """All of a tensor but its values."""
+    return tensor.shape, tensor.dtype, tensor.device, tensor.stride(), type(tensor)
+
+
+def observes(hook: Any) -> bool:
+    """Whether a hook only looks: at which module is called, and at its output's length and whether it has a graph.
+
+    Such a hook says so itself (an attribute ``observes``) and takes ``times``: a replayed program calls it once for so
+    many steps, with outputs that are empty.
+    """
+    return bool(getattr(getattr(hook, "func", hook), "observes", False))

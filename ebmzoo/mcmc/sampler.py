@@ -1,0 +1,231 @@
+"""What all samplers share: the normal form, the loop, and what it returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import ClassVar, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from .engine import Backend, Walked, engine
+from .frozen import frozen
+from .nan import NaNCheck, refuses_nan
+from .noise import Noise, as_noise
+from .potential import Potential, as_potential, per_example, squared_norm
+
+__all__ = ["Chain", "Metropolis", "Sampler", "State", "Watch"]
+
+
+class State(NamedTuple):
+    """What the next step needs.
+
+    Attributes:
+        x: where the chains are, ``(B, …)``.
+        energy: U ``(B,)``, where it was last taken.
+        grad: ∇U there, as ``x``, as the step used it.
+        accepted: number of accepted steps of each chain, ``(B,)``; None for unadjusted samplers.
+    """
+
+    x: Tensor
+    energy: Tensor
+    grad: Tensor
+    accepted: Tensor | None = None
+
+
+Watch = Callable[[int, State], None]
+"""Sees each step's number, and where it began with U and ∇U there (with ``noise_first``: just after the noise)."""
+
+
+class Chain(NamedTuple):
+    """What a sampler returns; one value per example of the batch.
+
+    Attributes:
+        x: where the chains ended, shaped as they began.
+        energy: ``(B,)`` U at the last evaluated state: for Metropolis samplers the returned one, for unadjusted
+            Langevin the one before the last step (evaluating the returned state would cost another forward).
+        grad: ∇U there, as the step used it.
+        acceptance: ``(B,)`` share of accepted Metropolis steps; None for unadjusted samplers.
+        proposal_acceptance: ``(B,)`` share of accepted independence proposals; None where there were none.
+    """
+
+    x: Tensor
+    energy: Tensor
+    grad: Tensor
+    acceptance: Tensor | None = None
+    proposal_acceptance: Tensor | None = None
+
+    @property
+    def grad_norm(self) -> Tensor:
+        """Euclidean norm of the gradient, ``(B,)``."""
+        return squared_norm(self.grad).sqrt()
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Base of the samplers: settings without state, called as ``sampler(potential, x)``; each is only its `step`.
+
+    All samplers are written in one normal form, with stationary density proportional to exp(−U/T):
+
+        x ← x − (s/2) ∇U(x) + √(s·T) ξ,   ξ ~ N(0, I)
+
+    Args:
+        steps: number of steps K of a call that names none.
+        step_size: s above; for HMC the square of the leapfrog step.
+        temperature: T above; 0 is gradient descent (unadjusted Langevin only).
+        proposals: independence proposals ε' ~ N(0, T·I) before the first step, each accepted with probability
+            min(1, exp((E(ε) − E(ε'))/T)); only for potentials that are white noise, tilted: E(ε) + ½‖ε‖², with E
+            as their ``tilt``.
+        backend: how U and its gradient are evaluated. "eager" is autograd; "trace" replays the recorded operations,
+            the same to the last bit, with what does not depend on the state computed once a chain; it refuses
+            potentials that draw random numbers in their forward or branch on values. "compile" (torch.compile, to 1e-5
+            of the gradient, a minute before the first step) and "cudagraph" (on CUDA) run the trace. "auto" traces
+            what can be traced once it pays, and is eager else.
+    """
+
+    metropolis: ClassVar[bool] = False
+    steps: int = 20
+    step_size: float = 0.01
+    temperature: float = 1.0
+    proposals: int = 0
+    backend: Backend = field(default="auto", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.backend not in get_args(Backend):
+            raise ValueError(f"unknown backend {self.backend!r}: choose one of {', '.join(get_args(Backend))}")
+        if self.steps < 0 or self.proposals < 0:
+            raise ValueError(f"steps and proposals are counts, not {self.steps} and {self.proposals}")
+        if self.step_size <= 0 or self.temperature < 0:
+            raise ValueError(
+                f"step_size must be positive and temperature not negative, not {self.step_size} and {self.temperature}"
+            )
+        if (self.metropolis or self.proposals) and self.temperature == 0:
+            raise ValueError(f"{type(self).__name__} accepts by exp(-U/T), which needs a positive temperature")
+
+    def start(self, potential: Walked, x: Tensor) -> State:
+        """The state before the first step."""
+        return State(x, x.new_zeros(len(x)), torch.zeros_like(x))
+
+    def step(self, potential: Walked, state: State, noise: Noise) -> State:
+        """One step: a function of its arguments alone, which it leaves as they are."""
+        raise TypeError(f"{type(self).__name__} is a base of the samplers: use Langevin, MALA or HMC")
+
+    def kernels(self, steps: int) -> Iterator[tuple[Sampler, float | None]]:
+        """Whose `step` each step is, and the noise level to which the potential goes for it (None: it knows none)."""
+        return repeat((self, None), steps)
+
+    def __call__(
+        self,
+        potential: Callable[[Tensor], Tensor],
+        x: Tensor,
+        noise: None | int | torch.Generator | Noise = None,
+        *,
+        steps: int | None = None,
+        watch: Watch | None = None,
+    ) -> Chain:
+        """Run the chains of a batch.
+
+        Every chain sees its own gradient: gradients are of the sum of the energies over the batch. The given tensor is
+        not changed, nothing of the graph escapes, and memory does not grow with the number of steps. The state is kept
+        in fp32 at least (float64 stays); an enclosing autocast holds for the potential alone.
+
+        Args:
+            potential: U, a `Potential`, a network or a plain function of ``(B, …)`` to ``(B,)`` or ``(B, 1)``. Its
+                modules are frozen for the chain; a function's cannot be found.
+            x: where the chains begin, ``(B, …)``.
+            noise: the source of noise (a seed and a generator are accepted).
+            steps: overrides the sampler's number of steps.
+            watch: sees each step, see `Watch`.
+
+        Raises:
+            ValueError: the potential does not return one energy per example, a Metropolis sampler was given one that
+                redraws, the backend cannot run this potential, or a chain ended with an energy that is NaN, unless
+                within `unguarded`.
+        """
+        steps = self.steps if steps is None else steps
+        if steps < 0:
+            raise ValueError(f"a chain cannot run {steps} steps")
+        whole, source = as_potential(potential), as_noise(noise, x.device)
+        if whole.redraws and (self.metropolis or self.proposals):
+            raise ValueError(f"{type(self).__name__} accepts by one fixed density: {type(whole).__name__} redraws")
+        # Inference mode cannot be left by enable_grad alone, and its tensors cannot enter a graph: leave and clone.
+        # Parametrised weights (weight norm, spectral norm) are computed once a chain: frozen, they do not change.
+        with torch.inference_mode(False), torch.no_grad(), frozen(whole), parametrize.cached():
+            proposed = None
+            x = _at_least_fp32(x)
+            if self.proposals:
+                first = Independence(self.proposals, temperature=self.temperature, backend="eager")
+                found = first._run(whole, x, source, self.proposals, None)
+                x, proposed = found.x, found.acceptance
+            chain = self._run(whole, x, source, steps, watch)
+        return chain._replace(proposal_acceptance=proposed)
+
+    def _run(self, potential: Potential, x: Tensor, noise: Noise, steps: int, watch: Watch | None) -> Chain:
+        first_level = next(self.kernels(1))[1]
+        check = NaNCheck(x) if refuses_nan() else None
+        with engine(self.backend, potential, x, first_level, steps) as (walked, unseen):
+            state = self.start(walked, x)
+            looks = self.metropolis or watch is not None
+            for k, (kernel, level) in enumerate(self.kernels(steps)):
+                walked.refresh(state.x, noise, level)
+                before, state = state, kernel.step(walked if looks or k == steps - 1 else unseen, state, noise)
+                if watch is not None:
+                    watch(k, before if self.metropolis else state._replace(x=before.x))
+                if check is not None:
+                    check.look(state.grad)
+            if not steps:
+                walked.refresh(state.x, noise, first_level)
+                energy, grad = walked.value_and_grad(state.x)
+                state = state._replace(energy=energy, grad=grad)
+        if check is not None:
+            check.refuse_nan(state.energy, from_start=self.metropolis)
+        accepted = None if state.accepted is None else state.accepted / max(steps, 1)
+        return Chain(state.x, state.energy, state.grad, accepted)
+
+
+@dataclass(frozen=True)
+class Metropolis(Sampler):
+    """Base of the samplers that accept by exp(−U/T): their state carries U and ∇U where it is."""
+
+    metropolis: ClassVar[bool] = True
+
+    def start(self, potential: Walked, x: Tensor) -> State:
+        energy, grad = potential.value_and_grad(x)
+        return State(x, energy, grad, torch.zeros_like(energy))
+
+    def accept(self, state: State, x: Tensor, energy: Tensor, grad: Tensor, log_ratio: Tensor, noise: Noise) -> State:
+        """The proposed state where a uniform number is below the ratio, the old one elsewhere."""
+        accepts = noise.uniform(energy.shape, energy).log() < log_ratio
+        there = per_example(accepts, x)
+        assert state.accepted is not None
+        return State(
+            torch.where(there, x, state.x),
+            torch.where(accepts, energy, state.energy),
+            torch.where(there, grad, state.grad),
+            state.accepted + accepts,
+        )
+
+
+@dataclass(frozen=True)
+class Independence(Metropolis):
+    """White noise N(0, T·I) as a proposal, on potentials that are white noise, tilted: accepted by the tilt alone."""
+
+    def start(self, potential: Walked, x: Tensor) -> State:
+        assert isinstance(potential, Potential)
+        energy = potential.tilt(x)
+        return State(x, energy, torch.zeros_like(x), torch.zeros_like(energy))
+
+    def step(self, potential: Walked, state: State, noise: Noise) -> State:
+        x = noise.normal(state.x.shape, state.x).mul_(math.sqrt(self.temperature))
+        assert isinstance(potential, Potential)
+        energy = potential.tilt(x)
+        return self.accept(state, x, energy, state.grad, (state.energy - energy) / self.temperature, noise)
+
+
+def _at_least_fp32(x: Tensor) -> Tensor:
+    dtype = x.dtype if x.dtype == torch.float64 else torch.float32
+    return x.detach().to(dtype=dtype, copy=True, memory_format=torch.contiguous_format)
