@@ -6,17 +6,14 @@ pixels; likelihoods are in nats.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Encoder = Callable[[Tensor], tuple[Tensor, Tensor]]
-Decoder = Callable[[Tensor], Tensor]
+from ebmzoo.mcmc import Noise
 
 
 def contrastive_gap(energy_data: Tensor, energy_model: Tensor) -> Tensor:
@@ -41,18 +38,6 @@ def hinge(energy_data: Tensor, energy_model: Tensor) -> Tensor:
     return (F.relu(1 + energy_data) + F.relu(1 - energy_model)).mean()
 
 
-def dual_ascent(weight: Tensor, ratio: Tensor, rate: float, margin: float, maximum: float) -> None:
-    """λ ← clip(λ + η·(ratio − margin)/margin, 0, λ_max), in place: the dual step of EC-VAE (Eq. 2).
-
-    Example:
-        >>> weight = torch.tensor(1.0)
-        >>> dual_ascent(weight, torch.tensor(6.0), rate=0.1, margin=3.0, maximum=100.0)
-        >>> round(weight.item(), 2)
-        1.1
-    """
-    weight.add_(rate * (ratio - margin) / margin).clamp_(0.0, maximum)
-
-
 def squared_error(x: Tensor, y: Tensor) -> Tensor:
     """‖x − y‖² of each example."""
     return (x - y).flatten(1).square().sum(1)
@@ -73,167 +58,6 @@ def denoising_loss(r: Tensor, x: Tensor, sigma: Tensor, sigma_data: float) -> Te
     """
     weight = (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
     return weight * squared_error(r, x)
-
-
-def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, diag exp(log_variance)) ‖ N(0, I)), both arguments ``(B, d)``.
-
-    Example:
-        >>> gaussian_kl(torch.ones(1, 2), torch.zeros(1, 2)).item()
-        1.0
-    """
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
-
-
-def gaussian_log_prob(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
-    """log N(x; mean, diag exp(2·log_sigma)); ``log_sigma`` broadcasts to ``x``."""
-    scaled = (x - mean) * (-log_sigma).exp()
-    return -(0.5 * scaled.square() + log_sigma + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
-
-
-class Elbo(NamedTuple):
-    """The pieces of the evidence lower bound, each ``(B,)`` but ``mean`` and ``z``."""
-
-    log_likelihood: Tensor
-    kl: Tensor
-    mean: Tensor
-    z: Tensor
-
-    @property
-    def bound(self) -> Tensor:
-        """The bound itself, E_q[log p(x|z)] − KL(q ‖ p), in nats."""
-        return self.log_likelihood - self.kl
-
-
-def elbo(
-    x: Tensor,
-    encoder: Encoder,
-    decoder: Decoder,
-    log_sigma: Tensor,
-    xi: Tensor,
-    log_prior: Callable[[Tensor], Tensor] | None = None,
-) -> Elbo:
-    """The evidence lower bound of a Gaussian VAE with one draw from the posterior.
-
-    Args:
-        x: data ``(B, …)``.
-        encoder: x to (mean, log-variance), both ``(B, d)``.
-        decoder: z ``(B, d)`` to the mean of p(x|z).
-        log_sigma: logarithm of the decoder's standard deviation; broadcasts to ``x``.
-        xi: ``(B, d)`` standard normal noise of the reparametrisation.
-        log_prior: log p(z); None is N(0, I), whose KL term is exact. With another prior the KL term is an estimate:
-            −log p at the draw, less the posterior's exact entropy.
-    """
-    mean, log_variance = (value.to(x.dtype) for value in encoder(x))
-    z = mean + (0.5 * log_variance).exp() * xi
-    reconstruction = decoder(z).to(x.dtype)
-    if log_prior is None:
-        kl = gaussian_kl(mean, log_variance)
-    else:
-        entropy = 0.5 * (log_variance + math.log(2 * math.pi) + 1).sum(1)
-        kl = -log_prior(z).to(x.dtype) - entropy
-    return Elbo(gaussian_log_prob(x, reconstruction, log_sigma), kl, reconstruction, z)
-
-
-def importance_weighted_bound(
-    x: Tensor,
-    encoder: Encoder,
-    decoder: Decoder,
-    log_sigma: Tensor,
-    draw: Callable[[tuple[int, ...]], Tensor],
-    samples: int,
-    log_prior: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
-    """The importance-weighted bound log 1/k Σ p(x, z_k)/q(z_k|x), nats; with one sample it is the ELBO's estimate.
-
-    Args:
-        x: data, as in `elbo`.
-        encoder: as in `elbo`.
-        decoder: as in `elbo`.
-        log_sigma: as in `elbo`.
-        draw: gives standard normal noise of a shape.
-        samples: k.
-        log_prior: log p(z); None is N(0, I).
-    """
-    mean, log_variance = (value.to(x.dtype) for value in encoder(x))
-    log_weights = []
-    for _ in range(samples):
-        xi = draw(tuple(mean.shape))
-        z = mean + (0.5 * log_variance).exp() * xi
-        log_joint = gaussian_log_joint(x, z, decoder, log_sigma, log_prior)
-        log_weights.append(log_joint - gaussian_log_prob(z, mean, 0.5 * log_variance))
-    return torch.logsumexp(torch.stack(log_weights), 0) - math.log(samples)
-
-
-def gaussian_log_joint(
-    x: Tensor,
-    z: Tensor,
-    decoder: Decoder,
-    log_sigma: Tensor,
-    log_prior: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
-    """log p(x|z) + log p(z) of a Gaussian VAE, nats; arguments as in `elbo`."""
-    prior = gaussian_log_prob(z, 0 * z, z.new_zeros(())) if log_prior is None else log_prior(z).to(x.dtype)
-    return gaussian_log_prob(x, decoder(z).to(x.dtype), log_sigma) + prior
-
-
-class LatentVariables(Protocol):
-    """What a pass through a VAE of VAEBM gives: Gaussians as (mean, log standard deviation), groups top down."""
-
-    @property
-    def z(self) -> tuple[Tensor, ...]:
-        """The latents, one ``(B, …)`` a group."""
-
-    @property
-    def prior(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """p(z_l | z_<l)."""
-
-    @property
-    def posterior(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """q(z_l | z_<l, x)."""
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean of p(x|z)."""
-
-    @property
-    def log_sigma(self) -> Tensor:
-        """Log standard deviation of p(x|z)."""
-
-
-def normal_kl(q: tuple[Tensor, Tensor], p: tuple[Tensor, Tensor]) -> Tensor:
-    """KL(q ‖ p) of diagonal Gaussians given as (mean, log standard deviation).
-
-    Example:
-        >>> one, zero = torch.ones(1, 2), torch.zeros(())
-        >>> normal_kl((one, 0 * one), (zero, zero)).item()
-        1.0
-    """
-    (mean_q, log_q), (mean_p, log_p) = q, p
-    square = (2 * (log_q - log_p)).exp() + ((mean_q - mean_p) * (-log_p).exp()).square()
-    return (log_p - log_q + 0.5 * (square - 1)).flatten(1).sum(1)
-
-
-def latent_bound(x: Tensor, latents: LatentVariables) -> tuple[Tensor, Tensor]:
-    """log p(x|z) ``(B,)`` and the KL of each group ``(groups, B)``: what the ELBO of a hierarchy consists of."""
-    kl = [normal_kl(q, p) for q, p in zip(latents.posterior, latents.prior, strict=True)]
-    return gaussian_log_prob(x, latents.mean, latents.log_sigma), torch.stack(kl)
-
-
-def latent_log_joint(x: Tensor, latents: LatentVariables) -> Tensor:
-    """log p(x, z) of a VAE with groups of latents."""
-    log_p = gaussian_log_prob(x, latents.mean, latents.log_sigma)
-    for z, (mean, log_sigma) in zip(latents.z, latents.prior, strict=True):
-        log_p = log_p + gaussian_log_prob(z, mean, log_sigma)
-    return log_p
-
-
-def latent_log_weight(x: Tensor, latents: LatentVariables) -> Tensor:
-    """log p(x, z)/q(z|x): the logarithm of the mean of such weights is the importance-weighted bound."""
-    log_weight = latent_log_joint(x, latents)
-    for z, (mean, log_sigma) in zip(latents.z, latents.posterior, strict=True):
-        log_weight = log_weight - gaussian_log_prob(z, mean, log_sigma)
-    return log_weight
 
 
 def balanced_kl(kl: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -267,10 +91,16 @@ def lipschitz_penalty(energy: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 class Penalty:
-    """Base of what is added to an energy's loss; called with the energy, both batches and both energies."""
+    """Base of what is added to an energy's loss; called with the network, both batches, their energies and a noise."""
 
     def __call__(
-        self, energy: nn.Module, data: Tensor, negatives: Tensor, energy_data: Tensor, energy_model: Tensor
+        self,
+        energy: nn.Module,
+        data: Tensor,
+        negatives: Tensor,
+        energy_data: Tensor,
+        energy_model: Tensor,
+        noise: Noise,
     ) -> Tensor:
         """A scalar that is added to the energy's loss."""
         raise TypeError(f"{type(self).__name__} is the base of the penalties: use one of the others")
@@ -281,14 +111,20 @@ class EnergyL2(Penalty):
     """weight · mean(E(data)² + E(model)²): keeps the energies near zero (IGEBM).
 
     Example:
-        >>> EnergyL2(0.5)(None, None, None, torch.tensor([1.0]), torch.tensor([3.0])).item()
+        >>> EnergyL2(0.5)(None, None, None, torch.tensor([1.0]), torch.tensor([3.0]), None).item()
         5.0
     """
 
     weight: float
 
     def __call__(
-        self, energy: nn.Module, data: Tensor, negatives: Tensor, energy_data: Tensor, energy_model: Tensor
+        self,
+        energy: nn.Module,
+        data: Tensor,
+        negatives: Tensor,
+        energy_data: Tensor,
+        energy_model: Tensor,
+        noise: Noise,
     ) -> Tensor:
         return self.weight * (energy_data.square() + energy_model.square()).mean()
 
@@ -300,7 +136,13 @@ class GradientPenalty(Penalty):
     weight: float
 
     def __call__(
-        self, energy: nn.Module, data: Tensor, negatives: Tensor, energy_data: Tensor, energy_model: Tensor
+        self,
+        energy: nn.Module,
+        data: Tensor,
+        negatives: Tensor,
+        energy_data: Tensor,
+        energy_model: Tensor,
+        noise: Noise,
     ) -> Tensor:
         x = data.detach().requires_grad_(True)
         (gradient,) = torch.autograd.grad(energy(x).float().sum(), x, create_graph=True)
@@ -314,9 +156,35 @@ class SpectralPenalty(Penalty):
     weight: float = 0.2
 
     def __call__(
-        self, energy: nn.Module, data: Tensor, negatives: Tensor, energy_data: Tensor, energy_model: Tensor
+        self,
+        energy: nn.Module,
+        data: Tensor,
+        negatives: Tensor,
+        energy_data: Tensor,
+        energy_model: Tensor,
+        noise: Noise,
     ) -> Tensor:
         norms = getattr(energy, "spectral_penalty", None)
         if norms is None:
             raise ValueError(f"{type(energy).__name__} has no spectral_penalty(): SpectralPenalty needs VAEBMEnergy")
         return self.weight * norms()
+
+
+@dataclass(frozen=True)
+class LipschitzPenalty(Penalty):
+    """weight · mean (‖∇E(x′)‖ − 1)², x′ = u·data + (1 − u)·negatives, u uniform (WGAN-GP; its paper: weight 10)."""
+
+    weight: float
+
+    def __call__(
+        self,
+        energy: nn.Module,
+        data: Tensor,
+        negatives: Tensor,
+        energy_data: Tensor,
+        energy_model: Tensor,
+        noise: Noise,
+    ) -> Tensor:
+        share = noise.uniform((len(data), *[1] * (data.dim() - 1)), data)
+        between = share * data + (1 - share) * negatives
+        return self.weight * lipschitz_penalty(lambda x: energy(x).float().flatten(), between)

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from ebmzoo.callbacks import EMA
 from ebmzoo.data import Digits
 from ebmzoo.mcmc import GeneratorNoise, JointNoise, ReplayBuffer
-from ebmzoo.methods.base import HasEnergy, spec
+from ebmzoo.factories import spec
+from ebmzoo.methods.capabilities import HasEnergy
 from ebmzoo.metrics import StreamingFID
 
 from .methods.test_contract import METHODS, RARELY, assert_identical, state

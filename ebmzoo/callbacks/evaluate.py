@@ -20,7 +20,7 @@ from ebmzoo.callbacks.pictures import log_picture, place_of
 from ebmzoo.callbacks.terminal import show
 from ebmzoo.files import written_whole
 from ebmzoo.images import save_png, to_uint8
-from ebmzoo.methods.base import Samples
+from ebmzoo.methods.capabilities import Samples
 from ebmzoo.metrics import METRICS, Results, StreamingFID, config_hash, find_extractor
 from ebmzoo.metrics.ood import check_made
 

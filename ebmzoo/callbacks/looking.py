@@ -17,7 +17,7 @@ from torch import Tensor
 from ebmzoo.callbacks.ema import averaged_weights
 from ebmzoo.mcmc import GeneratorNoise
 from ebmzoo.methods.at_rest import unclamped
-from ebmzoo.methods.base import Samples
+from ebmzoo.methods.capabilities import Samples
 
 __all__ = ["batches_of_samples", "chain_steps", "looking_at", "run_folder", "sampler_settings", "spooled"]
 

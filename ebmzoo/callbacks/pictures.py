@@ -16,7 +16,7 @@ from ebmzoo.callbacks.guard import Diverged, Guard
 from ebmzoo.callbacks.looking import chain_steps, looking_at, run_folder
 from ebmzoo.images import grid, save_png, strips
 from ebmzoo.mcmc import GeneratorNoise, Noise, State
-from ebmzoo.methods.base import HasEnergy, Reconstructs, Samples
+from ebmzoo.methods.capabilities import HasEnergy, Reconstructs, Samples
 
 __all__ = ["Pictures", "chain_frames", "chain_titles", "log_picture", "place_of"]
 

@@ -80,8 +80,8 @@ def _case(path: str) -> Case:
 
     from ebmzoo import checkpoints, data, mcmc, networks  # noqa: F401 - what the parser needs to know these classes
     from ebmzoo.data.base import DataModule
+    from ebmzoo.factories import EnergyFactory
     from ebmzoo.mcmc import Sampler
-    from ebmzoo.methods.base import EnergyFactory
     from ebmzoo.report.speed import Case
 
     try:

@@ -1,13 +1,14 @@
 """The shelf: one method per file, all through one contract."""
 
-from .base import BoundsLikelihood, Decodes, Encodes, HasEnergy, Method, Reconstructs, Samples, Scores
+from .base import Method
 from .bidvl import BiDVL
+from .capabilities import BoundsLikelihood, Decodes, Encodes, HasEnergy, Reconstructs, Samples, Scores
+from .cooperative import CooperativeVAE
 from .denoising_ebm import DenoisingEBM
 from .dual_mcmc import DualMCMC
 from .ebm import EBM
 from .ecflow import ECFlow
 from .ecvae import ECVAE
-from .ecvae_posterior import CalibratedPosterior
 from .flow import Flow
 from .gan import GAN
 from .vae import VAE
@@ -24,9 +25,9 @@ __all__ = [
     "BiDVL",
     "BoundsLikelihood",
     "Decodes",
+    "CooperativeVAE",
     "DualMCMC",
     "DenoisingEBM",
-    "CalibratedPosterior",
     "ECFlow",
     "Encodes",
     "Flow",

@@ -6,7 +6,9 @@ import copy
 import inspect
 import time
 import warnings
-from typing import Any
+from collections.abc import Callable, Container, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -15,79 +17,42 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import ebmzoo
-from ebmzoo.mcmc import GlobalNoise, Noise, ReplayBuffer, Sampler, as_noise
+from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, build, class_path, parameters_of, plain
+from ebmzoo.mcmc import GlobalNoise, Noise, ReplayBuffer, Sampler, State, Watch, as_noise
+from ebmzoo.parts.energy import Energy
+from ebmzoo.parts.latent_vae import load_vae
 from ebmzoo.seeds import PROCESS, mixed
 
 from .at_rest import AnswersAtRest
-from .capabilities import (
-    BoundsLikelihood,
-    Decodes,
-    Encodes,
-    HasEnergy,
-    HasLogDensity,
-    InfersByChain,
-    Reconstructs,
-    Samples,
-    Scores,
-    Tilts,
-)
-from .factories import (
-    DecoderFactory,
-    DistanceFactory,
-    EncoderFactory,
-    EnergyFactory,
-    FlowFactory,
-    ImageShape,
-    OptimizerFactory,
-    PriorFactory,
-    ScheduleFactory,
-    build,
-    class_path,
-    parameters_of,
-    plain,
-    spec,
-)
+from .capabilities import HasEnergy, Reconstructs, Scores
 from .lightning_contract import LightningContract
 from .random_state import gathered, random_state, restore_random_state
 from .reports import Reports
 from .settings import configured, put_into
 
-__all__ = [
-    "BoundsLikelihood",
-    "DecoderFactory",
-    "Decodes",
-    "DistanceFactory",
-    "EncoderFactory",
-    "Encodes",
-    "EnergyFactory",
-    "FlowFactory",
-    "HasEnergy",
-    "HasLogDensity",
-    "ImageShape",
-    "InfersByChain",
-    "Method",
-    "OptimizerFactory",
-    "PriorFactory",
-    "Reconstructs",
-    "Samples",
-    "ScheduleFactory",
-    "Scores",
-    "Tilts",
-    "build",
-    "gathered",
-    "parameters_of",
-    "plain",
-    "spec",
-]
+__all__ = ["Method", "Updates"]
+
+Players = dict[str, tuple[list[Any], OptimizerFactory, ScheduleFactory | None]]
+Logged = Mapping[str, Tensor | float]
+Updates = Iterator[tuple[str, Tensor] | tuple[str, Tensor, Logged | Callable[[], Logged]]]
+"""What `Method.algorithm` yields: a player, its loss, and what is logged of it, or what makes that on demand."""
 
 
 class Method(AnswersAtRest, Reports, LightningContract):
-    """Base of the methods: a LightningModule with named players and one way to update them.
+    """Base of the methods: a method is a constructor and an algorithm box.
 
-    A subclass calls ``super().__init__(image_shape)`` first (which also saves the subclass's own arguments as
-    hyper-parameters), builds its networks, and declares its `players`. Its `training_step` calls `update` once per
-    player and step, exactly one of the calls with ``clock=True``: that one counts as the training iteration for
-    ``max_steps``, checkpoints, logs and schedules. What it is asked from outside (`sample`, `energy`, …) it answers in
+    The constructor calls ``super().__init__(image_shape)`` first (which also saves the subclass's own arguments as
+    hyper-parameters), builds its parts, and says with `trains` who learns how. The box, `algorithm`, is one iteration
+    in the paper's order: it yields a player and its loss, and the player has been updated when the box goes on.
+
+    Rules of a box:
+        * A loss is made after the update before it: its graph must hold the weights as they are.
+        * No yield stands within a ``with``: what it switches would hold for the update.
+        * How often it yields, and for whom, is decided by ``self.iteration`` and settings alone, never by data: all
+          processes make the same updates.
+
+    Samples are where chains on `potential` end that `begin` begins, as `emit` shows them: of ``refine`` at test or, for
+    steps that are asked for, of ``sampler``. What a method is asked from outside (`sample`, `energy`, …) it answers in
     eval mode, see `AnswersAtRest`; what it tells by `report` is logged where somebody looks, see `Reports`.
 
     Args:
@@ -96,8 +61,18 @@ class Method(AnswersAtRest, Reports, LightningContract):
 
     Attributes:
         noise: the source of every random number of training.
+        iteration: the number of this training iteration, from 0.
+        sampler: the training chain, if any.
+        refine: the test-time chain, if any.
+        vae_ckpt: a checkpoint whose VAE is taken at the start, for methods with one.
         ema_active: whether averaged weights are swapped in now (set by the EMA callback and by `ebmzoo.load`).
     """
+
+    shows: ClassVar[tuple[str, ...]] = ()
+    """Names that stand in the progress bar."""
+    sampler: Any = None
+    refine: Any = None
+    vae_ckpt: str | None = None
 
     def __init__(self, image_shape: ImageShape, grad_clip: float | None = None):
         super().__init__()
@@ -106,9 +81,12 @@ class Method(AnswersAtRest, Reports, LightningContract):
         self.image_shape = tuple(image_shape)
         self.grad_clip = grad_clip
         self.noise: Noise = GlobalNoise()
+        self.iteration = 0
         self.ema_active = False
+        self._players: Players = {}
         self._grad_norm: Tensor | None = None
         self._rng_to_restore: list[dict[str, Any]] | None = None
+        self._has_scales = False
 
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
         """Lightning's, with what it saves turned into plain data (see `plain`), whoever made the module."""
@@ -122,17 +100,82 @@ class Method(AnswersAtRest, Reports, LightningContract):
         self.hparams.update(stored)
         self._hparams_initial = copy.deepcopy(self.hparams)
 
-    # -- declared by subclasses -------------------------------------------------------------------------------------
+    def trains(self, **players: tuple[Any, OptimizerFactory, ScheduleFactory | None]) -> None:
+        """Say who learns: name of each player to (its module, or modules and parameters; its optimiser; its schedule).
 
-    def players(
-        self,
-    ) -> dict[str, tuple[list[nn.Module | nn.Parameter], OptimizerFactory, ScheduleFactory | None]]:
+        A schedule counts the iterations in which its player was updated.
+        """
+        for name, (parts, optimizer, schedule) in players.items():
+            self._players[name] = (parts if isinstance(parts, list) else [parts], optimizer, schedule)
+
+    def players(self) -> Players:
         """Name of each player to (its networks, its optimiser, its learning-rate schedule)."""
-        raise TypeError(f"{type(self).__name__} declares no players")
+        return self._players
 
-    def test_sampler(self) -> tuple[Sampler | None, int]:
+    # -- written by a method ----------------------------------------------------------------------------------------
+
+    def algorithm(self, x: Tensor) -> Updates:
+        """One training iteration on a batch of data, ``(B, *image_shape)``."""
+        raise TypeError(f"{type(self).__name__} has no algorithm")
+
+    def begin(self, n: int, noise: Noise) -> Tensor:
+        """Where the chains of ``n`` samples begin; the samples themselves where there are none."""
+        raise TypeError(f"{type(self).__name__} does not say where its samples begin")
+
+    def potential(self, state: Tensor, sampler: Sampler) -> Callable[[Tensor], Tensor]:
+        """What chains of ``sampler`` from ``state`` walk on."""
+        raise TypeError(f"{type(self).__name__} has no chain")
+
+    def emit(self, state: Tensor, steps: int) -> Tensor:
+        """The data ``(B, *image_shape)`` of a state that so many steps have left."""
+        return state
+
+    def test_sampler(self) -> tuple[Any, int]:
         """The sampler that `sample` runs, if any, and its number of steps: the protocol of a number names both."""
-        return None, 0
+        return self.refine, self.refine.steps if self.refine else 0
+
+    def validate(self, x: Tensor, noise: Noise) -> dict[str, Tensor]:
+        """What is logged of held-out data as ``val/…``: all that the parts have to say of them."""
+        parts: list[Any] = [part for part in self.children() if hasattr(part, "validate")]
+        return {name: value for part in parts for name, value in part.validate(x, noise).items()}
+
+    # -- sampling ---------------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        n: int,
+        *,
+        steps: int | None = None,
+        noise: None | int | torch.Generator | Noise = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Draw ``n`` samples, ``(n, *image_shape)``.
+
+        Args:
+            n: number of samples.
+            steps: chain steps; 0 gives what the chains begin with; None is the test-time number.
+            noise: where all random numbers come from.
+            watch: sees the chain, its state as data.
+
+        Raises:
+            ValueError: steps were asked of a method without a chain.
+        """
+        sampler, own = self.test_sampler()
+        sampler, steps = sampler or self.sampler, own if steps is None else steps
+        if steps and sampler is None:
+            raise ValueError(f"{type(self).__name__} samples in one step: it has no chain, so --steps cannot be given")
+        source = as_noise(noise, self.device)
+
+        def see(step: int, state: State) -> None:
+            if watch is not None:
+                watch(step, state._replace(x=self.emit(state.x, 0)))
+
+        with torch.inference_mode(False), torch.no_grad():
+            state = self.begin(n, source)
+            if steps:
+                potential, seen = self.potential(state, sampler), None if watch is None else see
+                state = sampler(potential, state, source, steps=steps, watch=seen).x
+            return self.emit(state, steps)
 
     # -- optimisation -----------------------------------------------------------------------------------------------
 
@@ -149,27 +192,42 @@ class Method(AnswersAtRest, Reports, LightningContract):
                 raise ValueError(f"the optimiser or schedule of {player} cannot be made: {error}") from error
         return optimizers, schedules
 
-    def update(self, player: str, loss: Tensor, *, clock: bool = False) -> None:
-        """Zero the player's gradients, go backward, clip, and step: one path under AMP and DDP alike.
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One run of the box."""
+        x = self.data(batch)
+        self.iteration = self.global_step
+        if not self._has_scales:  # asked once: a network's flag lies on the device
+            self._has_scales = True
+            for part in self.modules():
+                if isinstance(part, Energy):
+                    part.take_scales(x, self.all_gather)
+        updated: dict[str, None] = {}
+        for player, loss, *values in self.algorithm(x):
+            self._update(player, loss, first=not updated)
+            updated[player] = None
+            for seen in values:
+                if not callable(seen):
+                    self.report(seen, show=self.shows)
+                elif self.logs_now():
+                    self.report(seen(), show=self.shows)
+        if not updated:
+            raise RuntimeError(f"{type(self).__name__}.algorithm updated nobody in iteration {self.iteration}")
+        self._step_schedules(updated)
 
-        Args:
-            player: its name in `players`.
-            loss: a scalar.
-            clock: whether this step is the training iteration that Lightning counts.
-        """
-        optimizer = self._optimizer(player)
+    def _update(self, player: str, loss: Tensor, *, first: bool) -> None:
+        """Zero the player's gradients, go backward, clip, and step: one path under AMP and DDP alike."""
+        if player not in self._players:
+            known = ", ".join(self._players)
+            raise ValueError(f"{type(self).__name__} has no player {player!r}: it trains {known}")
+        optimizer = self._all_optimizers()[list(self._players).index(player)]
         optimizer.zero_grad()
         self.manual_backward(loss)
-        if clock:
-            optimizer.step()
-            with warnings.catch_warnings():
-                # Schedules count training iterations, also those in which their player still waits (a warm start).
-                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-                for schedule in self._schedules():
-                    try:
-                        schedule.step()
-                    except ArithmeticError as error:
-                        raise ValueError(f"{type(schedule).__name__} cannot take a step: {error}") from error
+        if all(p.grad is None for group in optimizer.param_groups for p in group["params"]):
+            raise RuntimeError(
+                f"no gradient reached {player} in iteration {self.iteration}: is it frozen at the yield?"
+            )
+        if first:
+            optimizer.step()  # the step that Lightning counts as the training iteration
         else:
             # The same path as above without Lightning's step counter, which would count every player.
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
@@ -177,6 +235,16 @@ class Method(AnswersAtRest, Reports, LightningContract):
             # Not within the hook: Lightning forgets what an epoch's first step logged when another hook logs as well.
             self.report({f"train/grad_norm_{player}": self._grad_norm})
             self._grad_norm = None
+
+    def _step_schedules(self, updated: Container[str]) -> None:
+        """A schedule counts the iterations in which its player was updated, when they are over."""
+        scheduled = [name for name, (_, _, schedule) in self._players.items() if schedule is not None]
+        for player, schedule in zip(scheduled, self._schedules(), strict=True):
+            if player in updated:
+                try:
+                    schedule.step()
+                except ArithmeticError as error:
+                    raise ValueError(f"{type(schedule).__name__} cannot take a step: {error}") from error
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip and measure: gradients are unscaled here under every precision."""
@@ -186,9 +254,6 @@ class Method(AnswersAtRest, Reports, LightningContract):
             self._grad_norm = nn.utils.clip_grad_norm_(parameters, self.grad_clip)
         elif self.logs_now():
             self._grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-
-    def _optimizer(self, player: str) -> LightningOptimizer:
-        return self._all_optimizers()[list(self.players()).index(player)]
 
     def _all_optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()
@@ -212,9 +277,13 @@ class Method(AnswersAtRest, Reports, LightningContract):
         """An empty tensor of the weights' dtype and on their device: what a first noise is drawn like."""
         return torch.empty(0, device=self.device).to(self.dtype)
 
-    def validation_noise(self, batch_idx: int) -> Noise:
-        """Seeded by the batch alone, so that validation repeats and leaves the training's random numbers alone."""
-        return as_noise(batch_idx, self.device)
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Log what `validate` has to say of held-out data.
+
+        Its noise is seeded by the batch alone, so that it repeats and leaves the training's random numbers alone.
+        """
+        for name, value in self.validate(self.data(batch), as_noise(batch_idx, self.device)).items():
+            self.log(f"val/{name}", value.mean(), sync_dist=True)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing for a batch: a test measures samples, which the Evaluate callback draws when the data are through."""
@@ -242,6 +311,9 @@ class Method(AnswersAtRest, Reports, LightningContract):
         """Become double where the trainer is to make this so, before it restores weights, which it would round."""
         if self.trainer.precision == "64-true":
             self.double()
+        # Before callbacks look at weights, and before a resumed run restores its own.
+        if stage == "fit" and self.vae_ckpt and Path(self.vae_ckpt).is_file():
+            load_vae(cast(nn.Module, self.vae), self.vae_ckpt)
 
     def on_fit_start(self) -> None:
         """Give every process its own random numbers: one seed for all would make all draw the same."""
@@ -251,6 +323,12 @@ class Method(AnswersAtRest, Reports, LightningContract):
             raise ValueError(
                 f"precision {precision} keeps the weights in half precision, whose steps are coarser than a chain's "
                 f"and an optimiser's: most updates are rounded away. Use bf16-mixed, which keeps weights in fp32"
+            )
+        if self.vae_ckpt and self._rng_to_restore is None and not Path(self.vae_ckpt).is_file():
+            here = ", or vae_steps to train the VAE here" if hasattr(self, "vae_steps") else ""
+            raise FileNotFoundError(
+                f"no stage-one checkpoint at {self.vae_ckpt} (vae_ckpt, looked from {Path.cwd()}): give one of VAE or "
+                f"VAEBM{here}"
             )
         if self.world_size > 1 and (self._rng_to_restore is None or len(self._rng_to_restore) != self.world_size):
             torch.manual_seed(mixed(torch.initial_seed(), self.global_rank, PROCESS))
@@ -282,8 +360,14 @@ class Method(AnswersAtRest, Reports, LightningContract):
                 buffer.load_share(checkpoint[name], self.global_rank, self.world_size)
 
     def _buffers_kept(self) -> list[tuple[str, ReplayBuffer]]:
-        """The replay buffers among the attributes, by name."""
-        return [(name, value) for name, value in vars(self).items() if isinstance(value, ReplayBuffer)]
+        """The replay buffers of the method and its parts, by name."""
+        parts = [(f"{name}." if name else "", vars(part)) for name, part in self.named_modules()]
+        return [
+            (prefix + name, value)
+            for prefix, own in parts
+            for name, value in own.items()
+            if isinstance(value, ReplayBuffer)
+        ]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Restore the random state of a resumed run."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ebmzoo.gaussian import Gaussian
 from ebmzoo.mcmc import Noise, Sampler, Watch
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ class Decodes(Protocol):
 class Encodes(Protocol):
     """Has an inference network."""
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance, both ``(B, latent_dim)``."""
+    def encode(self, x: Tensor) -> Gaussian:
+        """q(z|x): mean and log σ, both ``(B, latent_dim)``."""
 
 
 @runtime_checkable

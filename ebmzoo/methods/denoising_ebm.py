@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from ebmzoo.mcmc import AnnealedLangevin, Noise, Watch, as_noise, frozen
+from ebmzoo.factories import DecoderFactory, ImageShape, OptimizerFactory, ScheduleFactory, build, spec
+from ebmzoo.gaussian import Gaussian
+from ebmzoo.mcmc import AnnealedLangevin, Noise, Sampler, frozen
 from ebmzoo.mcmc.potential import per_example
 from ebmzoo.objectives import contrastive_gap, denoising_loss, squared_error
+from ebmzoo.parts import Semantic, Texture
+from ebmzoo.parts.health import health
+from ebmzoo.parts.textures import Averaged, Kernel
 
-from .base import DecoderFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, spec
-from .denoising_ebm_chains import Chains, Kernel, Semantic, Start, Texture, TwoStage
-from .mixins import chain_health
+from .base import Method, Updates
 
 DenoiserFactory = Callable[[ImageShape, int], nn.Module]
+Start = Literal["semantic", "noise"]
 
 
 class DenoisingEBM(Method):
@@ -79,7 +83,7 @@ class DenoisingEBM(Method):
         energy_draws: number of fixed ε over which `energy` averages.
         denoiser_optimizer: makes the denoiser's optimiser; the paper: Adam at 5e-5.
         decoder_optimizer: makes the semantic decoder's; the paper: Adam at 5e-5.
-        denoiser_schedule: makes the denoiser's learning-rate schedule, stepped every iteration.
+        denoiser_schedule: makes the denoiser's learning-rate schedule.
         decoder_schedule: makes the semantic decoder's.
         grad_clip: largest norm of a player's gradient.
 
@@ -91,6 +95,8 @@ class DenoisingEBM(Method):
         >>> DenoisingEBM((2,), MLPDenoiser, MLPDecoder, latent_dim=4).sample(3, steps=2, noise=0).shape
         torch.Size([3, 2])
     """
+
+    shows = ("train/loss_denoiser", "train/energy_gap")
 
     def __init__(
         self,
@@ -135,110 +141,100 @@ class DenoisingEBM(Method):
         self.sigma_max, self.sigma_min, self.levels = sigma_max, sigma_min, levels
         self.contrast_every, self.contrast_start = contrast_every, contrast_start
         self.contrast_weight, self.contrast_sigma, self.chains = contrast_weight, contrast_sigma, chains
-        self.sampler = TwoStage(semantic_sampler, texture_sampler, kernel)
-        test_time = semantic_refine or semantic_sampler, texture_refine or texture_sampler
-        self.refine = TwoStage(*test_time, kernel, start, sigma_max, denoise_sigma)
+        self.semantic_sampler, self.sampler = semantic_sampler, texture_sampler
+        self.semantic_refine, self.refine = semantic_refine or semantic_sampler, texture_refine or texture_sampler
+        self.kernel, self.start, self.denoise_sigma = kernel, start, denoise_sigma
         self.energy_sigma, self.energy_draws = energy_sigma, energy_draws
-        self._denoiser = denoiser_optimizer, denoiser_schedule
-        self._decoder = decoder_optimizer, decoder_schedule
+        self.trains(
+            denoiser=(self.denoiser, denoiser_optimizer, denoiser_schedule),
+            decoder=(self.decoder, decoder_optimizer, decoder_schedule),
+        )
 
-    def players(self) -> dict[str, Any]:
-        return {"denoiser": ([self.denoiser], *self._denoiser), "decoder": ([self.decoder], *self._decoder)}
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """One iteration of Algorithm 1."""
-        # 3: data, and a level for each example.
-        x = self.data(batch)
-        sigma = self._levels(self.noise.integers(self.levels, (len(x),), like=x), x)
-        # 5: both networks by their own losses.
-        z = self._update_reconstruction(x, sigma)
-        iteration = self.global_step
-        if not self.contrast_weight or iteration % self.contrast_every or iteration <= self.contrast_start:
+    def algorithm(self, x: Tensor) -> Updates:
+        """Algorithm 1."""
+        sigma = self.level(x, self.noise)  # 3
+        denoising, z = self.denoising(x, sigma, self.noise)
+        loss = denoising.mean()
+        if self.code_weight:
+            with frozen(self.decoder):
+                loss = loss + self.code_weight * squared_error(self.decode(z).to(x.dtype), x).mean()
+        z = z.detach()
+        decoding = squared_error(self.decode(z).to(x.dtype), x).mean()
+        yield "denoiser", loss, {"train/loss_denoiser": denoising}  # 5
+        yield "decoder", decoding, {"train/loss_decoder": decoding}
+        done = self.iteration + 1
+        if not self.contrast_weight or done % self.contrast_every or done <= self.contrast_start:
             return
-        # 7 to 13: the chains.
         n = min(self.chains or len(x), len(x))
-        ends = self.sampler(n, self.denoiser, self.decoder, self.noise, x)
-        # 14, 16: the contrasts.
+        code, first = self.first_stage(n, self.semantic_sampler, self.noise, x)  # 7, 10
+        chain = self.sampler(Texture(self.denoiser, self.kernel), first, self.noise)  # 11
         sigma = sigma[:n] if self.contrast_sigma is None else torch.full_like(sigma[:n], self.contrast_sigma)
-        self._update_decoder(z[:n], ends.z, sigma)
-        self._update_denoiser(x[:n], ends.texture.x, sigma)
-        self._report_chain(ends)
+        at: dict[str, Any] = {"sigma": sigma.repeat(2), "eps": self.two_draws(x[:n])}
+        with frozen(self.denoiser):
+            loss, seen = self.contrast(Semantic(self.denoiser, self.decoder, **at), z[:n], code, "semantic_energy")
+        yield "decoder", loss, seen  # 14
+        at["eps"] = self.two_draws(x[:n])
+        loss, seen = self.contrast(Texture(self.denoiser, **at), x[:n], chain.x, "energy")
+        yield "denoiser", loss, seen  # 16
+        if self.logs_now():
+            self.report(health(first, chain.x, chain))
 
-    def _levels(self, index: Tensor, like: Tensor) -> Tensor:
-        """The ladder's σ at indices from 0 (σ_max) to S − 1 (σ_min)."""
-        ratio = math.log(self.sigma_min / self.sigma_max) / (self.levels - 1)
-        return self.sigma_max * (ratio * index.to(like.dtype)).exp()
+    def level(self, x: Tensor, noise: Noise) -> Tensor:
+        """σ of each example, ``(B,)``: a rung of the ladder, from 0 (σ_max) to S − 1 (σ_min)."""
+        rung = noise.integers(self.levels, (len(x),), like=x).to(x.dtype)
+        return self.sigma_max * (math.log(self.sigma_min / self.sigma_max) / (self.levels - 1) * rung).exp()
 
-    def _reconstruct(self, x: Tensor, sigma: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+    def denoising(self, x: Tensor, sigma: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """The denoiser's loss ``(B,)`` (Eq. 1) and the code of x̃."""
         noisy = x + per_example(sigma, x) * noise.normal(x.shape, like=x)
         r, z = (value.to(x.dtype) for value in self.denoiser(noisy, sigma))
         return denoising_loss(r, x, sigma, self.denoiser.sigma_data), z
 
-    def _update_reconstruction(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Eqs. 1 and 13; returns the codes of the batch."""
-        loss, z = self._reconstruct(x, sigma, self.noise)
-        total = loss.mean()
-        if self.code_weight:
-            with frozen(self.decoder):
-                total = total + self.code_weight * squared_error(self.decoder(z).to(x.dtype), x).mean()
-        z = z.detach()
-        decoding = squared_error(self.decoder(z).to(x.dtype), x).mean()
-        self.update("denoiser", total, clock=True)
-        self.update("decoder", decoding)
-        self.report({"train/loss_denoiser": loss, "train/loss_decoder": decoding}, show=["train/loss_denoiser"])
-        return z
+    def contrast(self, potential: Texture, data: Tensor, model: Tensor, name: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """The gap of σ²-weighted energies of data and of a chain's ends, a scalar; and what is logged of it."""
+        of_data, of_model = (potential(torch.cat([data, model])) * potential.sigma.square()).chunk(2)
+        gap, name = contrastive_gap(of_data, of_model), f"train/{name}"
+        return self.contrast_weight * gap, {f"{name}_data": of_data, f"{name}_model": of_model, f"{name}_gap": gap}
 
-    def _update_decoder(self, data: Tensor, model: Any, sigma: Tensor) -> None:
-        """σ²·[U_s(z) − U_s(z^K)], the denoiser fixed."""
-        eps = self._two_draws(data)
-        with frozen(self.denoiser):
-            potential = Semantic(self.denoiser, self.decoder, sigma=sigma.repeat(2), eps=eps)
-            energies = potential(torch.cat([data, model]))
-        gap = self._contrast(energies, sigma, "train/semantic_energy")
-        self.update("decoder", self.contrast_weight * gap)
-
-    def _update_denoiser(self, data: Tensor, model: Tensor, sigma: Tensor) -> None:
-        """σ²·[U_c(x) − U_c(x^T)]."""
-        eps = self._two_draws(data)
-        energies = Texture(self.denoiser, sigma=sigma.repeat(2), eps=eps)(torch.cat([data, model]))
-        gap = self._contrast(energies, sigma, "train/energy")
-        self.update("denoiser", self.contrast_weight * gap)
-
-    def _two_draws(self, like: Tensor) -> Tensor:
+    def two_draws(self, like: Tensor) -> Tensor:
         """ε for data and for model samples, each drawn batch first, as the noise of several processes needs it."""
         shape = (len(like), *self.image_shape)
         return torch.cat([self.noise.normal(shape, like), self.noise.normal(shape, like)])
 
-    def _contrast(self, energies: Tensor, sigma: Tensor, name: str) -> Tensor:
-        """The gap of energies of data, then model, each times σ²; reported like that."""
-        data, model = (energies * sigma.repeat(2).square()).chunk(2)
-        gap = contrastive_gap(data, model)
-        self.report({f"{name}_data": data, f"{name}_model": model, f"{name}_gap": gap}, show=["train/energy_gap"])
-        return gap
-
-    def _report_chain(self, ends: Chains) -> None:
-        if self.logs_now():
-            self.report(chain_health(ends.start, ends.texture.x, ends.texture))
+    def first_stage(self, n: int, sampler: AnnealedLangevin, noise: Noise, like: Tensor) -> tuple[Tensor, Tensor]:
+        """z^K and h(z^K)."""
+        z = noise.normal((n, self.latent_dim), like)
+        z = sampler(Semantic(self.denoiser, self.decoder), z, noise).x
+        with torch.no_grad(), frozen(self.decoder):
+            return z, self.decode(z).to(z.dtype)
 
     # -- the contract -----------------------------------------------------------------------------------------------
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """The denoiser's loss, the code's reconstruction error and the energy on held-out data."""
-        x, noise = self.data(batch), self.validation_noise(batch_idx)
-        sigma = self._levels(noise.integers(self.levels, (len(x),), like=x), x)
-        self.log("val/loss_denoiser", self._reconstruct(x, sigma, noise)[0].mean(), sync_dist=True)
-        self.log("val/mse", squared_error(self.reconstruct(x), x).mean() / x[0].numel(), sync_dist=True)
-        self.log("val/energy_data", self.energy(x).mean(), sync_dist=True)
+    def begin(self, n: int, noise: Noise) -> Tensor:
+        """What the first stage finds, h(z^K), or noise of σ_max."""
+        if self.start == "noise":
+            return self.sigma_max * noise.normal((n, *self.image_shape), self.like)
+        return self.first_stage(n, self.semantic_refine, noise, self.like)[1]
+
+    def potential(self, state: Tensor, sampler: Sampler) -> Texture:
+        """U_c."""
+        return Texture(self.denoiser, self.kernel)
+
+    def emit(self, state: Tensor, steps: int) -> Tensor:
+        """Denoised once, if texture steps were taken and ``denoise_sigma`` says so."""
+        return state if self.denoise_sigma is None or not steps else self.denoise(state, self.denoise_sigma)
+
+    def validate(self, x: Tensor, noise: Noise) -> dict[str, Tensor]:
+        """The denoiser's loss, the code's reconstruction error and the energy."""
+        return {
+            "loss_denoiser": self.denoising(x, self.level(x, noise), noise)[0],
+            "mse": squared_error(self.reconstruct(x), x) / x[0].numel(),
+            "energy_data": self.energy(x),
+        }
 
     def energy(self, x: Tensor) -> Tensor:
         """U_c(x, energy_sigma) ``(B,)``, averaged over fixed ε, the same for every example."""
-        source = as_noise(0)  # on the CPU, so that the draws do not depend on the device
-        total = x.new_zeros(len(x))
-        for _ in range(self.energy_draws):
-            eps = source.normal(self.image_shape).to(x).expand_as(x)
-            total = total + Texture(self.denoiser, sigma=self.energy_sigma, eps=eps)(x)
-        return total / self.energy_draws
+        return Averaged(self.denoiser, self.energy_sigma, self.energy_draws)(x)
 
     def score(self, x: Tensor) -> Tensor:
         """−energy, ``(B,)``: high means in-distribution."""
@@ -248,10 +244,10 @@ class DenoisingEBM(Method):
         """−energy/T up to log Z, ``(B,)`` nats, T of the test-time texture chain."""
         return -self.energy(x) / self.refine.temperature
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The code of x at σ_min and its log-variance, −∞: the encoder draws nothing. Both ``(B, latent_dim)``."""
+    def encode(self, x: Tensor) -> Gaussian:
+        """The code of x at σ_min, with log σ of −∞: the encoder draws nothing. Both ``(B, latent_dim)``."""
         z = self.denoiser.encode(x, x.new_full((len(x),), self.sigma_min))
-        return z, torch.full_like(z, -math.inf)
+        return Gaussian(z, torch.full_like(z, -math.inf))
 
     def decode(self, z: Tensor) -> Tensor:
         """The semantic image h(z), ``(B, *image_shape)``, not clamped: `ebmzoo.images.to_uint8` does."""
@@ -259,34 +255,8 @@ class DenoisingEBM(Method):
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """What the code keeps of x: h(f(x)), ``(B, *image_shape)``, not clamped either."""
-        return self.decode(self.encode(x)[0])
+        return self.decode(self.encode(x).mean)
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         """r(x, σ), the mean of the data under noise of that level, ``(B, *image_shape)``."""
         return self.denoiser(x, x.new_full((len(x),), sigma))[0].to(x.dtype)
-
-    def test_sampler(self) -> tuple[Any, int]:
-        return self.refine, self.refine.texture.steps
-
-    def sample(
-        self,
-        n: int,
-        *,
-        steps: int | None = None,
-        noise: None | int | torch.Generator | Noise = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """Ends of ``n`` two-stage chains, denoised once if ``denoise_sigma`` says so, ``(n, *image_shape)``.
-
-        Args:
-            n: number of samples.
-            steps: of the texture chain; 0 gives what the first stage finds, h(z^K); None is what the refine says.
-            noise: where all random numbers come from.
-            watch: sees the texture chain.
-        """
-        with torch.inference_mode(False), torch.no_grad():
-            source = as_noise(noise, self.device)
-            ends = self.refine(n, self.denoiser, self.decoder, source, self.like, steps, watch)
-            x, steps = ends.texture.x, self.refine.texture.steps if steps is None else steps
-            sigma = self.refine.denoise_sigma
-            return self.denoise(x, sigma) if steps and sigma is not None else x

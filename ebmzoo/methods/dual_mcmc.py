@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Chain, Langevin, Noise, ReplayBuffer, Sampler, Watch, as_noise, frozen
-from ebmzoo.objectives import Penalty, gaussian_log_prob, squared_error
-
-from .base import (
+from ebmzoo.factories import (
     DecoderFactory,
     EncoderFactory,
-    EnergyFactory,
     ImageShape,
-    Method,
     OptimizerFactory,
     ScheduleFactory,
     build,
     spec,
 )
-from .mixins import GaussianLatent, TaughtByChains, chain_health
-from .potentials import Posterior
+from ebmzoo.mcmc import Chain, Langevin, Noise, Sampler, Watch, as_noise, frozen
+from ebmzoo.objectives import squared_error
+from ebmzoo.parts import Energy, GaussianVAE, Pairs, Posterior
+from ebmzoo.parts.energy import energy_of
+from ebmzoo.parts.health import health
+
+from .answers import AnswersByChains, AnswersByCode
+from .base import Method, Updates
 
 Start = Literal["inference", "noise"]
 
@@ -39,7 +40,7 @@ class Revised(NamedTuple):
     latent: Chain
 
 
-class DualMCMC(TaughtByChains, GaussianLatent, Method):
+class DualMCMC(AnswersByCode, AnswersByChains, Method):
     """Dual-MCMC teaching: an energy revises what a generator makes, the generator what an inference network infers.
 
     Paper: Cui and Han, "Learning Energy-based Model via Dual-MCMC Teaching", NeurIPS 2023.
@@ -71,7 +72,7 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
         image_shape: shape of one example.
         encoder: makes the inference network from (image_shape, latent_dim).
         decoder: makes the generator from (image_shape, latent_dim).
-        energy: makes the energy from image_shape.
+        energy: makes the energy from image_shape: an `Energy`, or a bare network.
         latent_dim: size of z; the released code: 128.
         sampler: the x chain of training; the paper: 30 steps; the released code: s = 0.25, T = 4e-6.
         latent_sampler: the z chain, in training and in `reconstruct`; the paper: 10 steps; the released code: s = 0.01.
@@ -80,23 +81,19 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
         sigma: σ, in the data's units; the released code: 0.3.
         generator_weight: w_g; the released code: 50, CelebA 70.
         inference_weight: w_i; the released code: 0.1.
-        generator_steps: generator updates per set of chains.
-        pair_memory: the generator's updates take the newest so many pairs of each kind, of these chains and those
-            before; 0 takes these chains' alone.
+        pairs: makes what the generator's updates take: how many a set of chains gives, of which pairs of each kind.
         fresh_chains: generator and inference network each get chains of their own under what was updated before them.
-        data_noise: standard deviation of the noise on the data that the energy sees.
-        penalties: what is added to the energy's loss.
         energy_optimizer: makes the energy's optimiser; the released code: Adam (0, 0.9) at 1e-4.
         generator_optimizer: makes the generator's; the released code: Adam (0, 0.9) at 3e-4, weight decay 5e-4.
         inference_optimizer: makes the inference network's; the released code: Adam (0, 0.9) at 1e-4, weight decay 5e-4.
-        energy_schedule: makes the energy's learning-rate schedule, stepped every iteration; the released code:
+        energy_schedule: makes the energy's learning-rate schedule; the released code:
             exponential, 0.998 an epoch.
         generator_schedule: makes the generator's; the released code: the same.
         inference_schedule: makes the inference network's; the released code: the same.
         grad_clip: largest norm of a player's gradient.
 
     Raises:
-        ValueError: if there is no such ``z_init``, or ``generator_steps`` is below 1.
+        ValueError: if there is no such ``z_init``.
 
     Example:
         >>> from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
@@ -105,12 +102,14 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
         (torch.Size([2, 1, 8, 8]), torch.Size([3, 1, 8, 8]))
     """
 
+    shows = ("train/energy_gap", "train/sse_model")
+
     def __init__(
         self,
         image_shape: ImageShape,
         encoder: EncoderFactory,
         decoder: DecoderFactory,
-        energy: EnergyFactory,
+        energy: Callable[[ImageShape], Energy],
         latent_dim: int = 128,
         sampler: Sampler = Langevin(steps=30, step_size=0.25, temperature=4e-6),  # noqa: B008 - holds no state
         latent_sampler: Sampler = Langevin(steps=10, step_size=0.01),  # noqa: B008 - holds no state
@@ -119,11 +118,8 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
         sigma: float = 0.3,
         generator_weight: float = 1.0,
         inference_weight: float = 1.0,
-        generator_steps: int = 1,
-        pair_memory: int = 0,
+        pairs: Callable[[], Pairs] = spec(Pairs),
         fresh_chains: bool = False,
-        data_noise: float = 0.0,
-        penalties: Sequence[Penalty] = (),
         energy_optimizer: OptimizerFactory = spec(Adam, lr=1e-4, betas=[0.0, 0.9]),
         generator_optimizer: OptimizerFactory = spec(Adam, lr=3e-4, betas=[0.0, 0.9]),
         inference_optimizer: OptimizerFactory = spec(Adam, lr=1e-4, betas=[0.0, 0.9]),
@@ -135,118 +131,76 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
         super().__init__(image_shape, grad_clip)
         if z_init not in get_args(Start):
             raise ValueError(f"unknown z_init {z_init!r}: choose one of {', '.join(get_args(Start))}")
-        if generator_steps < 1:
-            raise ValueError(f"generator_steps must be at least 1, not {generator_steps}")
-        self.encoder = build(encoder, self.image_shape, latent_dim)
-        self.decoder = build(decoder, self.image_shape, latent_dim)
-        self.energy_network = build(energy, self.image_shape)
-        self.latent_dim, self.z_init, self.precision = latent_dim, z_init, 1 / sigma**2
-        self.sampler, self.latent_sampler, self.refine = sampler, latent_sampler, refine
+        # The generator and the inference network as a VAE has them.
+        self.vae: GaussianVAE = GaussianVAE(self.image_shape, encoder, decoder, latent_dim, sigma)
+        self.ebm, self.pairs = energy_of(energy, self.image_shape), build(pairs)
+        self.z_init, self.precision, self.fresh_chains = z_init, 1 / sigma**2, fresh_chains
+        self.sampler, self.latent_sampler, self.refine = sampler, latent_sampler, refine or sampler
         self.generator_weight, self.inference_weight = generator_weight, inference_weight
-        self.generator_steps, self.fresh_chains = generator_steps, fresh_chains
-        self.pairs = ReplayBuffer(pair_memory) if pair_memory else None
-        self.data_noise, self.penalties = data_noise, list(penalties)
-        self._players: dict[str, Any] = {
-            "energy": ([self.energy_network], energy_optimizer, energy_schedule),
-            "generator": ([self.decoder], generator_optimizer, generator_schedule),
-            "inference": ([self.encoder], inference_optimizer, inference_schedule),
-        }
-
-    def players(self) -> dict[str, Any]:
-        return self._players
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """One iteration of Algorithm 1."""
-        x = self.data(batch)
-        self.initialise_energy(x)
-        # 1, 2, 3: both chains.
-        revised = self._revise(x)
-        self._report_chains(revised)
-        # 4: the energy.
-        self.update_energy(self.noisy(x), revised.x.x)
-        # 5: the generator.
-        if self.fresh_chains:
-            revised = self._revise(x)
-        self._update_generator(x, revised)
-        # 6: the inference network.
-        if self.fresh_chains:
-            revised = self._revise(x)
-        self._update_inference(x, revised)
-
-    def _revise(self, x: Tensor) -> Revised:
-        """Both chains with the networks as they are, each from where its initialiser puts it."""
-        z = self.noise.normal((len(x), self.latent_dim), like=x)
-        with torch.no_grad(), frozen(self.decoder, self.encoder):
-            generated = self.decode(z).to(x.dtype)
-            inferred = self._infer(x, self.noise)
-        chain = self.sampler(self.energy_network, generated, self.noise)
-        return Revised(z, generated, chain, inferred, self._explain(inferred, x, self.noise))
-
-    def _infer(self, x: Tensor, noise: Noise) -> Tensor:
-        """Where z chains begin: a draw from q(z|x), or from N(0, I)."""
-        xi = noise.normal((len(x), self.latent_dim), like=x)
-        if self.z_init == "noise":
-            return xi
-        mean, log_variance = self.encode(x)
-        return mean + (0.5 * log_variance).exp() * xi
-
-    def _explain(self, z: Tensor, x: Tensor, noise: Noise, **call: Any) -> Chain:
-        """Chains on −log p(x, z) with x given (Eq. 21)."""
-        return self.latent_sampler(Posterior(self.decoder, x, self.precision), z, noise, **call)
-
-    def _update_generator(self, x: Tensor, revised: Revised) -> None:
-        pairs: tuple[Tensor, ...] = (revised.latent.x, x, revised.z, revised.x.x)
-        if self.pairs is not None:
-            self.pairs.push(*pairs)
-            pairs = self.pairs.leaves
-        z_data, x_data, z_model, x_model = pairs
-        for _ in range(self.generator_steps):
-            # One forward for both, so that BatchNorm keeps one set of statistics.
-            of_data, of_model = self.decode(torch.cat([z_data, z_model])).to(x.dtype).chunk(2)
-            sse_data, sse_model = squared_error(of_data, x_data), squared_error(of_model, x_model)
-            loss = 0.5 * self.precision * (sse_data + self.generator_weight * sse_model).mean()
-            self.update("generator", loss)
-        self.report(
-            {"train/loss_generator": loss, "train/sse_data": sse_data, "train/sse_model": sse_model},
-            show=["train/sse_model"],
+        self.trains(
+            energy=(self.ebm, energy_optimizer, energy_schedule),
+            generator=(self.vae.decoder, generator_optimizer, generator_schedule),
+            inference=(self.vae.encoder, inference_optimizer, inference_schedule),
         )
 
-    def _update_inference(self, x: Tensor, revised: Revised) -> None:
-        mean, log_variance = self.encode(torch.cat([x, revised.x.x]))
-        log_q = gaussian_log_prob(torch.cat([revised.latent.x, revised.z]), mean, 0.5 * log_variance)
+    def algorithm(self, x: Tensor) -> Updates:
+        """Algorithm 1."""
+        found = self.revise(x)  # 1, 2, 3
+        if self.logs_now():
+            self.report(_health(found))
+        yield "energy", *self.ebm.loss(x, found.x.x, self.noise)  # 4
+        if self.fresh_chains:
+            found = self.revise(x)
+        pairs = self.pairs.kept(found.latent.x, x, found.z, found.x.x)
+        for _ in range(self.pairs.updates):
+            loss, seen = self.generator_loss(*pairs)
+            yield "generator", loss, seen  # 5
+        if self.fresh_chains:
+            found = self.revise(x)
+        loss, seen = self.inference_loss(x, found)
+        yield "inference", loss, seen  # 6
+
+    def revise(self, x: Tensor) -> Revised:
+        """Both chains with the networks as they are, each from where its initialiser puts it."""
+        z = self.noise.normal((len(x), self.latent_dim), like=x)
+        with torch.no_grad(), frozen(self.vae):
+            generated, inferred = self.vae.decode(z), self.infer(x, self.noise)
+        chain = self.sampler(self.ebm, generated, self.noise)
+        return Revised(z, generated, chain, inferred, self.latent_sampler(self.posterior(x), inferred, self.noise))
+
+    def infer(self, x: Tensor, noise: Noise) -> Tensor:
+        """Where z chains begin: a draw from q(z|x), or from N(0, I)."""
+        xi = noise.normal((len(x), self.latent_dim), like=x)
+        return xi if self.z_init == "noise" else self.vae.posterior(x).draw(xi)
+
+    def posterior(self, x: Tensor) -> Posterior:
+        """Eq. 21."""
+        return Posterior(self.vae.decoder, x, self.precision)
+
+    def generator_loss(
+        self, z_data: Tensor, x_data: Tensor, z_model: Tensor, x_model: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 18."""
+        # One forward for both, so that BatchNorm keeps one set of statistics.
+        of_data, of_model = self.vae.decode(torch.cat([z_data, z_model])).chunk(2)
+        sse_data, sse_model = squared_error(of_data, x_data), squared_error(of_model, x_model)
+        loss = 0.5 * self.precision * (sse_data + self.generator_weight * sse_model).mean()
+        return loss, {"train/loss_generator": loss, "train/sse_data": sse_data, "train/sse_model": sse_model}
+
+    def inference_loss(self, x: Tensor, found: Revised) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 19."""
+        log_q = self.vae.posterior(torch.cat([x, found.x.x])).log_prob(torch.cat([found.latent.x, found.z]))
         nll_data, nll_model = (-log_q).chunk(2)
         loss = (nll_data + self.inference_weight * nll_model).mean()
-        self.update("inference", loss, clock=True)
-        self.report({"train/loss_inference": loss, "train/nll_data": nll_data, "train/nll_model": nll_model})
+        return loss, {"train/loss_inference": loss, "train/nll_data": nll_data, "train/nll_model": nll_model}
 
-    def _report_chains(self, revised: Revised) -> None:
-        if self.logs_now():
-            self.report(
-                {
-                    **chain_health(revised.generated, revised.x.x, revised.x),
-                    "mcmc/displacement_z": squared_error(revised.inferred, revised.latent.x).sqrt(),
-                    "mcmc/grad_norm_z": revised.latent.grad_norm,
-                }
-            )
+    def begin(self, n: int, noise: Noise) -> Tensor:
+        """The generator's samples."""
+        return self.decode(self.draw_latents(n, noise, self.like))
 
-    # -- the contract -----------------------------------------------------------------------------------------------
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Energy and reconstruction error, before and after the z chain, on held-out data."""
-        x = self.data(batch)
-        for name, steps in (("val/mse_before_chain", 0), ("val/mse", None)):
-            error = squared_error(self.reconstruct(x, steps=steps, noise=batch_idx), x).mean() / x[0].numel()
-            self.log(name, error, sync_dist=True)
-        self.log("val/energy_data", self.energy(x).mean(), sync_dist=True)
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z|x), both ``(B, latent_dim)``."""
-        mean, log_variance = (value.to(x.dtype) for value in self.encoder(x))
-        return mean, log_variance
-
-    def decode(self, z: Tensor) -> Tensor:
-        """The generator's mean of p(x|z), ``(B, *image_shape)``, not clamped: `ebmzoo.images.to_uint8` does."""
-        return self.decoder(z)
+    def potential(self, state: Tensor, sampler: Sampler) -> Energy:
+        """Eq. 20."""
+        return self.ebm
 
     def reconstruct(
         self,
@@ -269,34 +223,23 @@ class DualMCMC(TaughtByChains, GaussianLatent, Method):
         source = as_noise(noise, x.device)
         with torch.inference_mode(False), torch.no_grad():
             x = x.clone()  # a tensor made in inference mode could not enter the chain's graph
-            z = self._infer(x, source) if self.z_init == "noise" else self.encode(x)[0]
+            z = self.infer(x, source) if self.z_init == "noise" else self.encode(x).mean
             if steps != 0:
-                z = self._explain(z, x, source, steps=steps, watch=watch).x
+                z = self.latent_sampler(self.posterior(x), z, source, steps=steps, watch=watch).x
             return self.decode(z)
 
-    def test_sampler(self) -> tuple[Sampler | None, int]:
-        sampler = self.refine or self.sampler
-        return sampler, sampler.steps
+    def validate(self, x: Tensor, noise: Noise) -> dict[str, Tensor]:
+        """Reconstruction error before and after the z chain, and the energy."""
 
-    def sample(
-        self,
-        n: int,
-        *,
-        steps: int | None = None,
-        noise: None | int | torch.Generator | Noise = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """Ends of ``n`` x chains from the generator's samples, ``(n, *image_shape)``.
+        def error(steps: int | None) -> Tensor:
+            return squared_error(self.reconstruct(x, steps=steps, noise=noise), x) / x[0].numel()
 
-        Args:
-            n: number of samples.
-            steps: chain steps; 0 gives the generator's own samples; None is what ``refine`` (or ``sampler``) says.
-            noise: where z and the chain's noise come from.
-            watch: sees the chain.
-        """
-        source, sampler = as_noise(noise, self.device), self.refine or self.sampler
-        with torch.inference_mode(False), torch.no_grad():
-            x = self.decode(self.draw_latents(n, source, self.like)).to(self.dtype)
-            if (sampler.steps if steps is None else steps) == 0:
-                return x
-            return sampler(self.energy_network, x, source, steps=steps, watch=watch).x
+        return {"mse_before_chain": error(0), "mse": error(None), **self.ebm.validate(x, noise)}
+
+
+def _health(found: Revised) -> dict[str, Tensor]:
+    return {
+        **health(found.generated, found.x.x, found.x),
+        "mcmc/displacement_z": squared_error(found.inferred, found.latent.x).sqrt(),
+        "mcmc/grad_norm_z": found.latent.grad_norm,
+    }

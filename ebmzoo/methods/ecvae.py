@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable
 
-import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, Watch, as_noise
-from ebmzoo.objectives import Penalty, squared_error
+from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, VAEFactory, build, spec
+from ebmzoo.mcmc import Chain, Langevin, Noise, Sampler, Tethered
+from ebmzoo.objectives import squared_error
+from ebmzoo.parts import CalibratedPosterior, Calibration, Energy, Pairs
+from ebmzoo.parts.energy import energy_of
+from ebmzoo.parts.health import health
 
-from .base import (
-    DecoderFactory,
-    DistanceFactory,
-    EncoderFactory,
-    EnergyFactory,
-    ImageShape,
-    Method,
-    OptimizerFactory,
-    PriorFactory,
-    ScheduleFactory,
-    build,
-    spec,
-)
-from .ecvae_posterior import CalibratedPosterior
-from .mixins import Autoencoding, Calibrated, chain_health
-
-BoundOn = Literal["data", "revised"]
+from .answers import AnswersByChains, AnswersByVAE
+from .base import Method, Updates
 
 
-class ECVAE(Autoencoding, Calibrated, Method):
+class ECVAE(AnswersByVAE, AnswersByChains, Method):
     """Energy-Calibrated VAE: an energy revises the decoder's samples by a short chain; the decoder learns to match.
 
     Paper: Luo et al., "Energy-Calibrated VAE with Test Time Free Lunch" (EC-VAE).
@@ -60,76 +46,48 @@ class ECVAE(Autoencoding, Calibrated, Method):
 
     Args:
         image_shape: shape of one example.
-        encoder: makes the inference network from (image_shape, latent_dim).
-        decoder: makes the generator from (image_shape, latent_dim).
-        energy: makes the energy from image_shape.
-        latent_dim: size of z; the paper: 128.
+        vae: makes the VAE from image_shape, with its decoder's σ and β; the paper: 128 latents; the released code: β
+            0.1 with σ² = ½. A learned prior is trained by its log-density of the codes, not by the calibration (end of
+            section 3); the paper: a flow for CelebA-HQ 256 and in Table 10.
+        energy: makes the energy from image_shape: an `Energy`, or a bare network.
+        calibration: makes λ, its rate η and its margin.
         sampler: the training chain; the released code: 15 steps (30 for CIFAR-10), s = 0.1, T = 1e-5.
         refine: the test-time chain, from the decoder's samples; None is the paper's one-step generation.
         condition_weight: w above; it acts only when w ≳ 0.1/(s·T).
-        sigma: standard deviation of the decoder, in the data's units; the released code's loss is σ² = ½.
-        kl_weight: β; the released code: 0.1 (with σ² = ½).
-        calibration_weight: λ at the start; the released code: 30.
-        dual_rate: η; 0 keeps λ fixed. The released code: 0.01 on an absolute margin.
-        dual_margin: tolerated d, in noise floors.
-        dual_max: λ_max; the released code: 100.
         vae_steps: iterations of plain VAE training before the calibration begins.
-        decoder_steps: VAE updates per chain.
-        pair_memory: the VAE's updates take the newest so many revised pairs (z, x̃), of this chain and those before
-            it; 0 takes this chain's alone.
+        pairs: makes what the VAE's updates take: how many a chain gives, of which pairs (z, x̃).
         fresh_chains: the VAE gets a chain of its own under the updated energy.
-        bound_on: whether the bound of step 5 is that of data, as in the paper, or of the revised samples alone. The
-            latter, with ``calibration_weight`` and ``dual_rate`` 0, is cooperative learning of a VAE and an energy
-            (the paper's CoopVAEBM, Table 11).
-        data_noise: standard deviation of the noise on the data that the energy sees.
-        penalties: what is added to the energy's loss.
-        prior: makes the prior p(z) from latent_dim, trained with the VAE by its log-density of the codes and not by
-            the calibration (end of section 3); None is N(0, I). The paper: a flow for CelebA-HQ 256 and in Table 10.
         posterior: makes the calibration of q(z|x) (section 4.1, Table 7), see `CalibratedPosterior`.
-        distance: makes what stands for ‖x − decoder(z)‖² in the VAE's loss from image_shape, such as LPIPS (Table 10;
-            as in appendix E the calibration keeps the squared error, and so do the bounds that are reported).
         vae_optimizer: makes the VAE's optimiser; the released code: Adam (0, 0.9) at 2e-4.
         energy_optimizer: makes the energy's; the released code: Adam (0, 0.9) at 1e-4.
-        vae_schedule: makes the VAE's learning-rate schedule, stepped every iteration.
-        energy_schedule: makes the energy's.
+        vae_schedule: makes the VAE's learning-rate schedule, which counts the VAE's iterations.
+        energy_schedule: makes the energy's, which counts the energy's.
         grad_clip: largest norm of a player's gradient.
 
     Example:
+        >>> from functools import partial
         >>> from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
-        >>> model = ECVAE((1, 8, 8), MLPEncoder, MLPDecoder, MLPEnergy, latent_dim=4)
-        >>> model.sample(2, noise=0).shape
+        >>> from ebmzoo.parts import GaussianVAE
+        >>> vae = partial(GaussianVAE, encoder=MLPEncoder, decoder=MLPDecoder, latent_dim=4)
+        >>> ECVAE((1, 8, 8), vae, MLPEnergy).sample(2, noise=0).shape
         torch.Size([2, 1, 8, 8])
     """
 
-    log_sigma: Tensor
-    calibration_weight: Tensor
+    shows = ("train/energy_gap", "train/loss_vae", "train/lambda")
 
     def __init__(
         self,
         image_shape: ImageShape,
-        encoder: EncoderFactory,
-        decoder: DecoderFactory,
-        energy: EnergyFactory,
-        latent_dim: int = 128,
+        vae: VAEFactory,
+        energy: Callable[[ImageShape], Energy],
+        calibration: Callable[[], Calibration] = spec(Calibration),
         sampler: Langevin = Langevin(steps=15, step_size=0.1, temperature=1e-5),  # noqa: B008 - frozen, holds no state
         refine: Sampler | None = None,
         condition_weight: float = 1.0,
-        sigma: float = math.sqrt(0.5),
-        kl_weight: float = 0.1,
-        calibration_weight: float = 1.0,
-        dual_rate: float = 2e-3,
-        dual_margin: float = 3.0,
-        dual_max: float = 100.0,
         vae_steps: int = 0,
-        decoder_steps: int = 1,
-        pair_memory: int = 0,
+        pairs: Callable[[], Pairs] = spec(Pairs),
         fresh_chains: bool = False,
-        bound_on: BoundOn = "data",
-        data_noise: float = 0.0,
-        penalties: Sequence[Penalty] = (),
-        prior: PriorFactory | None = None,
         posterior: Callable[[], CalibratedPosterior] | None = None,
-        distance: DistanceFactory | None = None,
         vae_optimizer: OptimizerFactory = spec(Adam, lr=2e-4, betas=[0.0, 0.9]),
         energy_optimizer: OptimizerFactory = spec(Adam, lr=1e-4, betas=[0.0, 0.9]),
         vae_schedule: ScheduleFactory | None = None,
@@ -137,114 +95,60 @@ class ECVAE(Autoencoding, Calibrated, Method):
         grad_clip: float | None = None,
     ):
         super().__init__(image_shape, grad_clip)
-        if bound_on not in get_args(BoundOn):
-            raise ValueError(f"unknown bound_on {bound_on!r}: choose one of {', '.join(get_args(BoundOn))}")
-        if decoder_steps < 1 or dual_margin <= 0:
-            raise ValueError(
-                f"decoder_steps must be at least 1 and dual_margin positive, not {decoder_steps} and {dual_margin}"
-            )
-        self.encoder = build(encoder, self.image_shape, latent_dim)
-        self.decoder = build(decoder, self.image_shape, latent_dim)
-        self.energy_network = build(energy, self.image_shape)
-        self.prior = None if prior is None else build(prior, latent_dim)
+        self.vae = build(vae, self.image_shape)
+        self.ebm = energy_of(energy, self.image_shape)
+        self.calibration, self.pairs = build(calibration), build(pairs)
         self.posterior = None if posterior is None else build(posterior)
-        self.distance = None if distance is None else build(distance, self.image_shape)
-        self.latent_dim, self.kl_weight, self.condition_weight = latent_dim, kl_weight, condition_weight
-        self.sampler, self.refine, self.penalties = sampler, refine, list(penalties)
-        self.dual_rate, self.dual_margin, self.dual_max = dual_rate, dual_margin, dual_max
-        self.vae_steps, self.decoder_steps, self.fresh_chains = vae_steps, decoder_steps, fresh_chains
-        self.data_noise, self.bound_on = data_noise, bound_on
-        self.pairs = ReplayBuffer(pair_memory) if pair_memory else None
-        self.register_buffer("log_sigma", torch.tensor(math.log(sigma)))
-        self.register_buffer("calibration_weight", torch.tensor(float(calibration_weight)))
-        self._vae = vae_optimizer, vae_schedule
-        self._energy = energy_optimizer, energy_schedule
+        self.sampler, self.refine, self.condition_weight = sampler, refine, condition_weight
+        self.vae_steps, self.fresh_chains = vae_steps, fresh_chains
+        self.trains(
+            vae=(self.vae, vae_optimizer, vae_schedule),
+            energy=(self.ebm, energy_optimizer, energy_schedule),
+        )
 
-    def players(self) -> dict[str, Any]:
-        return {
-            "vae": ([self.encoder, self.decoder, *([self.prior] if self.prior else [])], *self._vae),
-            "energy": ([self.energy_network], *self._energy),
-        }
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """One iteration of Algorithm 1."""
-        x = self.data(batch)
-        if self.global_step < self.vae_steps:
-            self._update_vae(x, calibration=x.new_zeros(()), clock=True)
+    def algorithm(self, x: Tensor) -> Updates:
+        """Algorithm 1."""
+        if self.iteration < self.vae_steps:
+            yield from self.update_vae(x)
             return
-        self.initialise_energy(x)
-        # 2, 3: generate and revise.
-        z = self.draw_latents(len(x), self.noise, like=x)
-        generated = self.decoder(z).to(x.dtype)
-        chain = self.revise(generated.detach(), self.sampler, self.noise)
-        # 4: the energy.
-        self.update_energy(self.noisy(x), chain.x)
-        # 5: the VAE, on data and on the pairs of this chain and, where they are kept, of the last ones.
+        z, generated, chain = self.generate_and_revise(len(x), x)  # 2, 3
+        yield "energy", *self.ebm.loss(x, chain.x, self.noise)  # 4
         if self.fresh_chains:
-            z = self.draw_latents(len(x), self.noise, like=x)
-            generated = self.decoder(z).to(x.dtype)
-            chain = self.revise(generated.detach(), self.sampler, self.noise)
-        revised = chain.x
-        distance = squared_error(generated, revised).mean()
-        if self.pairs is not None:
-            self.pairs.push(z, revised)
-        z_pair, revised_pair = self.pairs.leaves if self.pairs is not None else (z, revised)
-        bounded = x if self.bound_on == "data" else revised_pair
-        for step in range(self.decoder_steps):
-            if self.pairs is None and step == 0:
-                calibration = distance
-            else:
-                calibration = squared_error(self.decoder(z_pair).to(x.dtype), revised_pair).mean()
-            self._update_vae(bounded, calibration, clock=step == self.decoder_steps - 1)
-        # 6: the dual variable.
-        self.update_dual(distance.detach(), revised[0].numel())
+            z, generated, chain = self.generate_and_revise(len(x), x)
+        for mean, revised in self.pairs(self.vae.decode, z, generated, chain.x):  # 5
+            yield from self.update_vae(x, self.calibration(mean, revised, self.vae.log_sigma))
+        distance = squared_error(generated.detach(), chain.x).mean()
+        floors = self.calibration.ascend(distance, self.sampler, x[0].numel())  # 6
+        self.report({"train/lambda": self.calibration.weight, "train/distance_in_floors": floors}, show=self.shows)
         if self.logs_now():
-            self.report(chain_health(generated.detach(), revised, chain))
+            self.report(health(generated.detach(), chain.x, chain))
 
-    def _update_vae(self, x: Tensor, calibration: Tensor, *, clock: bool) -> None:
-        bound = self.elbo(x)
-        precision = (-2 * self.log_sigma).exp()
-        reconstruction = -bound.log_likelihood
-        if self.distance is not None:
-            reconstruction = 0.5 * precision * self.distance(bound.mean, x)
-        loss = (self.kl_weight * bound.kl + reconstruction).mean()
-        loss = loss + self.calibration_weight * 0.5 * precision * calibration
-        if self.posterior is not None:
-            revised = self.posterior.revise(x, bound.z, self.decoder, self.log_sigma, self.prior, self.noise)
-            shift = squared_error(bound.z, revised).mean()
-            loss = loss + self.posterior.weight * 0.5 * shift
-        self.update("vae", loss, clock=clock)
-        if self.posterior is not None:
-            ratio = self.in_floors(shift.detach(), self.posterior.sampler, self.latent_dim)
-            self.posterior.ascend(ratio)
-            self.report({"train/lambda_posterior": self.posterior.weight, "train/posterior_in_floors": ratio})
-        if clock:
-            self.report({"train/loss_vae": loss, "train/kl": bound.kl}, show=["train/loss_vae"])
+    def update_vae(self, x: Tensor, pull: Tensor | float = 0.0) -> Updates:
+        """The bound on x and the pull towards revised samples; with a calibrated posterior, that of the codes."""
+        bound = self.vae.bound(x, self.noise)
+        loss = self.vae.loss(x, bound) + pull
+        if self.posterior is None:
+            yield "vae", loss, {"train/loss_vae": loss, "train/kl": bound.kl.sum(0)}
+            return
+        (z,) = bound.latents.z
+        revised = self.posterior.revise(self.vae, x, z, self.noise)
+        loss = loss + self.posterior(z, revised)
+        yield "vae", loss, {"train/loss_vae": loss, "train/kl": bound.kl.sum(0)}
+        distance = squared_error(z.detach(), revised).mean()
+        floors = self.posterior.ascend(distance, self.posterior.sampler, z.shape[1])
+        self.report({"train/lambda_posterior": self.posterior.weight, "train/posterior_in_floors": floors})
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """ELBO, reconstruction error and energy on held-out data."""
-        x = self.data(batch)
-        self.log("val/elbo", self.elbo(x, self.validation_noise(batch_idx)).bound.mean(), sync_dist=True)
-        self.log("val/mse", squared_error(self.reconstruct(x), x).mean() / x[0].numel(), sync_dist=True)
-        self.log("val/energy_data", self.energy(x).mean(), sync_dist=True)
+    def generate_and_revise(self, n: int, like: Tensor) -> tuple[Tensor, Tensor, Chain]:
+        """z, x̂ = decoder(z), and the chain from x̂."""
+        z = self.draw_latents(n, self.noise, like)
+        generated = self.vae.decode(z)
+        return z, generated, self.sampler(self.potential(generated.detach(), self.sampler), generated, self.noise)
 
-    def sample(
-        self,
-        n: int,
-        *,
-        steps: int | None = None,
-        noise: None | int | torch.Generator | Noise = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """Decoder means of ``n`` prior draws, ``(n, *image_shape)``, revised by a chain where one is asked for.
+    def potential(self, state: Tensor, sampler: Sampler) -> Energy | Tethered:
+        """Eq. 1."""
+        weight = sampler.temperature * self.condition_weight
+        return Tethered(self.ebm, state, weight) if weight else self.ebm
 
-        Args:
-            n: number of samples.
-            steps: chain steps after the decoder: 0 is one-step generation; None is what ``refine`` says.
-            noise: where z and the chain's noise come from.
-            watch: sees the chain.
-        """
-        source = as_noise(noise, self.device)
-        with torch.inference_mode(False), torch.no_grad():
-            z = self.draw_latents(n, source, self.like)
-            return self.refined(self.decode(z).to(z.dtype), steps, source, watch)
+    def begin(self, n: int, noise: Noise) -> Tensor:
+        """Decoder means of ``n`` prior draws."""
+        return self.decode(self.draw_latents(n, noise, self.like))

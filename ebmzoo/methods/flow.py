@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Noise, SharedNoise, Watch, as_noise
+from ebmzoo.factories import FlowFactory, ImageShape, OptimizerFactory, ScheduleFactory, spec
+from ebmzoo.mcmc import Noise, SharedNoise, as_noise
+from ebmzoo.parts import ImageFlow
 
-from .base import FlowFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, spec
-from .mixins import FlowBased
+from .base import Method, Updates
 
 
-class Flow(FlowBased, Method):
+class Flow(Method):
     """Normalising flow on dequantised images, by maximum likelihood.
 
     Paper: Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018; Table 1 of EC-VAE.
@@ -46,6 +44,8 @@ class Flow(FlowBased, Method):
         torch.Size([2, 1, 8, 8])
     """
 
+    shows = ("train/bits_per_dim",)
+
     def __init__(
         self,
         image_shape: ImageShape,
@@ -56,29 +56,22 @@ class Flow(FlowBased, Method):
         grad_clip: float | None = None,
     ):
         super().__init__(image_shape, grad_clip)
-        self.check_levels(levels)
-        self.flow = build(flow, self.image_shape)
-        self.levels = levels
-        self._flow = optimizer, schedule
+        self.flow = ImageFlow(self.image_shape, flow, levels)
+        self.trains(flow=(self.flow, optimizer, schedule))
 
-    def players(self) -> dict[str, Any]:
-        return {"flow": ([self.flow], *self._flow)}
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """One iteration of the algorithm above."""
-        x = self.dequantise(self.data(batch), self.noise)
-        log_density = self.flow.log_prob(x)
+    def algorithm(self, x: Tensor) -> Updates:
+        """The algorithm above."""
+        log_density = self.flow.log_prob(self.flow.dequantise(x, self.noise))
         loss = -log_density.mean()
-        self.update("flow", loss, clock=True)
-        self.report(
-            {"train/loss_flow": loss, "train/bits_per_dim": self.bits_per_dim(log_density)},
-            show=["train/bits_per_dim"],
-        )
+        yield "flow", loss, {"train/loss_flow": loss, "train/bits_per_dim": self.flow.bits_per_dim(log_density)}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Bits per dimension on held-out data."""
-        bound = self.log_likelihood_bound(self.data(batch), noise=self.validation_noise(batch_idx))
-        self.log("val/bits_per_dim", self.bits_per_dim(bound).mean(), sync_dist=True)
+    def begin(self, n: int, noise: Noise) -> Tensor:
+        """Draws of the flow."""
+        return self.flow.generate(n, noise, self.like)
+
+    def emit(self, state: Tensor, steps: int) -> Tensor:
+        """At the data's levels."""
+        return self.flow.quantise(state)
 
     def forward(self, x: Tensor) -> Tensor:
         """log p(x), ``(B,)`` nats, of dequantised images ``(B, *image_shape)``."""
@@ -88,16 +81,6 @@ class Flow(FlowBased, Method):
         """The bound of the log-density, ``(B,)`` nats, with one fixed draw for all: high means in-distribution."""
         return self.log_likelihood_bound(x, noise=SharedNoise.of_seed(0, x.device))
 
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        *,
-        steps: int | None = None,
-        noise: None | int | torch.Generator | Noise = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """Draws of the flow, ``(n, *image_shape)``, at the data's levels; a flow has no chain to step or to watch."""
-        if steps:
-            raise ValueError("a flow samples in one step: it has no chain, so --steps cannot be given")
-        return self.quantise(self.generate(n, as_noise(noise, self.device), self.like))
+    def log_likelihood_bound(self, x: Tensor, samples: int = 1, noise: None | int | Noise = None) -> Tensor:
+        """See `ImageFlow.log_likelihood_bound`, ``(B,)`` nats."""
+        return self.flow.log_likelihood_bound(x, samples, as_noise(noise, x.device))

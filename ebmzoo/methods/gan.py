@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Noise, Watch, as_noise, frozen
-
-from .base import (
+from ebmzoo.factories import (
     DecoderFactory,
     EnergyFactory,
     ImageShape,
-    Method,
     OptimizerFactory,
     ScheduleFactory,
     build,
     spec,
 )
+from ebmzoo.mcmc import Noise, frozen
+from ebmzoo.mcmc.potential import one_per_example
+
+from .base import Method, Updates
 
 
 class GAN(Method):
@@ -61,6 +60,8 @@ class GAN(Method):
         torch.Size([3, 2])
     """
 
+    shows = ("train/loss_discriminator", "train/loss_generator")
+
     def __init__(
         self,
         image_shape: ImageShape,
@@ -80,69 +81,41 @@ class GAN(Method):
         self.generator = build(generator, self.image_shape, latent_dim)
         self.discriminator = build(discriminator, self.image_shape)
         self.latent_dim, self.discriminator_steps = latent_dim, discriminator_steps
-        self._generator = generator_optimizer, generator_schedule
-        self._discriminator = discriminator_optimizer, discriminator_schedule
-
-    def players(self) -> dict[str, Any]:
-        return {
-            "generator": ([self.generator], *self._generator),
-            "discriminator": ([self.discriminator], *self._discriminator),
-        }
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """One iteration of Algorithm 1."""
-        x = self.data(batch)
-        # 1: the discriminator.
-        for _ in range(self.discriminator_steps):
-            with torch.no_grad():
-                generated = self._generate(x)
-            self._update_discriminator(x, generated)
-        # 2: the generator.
-        with frozen(self.discriminator):
-            loss = F.softplus(-self._logit(self._generate(x))).mean()
-        self.update("generator", loss, clock=True)
-        self.report({"train/loss_generator": loss}, show=["train/loss_generator"])
-
-    def _generate(self, x: Tensor) -> Tensor:
-        """G(z) for as many z as there are examples."""
-        return self.decode(self.noise.normal((len(x), self.latent_dim), like=x)).to(x.dtype)
-
-    def _logit(self, x: Tensor) -> Tensor:
-        logit = self.discriminator(x)
-        return logit if logit.dtype == torch.float64 else logit.float()
-
-    def _update_discriminator(self, x: Tensor, generated: Tensor) -> None:
-        logit_data, logit_model = self._logit(torch.cat([x, generated])).chunk(2)
-        loss = F.softplus(-logit_data).mean() + F.softplus(logit_model).mean()
-        self.update("discriminator", loss)
-        self.report(
-            {
-                "train/loss_discriminator": loss,
-                "train/probability_data": logit_data.sigmoid(),
-                "train/probability_model": logit_model.sigmoid(),
-            },
-            show=["train/loss_discriminator"],
+        self.trains(
+            generator=(self.generator, generator_optimizer, generator_schedule),
+            discriminator=(self.discriminator, discriminator_optimizer, discriminator_schedule),
         )
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """How often the discriminator takes held-out data for data."""
-        probability = self._logit(self.data(batch)).sigmoid()
-        self.log("val/probability_data", probability.mean(), sync_dist=True)
+    def algorithm(self, x: Tensor) -> Updates:
+        """Algorithm 1."""
+        for _ in range(self.discriminator_steps):
+            with torch.no_grad():
+                generated = self.generate(len(x), x, self.noise)
+            of_data, of_model = self.logit(torch.cat([x, generated])).chunk(2)
+            loss = F.softplus(-of_data).mean() + F.softplus(of_model).mean()
+            seen = {"train/probability_data": of_data.sigmoid(), "train/probability_model": of_model.sigmoid()}
+            yield "discriminator", loss, {"train/loss_discriminator": loss, **seen}  # 1
+        with frozen(self.discriminator):
+            loss = F.softplus(-self.logit(self.generate(len(x), x, self.noise))).mean()
+        yield "generator", loss, {"train/loss_generator": loss}  # 2
+
+    def generate(self, n: int, like: Tensor, noise: Noise) -> Tensor:
+        """G(z) for as many z, ``(n, *image_shape)``."""
+        z = noise.normal((n, self.latent_dim), like)
+        return self.generator(z).to(z.dtype)
+
+    def logit(self, x: Tensor) -> Tensor:
+        """The discriminator's, ``(B,)``."""
+        return one_per_example(self.discriminator(x), x)
+
+    def begin(self, n: int, noise: Noise) -> Tensor:
+        """G of ``n`` prior draws."""
+        return self.generate(n, self.like, noise)
 
     def decode(self, z: Tensor) -> Tensor:
         """G(z), ``(B, *image_shape)``, not clamped: `ebmzoo.images.to_uint8` does."""
         return self.generator(z)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        *,
-        steps: int | None = None,
-        noise: None | int | torch.Generator | Noise = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """G of ``n`` prior draws, ``(n, *image_shape)``; a GAN has no chain to step or to watch."""
-        if steps:
-            raise ValueError("a GAN samples in one step: it has no chain, so --steps cannot be given")
-        return self.decode(as_noise(noise, self.device).normal((n, self.latent_dim), self.like))
+    def validate(self, x: Tensor, noise: Noise) -> dict[str, Tensor]:
+        """How often the discriminator takes held-out data for data."""
+        return {"probability_data": self.logit(x).sigmoid()}

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.optim import Optimizer
 
-from .factories import build, class_path, parameters_of, plain
+from ebmzoo.factories import build, class_path, parameters_of, plain
 
 __all__ = ["configured", "put_into"]
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.mcmc import Chain, Langevin, Noise, ReplayBuffer, Sampler, SharedNoise, State, Watch, as_noise, frozen
-from ebmzoo.objectives import Penalty, squared_error
+from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, VAEFactory, build, spec
+from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, SharedNoise, as_noise, frozen
 from ebmzoo.optim import ThreeSigmaAdam
+from ebmzoo.parts import Energy, InNoise, LatentVAE
+from ebmzoo.parts.energy import energy_of
+from ebmzoo.parts.health import health
+from ebmzoo.parts.spaces import SPACES, Kind, Name, Space
 
-from .base import EnergyFactory, ImageShape, Method, OptimizerFactory, ScheduleFactory, build, spec
-from .mixins import EnergyBased, chain_health
-from .stage_one import StageOne, VAEFactory
-from .vaebm_space import SPACES, InNoise, Kind, Name, Space
+from .answers import AnswersByEnergy, AnswersByVAE
+from .base import Method, Updates
 
 
-class VAEBM(StageOne, EnergyBased, Method):
+class VAEBM(AnswersByVAE, AnswersByEnergy, Method):
     """VAEBM: a VAE lays out the modes, an energy on x rules out what is not data; chains run in the VAE's white noise.
 
     Paper: Xiao et al., "VAEBM: A Symbiosis between Variational Autoencoders and Energy-based Models", ICLR 2021.
@@ -47,7 +48,7 @@ class VAEBM(StageOne, EnergyBased, Method):
     Args:
         image_shape: shape of one example.
         vae: makes the VAE (`GaussianVAE`, `HierarchicalVAE`) from image_shape.
-        energy: makes the energy from image_shape.
+        energy: makes the energy from image_shape: an `Energy`, or a bare network; the paper: ``SpectralPenalty(0.2)``.
         vae_steps: iterations of stage one.
         vae_ckpt: a checkpoint of `VAE` or `VAEBM` whose VAE is taken instead of stage one.
         kl_warmup: iterations over which the KL's weight grows from 1e-4 to 1, its groups balanced; NVAE: 30% of all.
@@ -67,7 +68,6 @@ class VAEBM(StageOne, EnergyBased, Method):
         replay_probability: share of chains that begin in the buffer; the paper: 0.6.
         replay_ramp: iterations in which that share grows from 0; the paper: 5,000.
         replay_x: the x-part is replayed too; in the paper it is always fresh.
-        penalties: what is added to the energy's loss; the paper: ``SpectralPenalty(0.2)``.
         vae_optimizer: makes stage one's optimiser; the released code: Adamax at 1e-2 with a cosine.
         energy_optimizer: makes stage two's; the paper: Adam at 4e-5, weight decay 3e-5, 3σ clip.
         decoder_optimizer: makes the decoder's in stage two, which asks for its update; the paper: Adam at 5e-6.
@@ -77,17 +77,20 @@ class VAEBM(StageOne, EnergyBased, Method):
         grad_clip: largest norm of a player's gradient.
 
     Example:
-        >>>         >>> from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPEncoder, MLPEnergy
+        >>>         >>> from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
+        >>> from ebmzoo.parts import GaussianVAE
         >>> vae = partial(GaussianVAE, encoder=MLPEncoder, decoder=MLPDecoder, latent_dim=4)
         >>> VAEBM((1, 8, 8), vae, MLPEnergy).sample(2, noise=0).shape
         torch.Size([2, 1, 8, 8])
     """
 
+    shows = ("train/energy_gap", "train/loss_vae", "train/stage")
+
     def __init__(
         self,
         image_shape: ImageShape,
         vae: VAEFactory,
-        energy: EnergyFactory,
+        energy: Callable[[ImageShape], Energy],
         vae_steps: int = 0,
         vae_ckpt: str | None = None,
         kl_warmup: int = 0,
@@ -103,7 +106,6 @@ class VAEBM(StageOne, EnergyBased, Method):
         replay_probability: float = 0.6,
         replay_ramp: int = 5000,
         replay_x: bool = False,
-        penalties: Sequence[Penalty] = (),
         vae_optimizer: OptimizerFactory = spec(Adam, lr=1e-3),
         energy_optimizer: OptimizerFactory = spec(ThreeSigmaAdam, lr=4e-5, betas=[0.99, 0.999], weight_decay=3e-5),
         decoder_optimizer: OptimizerFactory | None = None,
@@ -115,21 +117,21 @@ class VAEBM(StageOne, EnergyBased, Method):
         super().__init__(image_shape, grad_clip)
         if regularisation_start and not regularisation:
             raise ValueError("a regularisation_start needs the regularisation that it leads to")
-        self.vae: Any = build(vae, self.image_shape)
-        self.energy_network = build(energy, self.image_shape)
+        self.vae: LatentVAE = build(vae, self.image_shape)
+        self.ebm = energy_of(energy, self.image_shape)
         self.vae_ckpt, self.vae_steps = vae_ckpt, 0 if vae_ckpt else vae_steps
         self.kl_warmup, self.regularisation = kl_warmup, (regularisation_start or regularisation, regularisation)
-        self.sampler, self.refine, self.space = sampler, refine, space
+        self.sampler, self.refine, self.space = sampler, refine or sampler, space
         self.negatives, self.output, self.start_temperature = negatives, output, start_temperature
         self.replay = ReplayBuffer(buffer) if buffer else None
         self.replay_probability, self.replay_ramp, self.replay_x = replay_probability, replay_ramp, replay_x
-        self.penalties = list(penalties)
-        self._players: dict[str, Any] = {
-            "vae": ([self.vae], vae_optimizer, vae_schedule),
-            "energy": ([self.energy_network], energy_optimizer, energy_schedule),
-        }
+        self.trains(
+            vae=(self.vae, vae_optimizer, vae_schedule),
+            energy=(self.ebm, energy_optimizer, energy_schedule),
+        )
+        self.updates_decoder = decoder_optimizer is not None
         if decoder_optimizer is not None:
-            self._players["decoder"] = (self.vae.generator(), decoder_optimizer, decoder_schedule)
+            self.trains(decoder=(self.vae.generator(), decoder_optimizer, decoder_schedule))
         if space == "x" and (negatives == "mean" or (buffer and not replay_x)):
             raise ValueError('space "x" has no latents: it needs negatives "sample", and replay_x with a buffer')
         if start_temperature != 1 and space != "noise":
@@ -140,54 +142,34 @@ class VAEBM(StageOne, EnergyBased, Method):
         """1 while the VAE trains, then 2."""
         return 1 if self.global_step < self.vae_steps else 2
 
-    def potential(self) -> Space:
-        """What chains walk on; made where it is used, as all potentials are."""
-        return SPACES[self.space](self.energy_network, self.vae)
-
-    def players(self) -> dict[str, Any]:
-        return self._players
-
-    def _schedules(self) -> list[Any]:
-        names = [name for name, (_, _, schedule) in self._players.items() if schedule is not None]
-        pairs = zip(names, super()._schedules(), strict=True)
-        # Asked after the clock's step: the iteration that has just ended decides whose it was.
-        return [schedule for name, schedule in pairs if (name == "vae") == (self.global_step <= self.vae_steps)]
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """One iteration of the algorithm above."""
-        x = self.data(batch)
-        iteration = self.global_step - self.vae_steps
-        self.report({"train/stage": self.stage}, show=["train/stage"])
+    def algorithm(self, x: Tensor) -> Updates:
+        """The algorithm above."""
+        self.report({"train/stage": self.stage}, show=self.shows)
         if self.stage == 1:
-            self._update_vae(x)
+            warmth = min(1.0, self.iteration / self.kl_warmup) if self.kl_warmup else 1.0
+            loss = self.vae.loss(x, self.vae.bound(x, self.noise), warmth, self.regularisation)
+            yield "vae", loss, {"train/loss_vae": loss}
             return
         self.vae.eval()
-        self.initialise_energy(x)
-        # 1, 2: the chains.
-        ramp = min(1.0, iteration / self.replay_ramp) if self.replay_ramp else 1.0
-        start = self._start(len(x), x, self.noise, self.replay_probability * ramp)
-        space = self.potential()
-        chain = self.sampler(space, start, self.noise)
+        passed = self.iteration - self.vae_steps
+        ramp = min(1.0, passed / self.replay_ramp) if self.replay_ramp else 1.0
+        start = self.start(len(x), x, self.noise, self.replay_probability * ramp)  # 1
+        space = self.potential(start, self.sampler)
+        chain = self.sampler(space, start, self.noise)  # 2
         if self.replay is not None:
             self.replay.push(chain.x if self.replay_x else chain.x[:, x[0].numel() :])
-        # 3: the energy.
         negatives = space.data(chain.x, self.negatives)
-        self.update_energy(x, negatives, clock=True)
-        # 4: the decoder.
-        if "decoder" in self._players:
-            self._update_decoder(x)
-        self._report_chain(start, chain, negatives)
+        yield "energy", *self.ebm.loss(x, negatives, self.noise)  # 3
+        if self.updates_decoder:
+            loss = self.decoder_loss(x)
+            yield "decoder", loss, {"train/loss_decoder": loss}  # 4
+        if self.logs_now():
+            self.report(health(space.data(start, self.negatives), negatives, chain))
 
-    def _update_vae(self, x: Tensor) -> None:
-        warmth = min(1.0, self.global_step / self.kl_warmup) if self.kl_warmup else 1.0
-        loss = self.vae_loss(x, self.noise, warmth, self.regularisation)
-        self.update("vae", loss, clock=True)
-        self.report({"train/loss_vae": loss}, show=["train/loss_vae"])
-
-    def _start(self, n: int, like: Tensor, noise: Noise, probability: float = 0.0) -> Tensor:
-        """Where chains begin: white noise or, outside the space of noise, what the VAE makes of it."""
-        space = self.potential()
-        z = tuple(noise.normal((n, *shape), like) for shape in self.vae.noise_shapes)
+    def start(self, n: int, like: Tensor, noise: Noise, probability: float = 0.0) -> Tensor:
+        """Where chains begin: white noise or, outside the space of noise, what the VAE makes of it; some replayed."""
+        space = SPACES[self.space](self.ebm, self.vae)
+        z = self.vae.white(n, noise, like)
         x = noise.normal((n, *self.image_shape), like)
         with torch.no_grad(), frozen(self.vae):
             state = space.place(x, space.latents(z))
@@ -198,29 +180,34 @@ class VAEBM(StageOne, EnergyBased, Method):
             (kept,) = self.replay.mix((state[:, x[0].numel() :],), probability, noise)
             return space.place(x, space.row.parts(torch.cat([x.flatten(1), kept], 1))[1:])
 
-    def _update_decoder(self, like: Tensor) -> None:
+    def decoder_loss(self, like: Tensor) -> Tensor:
         """Eq. 21: the energy of fresh samples of the VAE goes down, the energy fixed."""
-        shapes = [self.image_shape, *self.vae.noise_shapes]
-        x, *z = (self.noise.normal((len(like), *shape), like) for shape in shapes)
-        latents = self.vae.generate(*z)
-        with frozen(self.energy_network):
-            loss = self.energy(latents.mean + latents.log_sigma.exp() * x).mean()
-        self.update("decoder", loss)
-        self.report({"train/loss_decoder": loss})
-
-    def _report_chain(self, start: Tensor, chain: Chain, negatives: Tensor) -> None:
-        if self.logs_now():
-            self.report(chain_health(self.potential().data(start, self.negatives), negatives, chain))
+        x = self.noise.normal(like.shape, like)
+        latents = self.vae.generate(*self.vae.white(len(like), self.noise, like))
+        with frozen(self.ebm):
+            return self.ebm(latents.x.draw(x)).mean()
 
     # -- the contract -----------------------------------------------------------------------------------------------
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """The VAE's ELBO and reconstruction error and the energy on held-out data."""
-        x = self.data(batch)
-        log_likelihood, kl = self.vae_bound(x, self.validation_noise(batch_idx))
-        self.log("val/elbo", (log_likelihood - kl.sum(0)).mean(), sync_dist=True)
-        self.log("val/mse", squared_error(self.reconstruct(x), x).mean() / x[0].numel(), sync_dist=True)
-        self.log("val/energy_data", self.energy(x).mean(), sync_dist=True)
+    def begin(self, n: int, noise: Noise) -> Tensor:
+        """White noise, or another state of the space, at the start's temperature."""
+        start = self.start(n, self.like, noise)
+        if self.start_temperature == 1:
+            return start
+        return InNoise(self.ebm, self.vae).cooled(start, self.start_temperature, noise)
+
+    def potential(self, state: Tensor, sampler: Sampler) -> Space:
+        """U in the space of the chains."""
+        return SPACES[self.space](self.ebm, self.vae)
+
+    def emit(self, state: Tensor, steps: int) -> Tensor:
+        """x, with decoder noise if ``output`` says so."""
+        return SPACES[self.space](self.ebm, self.vae).data(state, self.output)
+
+    def test_sampler(self) -> tuple[Sampler, int]:
+        """The chain, which has no steps while stage one trains."""
+        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
+        return self.refine, 0 if fitting and self.stage == 1 else self.refine.steps
 
     @torch.no_grad()
     def score(self, x: Tensor) -> Tensor:
@@ -250,49 +237,11 @@ class VAEBM(StageOne, EnergyBased, Method):
 
     def white_energy(self, *noise: Tensor) -> Tensor:
         """E(T(ε)), ``(B,)``."""
-        space = InNoise(self.energy_network, self.vae)
+        space = InNoise(self.ebm, self.vae)
         return space.tilt(space.row.pack(*noise))
 
     def base_sample(self, n: int, *, noise: None | int | torch.Generator | Noise = None) -> Tensor:
         """Draws of the VAE's density p(x), ``(n, *image_shape)``: with decoder noise, whatever ``output`` says."""
         with torch.inference_mode(False), torch.no_grad():
-            start = self._start(n, self.like, as_noise(noise, self.device))
-            return self.potential().data(start, "sample")
-
-    def test_sampler(self) -> tuple[Sampler | None, int]:
-        sampler = self.refine or self.sampler
-        return sampler, sampler.steps
-
-    def sample(
-        self,
-        n: int,
-        *,
-        steps: int | None = None,
-        noise: None | int | torch.Generator | Noise = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """Ends of ``n`` chains from the VAE's samples, ``(n, *image_shape)``, with decoder noise if ``output`` says so.
-
-        Args:
-            n: number of samples.
-            steps: chain steps; 0 gives the VAE's own samples; None is what ``refine`` (or ``sampler``) says, but 0
-                while stage one trains.
-            noise: where the white noise and the chain's noise come from.
-            watch: sees the chain, its state as x.
-        """
-        source, space = as_noise(noise, self.device), self.potential()
-
-        def see(step: int, state: State) -> None:
-            if watch is not None:
-                watch(step, state._replace(x=space.data(state.x, self.output)))
-
-        if steps is None and self._trainer is not None and self.trainer.state.fn == "fit" and self.stage == 1:
-            steps = 0
-        with torch.inference_mode(False), torch.no_grad():
-            start = self._start(n, self.like, source)
-            if steps == 0:  # a sampler with proposals would move all the same
-                return space.data(start, self.output)
-            if isinstance(space, InNoise) and self.start_temperature != 1:
-                start = space.cooled(start, self.start_temperature, source)
-            sampler, seen = self.refine or self.sampler, None if watch is None else see
-            return space.data(sampler(space, start, source, steps=steps, watch=seen).x, self.output)
+            start = self.start(n, self.like, as_noise(noise, self.device))
+            return SPACES[self.space](self.ebm, self.vae).data(start, "sample")

@@ -5,9 +5,6 @@ from ebmzoo.networks.denoisers import Denoiser, MLPDenoiser, ResNetDecoder, UNet
 from ebmzoo.networks.dual_mcmc import DualMCMCEncoder, DualMCMCEnergy
 from ebmzoo.networks.fastgan import FastGANDecoder
 from ebmzoo.networks.flow import FlowPrior, Glow
-from ebmzoo.networks.gaussian_vae import GaussianVAE
-from ebmzoo.networks.hierarchical_vae import HierarchicalVAE
-from ebmzoo.networks.latent_vae import Latents, LatentVAE
 from ebmzoo.networks.layers import ConvMeanPool
 from ebmzoo.networks.mlp import MLPDecoder, MLPEncoder, MLPEnergy
 from ebmzoo.networks.perceptual import LPIPS, RandomFeatures
@@ -26,11 +23,7 @@ __all__ = [
     "DualMCMCEnergy",
     "FastGANDecoder",
     "FlowPrior",
-    "GaussianVAE",
     "Glow",
-    "HierarchicalVAE",
-    "LatentVAE",
-    "Latents",
     "MLPDecoder",
     "MLPDenoiser",
     "MLPEncoder",

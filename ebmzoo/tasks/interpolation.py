@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ebmzoo.methods.base import Decodes
+from ebmzoo.methods.capabilities import Decodes
 
 __all__ = ["interpolate", "slerp"]
 

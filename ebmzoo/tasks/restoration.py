@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ebmzoo.mcmc import Langevin, Noise, Potential, Sampler, Watch, as_noise, frozen
 from ebmzoo.mcmc.potential import squared_norm
-from ebmzoo.methods.base import Decodes, Encodes, HasEnergy
+from ebmzoo.methods.capabilities import Decodes, Encodes, HasEnergy
 
 from .degradations import Degradation
 
@@ -200,7 +200,7 @@ class Restorer:
         with torch.inference_mode(False), torch.no_grad(), frozen(*networks):
             y = y.clone()  # a tensor made in inference mode could not enter the chain's graph
             target = degradation.lift(y)
-            z = model.encode(target)[0] if self.start == "inferred" else model.draw_latents(len(y), source, target)
+            z = model.encode(target).mean if self.start == "inferred" else model.draw_latents(len(y), source, target)
             start = model.decode(z)
             z_chain = Langevin(self.steps, self._step_size(model, target), self.temperature)
             measured = Measured(model, degradation, target, self.sigma)

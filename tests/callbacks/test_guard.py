@@ -14,7 +14,7 @@ from ebmzoo.callbacks.vitals import Limits, Vitals
 from ebmzoo.data import Digits, Gaussians25
 from ebmzoo.mcmc import Langevin
 from ebmzoo.methods import ECVAE
-from ebmzoo.methods.base import spec
+from ebmzoo.factories import spec
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
 
 from ..faults import BadBatch, Fault, FrozenChain, LoudEnergy

@@ -7,7 +7,7 @@ import torch
 from ebmzoo.callbacks import LastCheckpoint
 from ebmzoo.data import Digits
 from ebmzoo.methods import VAE
-from ebmzoo.methods.base import spec
+from ebmzoo.factories import spec
 from ebmzoo.networks import MLPDecoder, MLPEncoder
 
 

@@ -16,7 +16,7 @@ from ebmzoo.callbacks.preemption import Terminated
 from ebmzoo.checkpoints import read
 from ebmzoo.data import Digits
 from ebmzoo.methods import VAE
-from ebmzoo.methods.base import spec
+from ebmzoo.factories import spec
 from ebmzoo.networks import MLPDecoder, MLPEncoder
 
 NETWORK = {"width": 4, "depth": 1}

@@ -14,7 +14,7 @@ from ebmzoo.images import save_images, to_uint8
 from ebmzoo.mcmc import Langevin, as_noise
 from ebmzoo.methods import ECVAE, VAEBM
 from ebmzoo.methods.at_rest import unclamped
-from ebmzoo.methods.base import spec
+from ebmzoo.factories import spec
 from ebmzoo.metrics import fidelity, load_digit_classifier
 from ebmzoo.metrics.density import base_log_partition
 from ebmzoo.metrics.ood import detection, interpolations

@@ -12,7 +12,7 @@ from torch.optim import SGD
 
 from ebmzoo.mcmc import JointNoise, Langevin, as_noise
 from ebmzoo.methods import EBM, ECVAE, GAN, VAE, WGAN
-from ebmzoo.methods.base import spec
+from ebmzoo.factories import spec
 from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPEncoder, MLPEnergy
 from ebmzoo.objectives import EnergyL2, lipschitz_penalty
 

@@ -9,7 +9,7 @@ from torch.optim import SGD
 
 from ebmzoo.mcmc import Langevin, as_noise
 from ebmzoo.methods import ECVAE, CalibratedPosterior, ECFlow, Flow
-from ebmzoo.methods.base import spec
+from ebmzoo.factories import spec
 from ebmzoo.networks import FlowPrior, Glow, MLPDecoder, MLPEnergy, RandomFeatures
 
 from .test_losses import LATENT, NETWORKS, SHAPE, assert_same, ecvae, gradients, moved

@@ -33,7 +33,7 @@ from ebmzoo.methods import (
     Samples,
     Scores,
 )
-from ebmzoo.methods.base import build, plain, spec
+from ebmzoo.factories import build, plain, spec
 from ebmzoo.networks import (
     FlowPrior,
     GaussianVAE,

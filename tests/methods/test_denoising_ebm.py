@@ -8,7 +8,7 @@ from torch.optim import SGD
 
 from ebmzoo.mcmc import AnnealedLangevin, as_noise
 from ebmzoo.methods import BoundsLikelihood, DenoisingEBM, HasEnergy
-from ebmzoo.methods.base import spec
+from ebmzoo.factories import spec
 from ebmzoo.methods.denoising_ebm_chains import semantic_energy, texture_energy
 from ebmzoo.networks import MLPDecoder, MLPDenoiser
 

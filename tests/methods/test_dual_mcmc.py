@@ -10,7 +10,7 @@ from torch.optim import SGD
 
 from ebmzoo.mcmc import Langevin, as_noise
 from ebmzoo.methods import DualMCMC
-from ebmzoo.methods.base import spec
+from ebmzoo.factories import spec
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
 from ebmzoo.objectives import EnergyL2
 

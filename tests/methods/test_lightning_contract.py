@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 import ebmzoo
 from ebmzoo.images import from_uint8
 from ebmzoo.methods import EBM, ECVAE, GAN, VAE, VAEBM, Flow, Method
-from ebmzoo.methods.base import spec
+from ebmzoo.factories import spec
 from ebmzoo.networks import GaussianVAE, Glow, MLPDecoder, MLPEncoder, MLPEnergy
 
 from .conftest import quiet_trainer

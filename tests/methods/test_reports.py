@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from ebmzoo.callbacks import NetworkEvaluations, Progress
 from ebmzoo.mcmc import Langevin
 from ebmzoo.methods import ECVAE, VAE, reports
-from ebmzoo.methods.base import spec
+from ebmzoo.factories import spec
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
 
 from .conftest import quiet_trainer

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
 from ebmzoo.data import Digits
 from ebmzoo.mcmc import Langevin
 from ebmzoo.methods import ECVAE
-from ebmzoo.methods.base import spec
+from ebmzoo.factories import spec
 from ebmzoo.methods.settings import put_into
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
 

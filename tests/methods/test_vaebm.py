@@ -12,7 +12,7 @@ from torch.optim import SGD, Adam
 
 from ebmzoo.mcmc import MALA, JointNoise, Langevin, as_noise
 from ebmzoo.methods import VAE, VAEBM
-from ebmzoo.methods.base import spec
+from ebmzoo.factories import spec
 from ebmzoo.networks import GaussianVAE, HierarchicalVAE, MLPDecoder, MLPEncoder, MLPEnergy, VAEBMEnergy
 from ebmzoo.objectives import (
     SpectralPenalty,

@@ -2,7 +2,7 @@ import torch
 
 from ebmzoo.mcmc import HMC, MALA, Langevin
 from ebmzoo.methods import ECVAE, VAEBM, BiDVL, DenoisingEBM, Flow
-from ebmzoo.methods.base import spec
+from ebmzoo.factories import spec
 from ebmzoo.metrics.cost import network_evaluations, seconds
 from ebmzoo.networks import GaussianVAE, Glow, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy, MultiScaleResNetEnergy
 

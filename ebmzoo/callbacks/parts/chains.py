@@ -12,7 +12,7 @@ from ebmzoo.callbacks.figures import curves, rows
 from ebmzoo.callbacks.looking import batches_of_samples, chain_steps
 from ebmzoo.callbacks.parts.generation import about, compare
 from ebmzoo.images import to_uint8
-from ebmzoo.methods.base import HasEnergy, Samples
+from ebmzoo.methods.capabilities import HasEnergy, Samples
 from ebmzoo.metrics import find_extractor, mode_coverage
 from ebmzoo.metrics.chains import ChainTrace, convergence, watching
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ebmzoo.callbacks.looking import chain_steps
 from ebmzoo.images import save_images
-from ebmzoo.methods.base import Samples
+from ebmzoo.methods.capabilities import Samples
 from ebmzoo.metrics import (
     classifier_report,
     fidelity,

@@ -13,7 +13,7 @@ from torch import Tensor
 from ebmzoo.callbacks.figures import histograms
 from ebmzoo.callbacks.looking import batches_of_samples, chain_steps
 from ebmzoo.callbacks.pictures import chain_frames
-from ebmzoo.methods.base import BoundsLikelihood, HasEnergy, HasLogDensity, Samples, Tilts
+from ebmzoo.methods.capabilities import BoundsLikelihood, HasEnergy, HasLogDensity, Samples, Tilts
 
 if TYPE_CHECKING:
     from ebmzoo.callbacks.evaluation import Evaluation

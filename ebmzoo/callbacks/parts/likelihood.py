@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ebmzoo.mcmc import Noise
-from ebmzoo.methods.base import BoundsLikelihood, HasLogDensity, Tilts
+from ebmzoo.methods.capabilities import BoundsLikelihood, HasLogDensity, Tilts
 from ebmzoo.metrics.annealing import annealed_bracket, white_gaussian
 from ebmzoo.metrics.density import base_log_partition, lattice_log_partition, mean_and_error
 

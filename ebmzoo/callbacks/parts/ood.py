@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ebmzoo.callbacks.figures import histograms
-from ebmzoo.methods.base import Scores
+from ebmzoo.methods.capabilities import Scores
 from ebmzoo.metrics.ood import MADE, detection
 
 if TYPE_CHECKING:

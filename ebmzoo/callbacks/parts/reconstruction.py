@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ebmzoo.callbacks.figures import curves
-from ebmzoo.methods.base import InfersByChain, Reconstructs
+from ebmzoo.methods.capabilities import InfersByChain, Reconstructs
 from ebmzoo.metrics.reconstruction import ReconstructionErrors, reconstruction_errors, ssim_window
 
 if TYPE_CHECKING:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ebmzoo.mcmc import Noise, Potential, Row, as_noise, frozen
 from ebmzoo.mcmc.potential import squared_norm
-from ebmzoo.objectives import latent_log_joint
+
+from .latent_vae import LatentVAE
 
 __all__ = ["SPACES", "InData", "InNoise", "InX", "Kind", "Name", "Space"]
 
@@ -25,7 +26,7 @@ class Space(Potential):
         vae: the VAE.
     """
 
-    def __init__(self, energy: nn.Module, vae: Any):
+    def __init__(self, energy: nn.Module, vae: LatentVAE):
         super().__init__()
         self.energy, self.vae = energy, vae
         self.row = Row((tuple(vae.image_shape), *map(tuple, vae.noise_shapes)))
@@ -36,7 +37,7 @@ class Space(Potential):
 
     def place(self, noise: Tensor, z: tuple[Tensor, ...]) -> Tensor:
         """The state with this z-part whose x-part comes of the white noise given."""
-        return self.row.pack(_drawn(self.vae.evaluate(*z), noise), *z)
+        return self.row.pack(self.vae.evaluate(*z).x.draw(noise), *z)
 
     def data(self, state: Tensor, kind: Kind) -> Tensor:
         """The x of a state (Eq. 8), or its decoder mean, ``(B, *image_shape)``."""
@@ -55,7 +56,7 @@ class InNoise(Space):
     def tilt(self, state: Tensor) -> Tensor:
         """E(T(ε)), without the white noise's ½‖ε‖²."""
         x, *z = self.row.parts(state)
-        return self.energy(_drawn(self.vae.generate(*z), x))
+        return self.energy(self.vae.generate(*z).x.draw(x))
 
     def forward(self, state: Tensor) -> Tensor:
         return self.tilt(state) + 0.5 * squared_norm(state)
@@ -66,7 +67,7 @@ class InNoise(Space):
         with frozen(self.vae):
             latents = self.vae.generate(*z)
         mean = latents.mean.to(x.dtype)
-        return mean if kind == "mean" else mean + latents.log_sigma.exp() * x
+        return mean if kind == "mean" else latents.x._replace(mean=mean).draw(x)
 
     @torch.no_grad()
     def cooled(self, state: Tensor, temperature: float, noise: Noise) -> Tensor:
@@ -81,7 +82,7 @@ class InNoise(Space):
         x = cool.generate(*(temperature * part for part in z)).mean
         with frozen(self.vae):
             found = self.vae.infer(x, lambda shape: noise.normal(shape, x))
-        return self.row.pack((x - found.mean) * (-found.log_sigma).exp(), *found.noise)
+        return self.row.pack(found.x.white(x), *found.noise)
 
 
 class InData(Space):
@@ -89,7 +90,7 @@ class InData(Space):
 
     def forward(self, state: Tensor) -> Tensor:
         x, *z = self.row.parts(state)
-        return self.energy(x) - latent_log_joint(x, self.vae.evaluate(*z))
+        return self.energy(x) - self.vae.log_joint(x, self.vae.evaluate(*z))
 
     @torch.no_grad()
     def data(self, state: Tensor, kind: Kind) -> Tensor:
@@ -104,7 +105,7 @@ class InX(Space):
     """U(x) = E(x) from the VAE's samples: another model, exp(−E) (Table 4, "EBM on x")."""
 
     def place(self, noise: Tensor, z: tuple[Tensor, ...]) -> Tensor:
-        return _drawn(self.vae.evaluate(*z), noise).flatten(1)
+        return self.vae.evaluate(*z).x.draw(noise).flatten(1)
 
     def forward(self, state: Tensor) -> Tensor:
         return self.energy(self.data(state, "sample"))
@@ -114,8 +115,3 @@ class InX(Space):
 
 
 SPACES: dict[Name, type[Space]] = {"noise": InNoise, "data": InData, "x": InX}
-
-
-def _drawn(latents: Any, noise: Tensor) -> Tensor:
-    """x of p(x|z) made of white noise."""
-    return latents.mean + latents.log_sigma.exp() * noise

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ebmzoo.mcmc import Langevin, Noise, Tethered
-from ebmzoo.objectives import dual_ascent
+from ebmzoo.objectives import squared_error
 
+from .calibration import Dual
+from .latent_vae import LatentVAE
 from .potentials import Joint
 
+__all__ = ["CalibratedPosterior"]
 
-class CalibratedPosterior(nn.Module):
+
+class CalibratedPosterior(Dual):
     """Energy-calibrated variational learning (EC-VAE, section 4.1), a part of `ECVAE`.
 
     Idea: what the energy's chain is to the decoder, a chain on the VAE's own posterior is to the encoder. It begins at
@@ -32,50 +33,44 @@ class CalibratedPosterior(nn.Module):
         sampler: the chain; the paper: 5 steps. The step must suit the posterior: s/2 below its smallest variance.
         condition_weight: w above.
         weight: λ₂ at the start.
-        dual_rate: η; 0 keeps λ₂ fixed.
-        dual_margin: tolerated d, in noise floors.
-        dual_max: λ_max.
+        rate: η; 0 keeps λ₂ fixed.
+        margin: tolerated d, in noise floors.
+        maximum: λ_max.
 
     Example:
-        >>> posterior = CalibratedPosterior(Langevin(steps=2, step_size=0.1))
-        >>> x, z, log_sigma = torch.zeros(3, 4), torch.ones(3, 4), torch.zeros(())
-        >>> posterior.revise(x, z, nn.Identity(), log_sigma, None, noise=0).shape
-        torch.Size([3, 4])
+        >>> import torch
+        >>> from ebmzoo.networks import MLPDecoder, MLPEncoder
+        >>> from ebmzoo.parts import GaussianVAE
+        >>> vae = GaussianVAE((4,), MLPEncoder, MLPDecoder, latent_dim=2)
+        >>> CalibratedPosterior().revise(vae, torch.zeros(3, 4), torch.ones(3, 2), noise=0).shape
+        torch.Size([3, 2])
     """
-
-    weight: Tensor
 
     def __init__(
         self,
         sampler: Langevin = Langevin(steps=5, step_size=1e-2),  # noqa: B008 - frozen, holds no state
         condition_weight: float = 1.0,
         weight: float = 1.0,
-        dual_rate: float = 0.0,
-        dual_margin: float = 2.0,
-        dual_max: float = 100.0,
+        rate: float = 0.0,
+        margin: float = 2.0,
+        maximum: float = 100.0,
     ):
-        super().__init__()
+        super().__init__(weight, rate, margin, maximum)
         self.sampler, self.condition_weight = sampler, condition_weight
-        self.dual_rate, self.dual_margin, self.dual_max = dual_rate, dual_margin, dual_max
-        self.register_buffer("weight", torch.tensor(float(weight)))
 
-    def revise(
-        self, x: Tensor, z: Tensor, decoder: nn.Module, log_sigma: Tensor, prior: Any, noise: None | int | Noise
-    ) -> Tensor:
+    def revise(self, vae: LatentVAE, x: Tensor, z: Tensor, noise: None | int | Noise) -> Tensor:
         """Where the chains of the codes ``z`` end, ``(B, d)``, with no gradient.
 
         Args:
+            vae: whose posterior it is.
             x: the data, ``(B, …)``.
             z: draws of q(z|x), ``(B, d)``.
-            decoder: z to the mean of p(x|z).
-            log_sigma: logarithm of the decoder's standard deviation.
-            prior: p(z), with ``log_prob``; None is N(0, I).
             noise: the source of the chain's noise.
         """
-        posterior, weight = Joint(decoder, x, log_sigma, prior), self.sampler.temperature * self.condition_weight
-        return self.sampler(Tethered(posterior, z.detach(), weight), z.detach(), noise).x
+        z = z.detach()
+        tethered = Tethered(Joint(vae, x), z, self.sampler.temperature * self.condition_weight)
+        return self.sampler(tethered, z, noise).x
 
-    def ascend(self, ratio: Tensor) -> None:
-        """The dual step, from d in noise floors."""
-        if self.dual_rate:
-            dual_ascent(self.weight, ratio, self.dual_rate, self.dual_margin, self.dual_max)
+    def forward(self, z: Tensor, revised: Tensor) -> Tensor:
+        """λ₂·½‖z − z̃‖², a scalar."""
+        return self.weight * 0.5 * squared_error(z, revised).mean()

@@ -7,9 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ebmzoo.networks.latent_vae import Draw, Latents, LatentVAE, Normal
+from ebmzoo.gaussian import Gaussian
 from ebmzoo.networks.layers import check_image, check_input
 from ebmzoo.networks.nvae_cells import DecoderCell, EncoderCell, conv, spectral_norms
+
+from .latent_vae import Draw, Latents, LatentVAE
 
 __all__ = ["HierarchicalVAE"]
 
@@ -104,7 +106,7 @@ class HierarchicalVAE(LatentVAE):
         self.register_buffer("penalised", torch.tensor(False))
 
     def generate(self, *noise: Tensor) -> Latents:
-        return self._descend(len(noise[0]), lambda index, prior, state: prior[0] + prior[1].exp() * noise[index])
+        return self._descend(len(noise[0]), lambda index, prior, state: prior.draw(noise[index]))
 
     def evaluate(self, *z: Tensor) -> Latents:
         return self._descend(len(z[0]), lambda index, prior, state: z[index])
@@ -117,40 +119,40 @@ class HierarchicalVAE(LatentVAE):
             features.append(h)
         features[-1] = self.top_features(features[-1])
         features.reverse()
-        posterior: list[Normal] = []
+        posterior: list[Gaussian] = []
 
-        def pick(index: int, raw: Normal, state: Tensor) -> Tensor:
+        def pick(index: int, raw: Gaussian, state: Tensor) -> Tensor:
             h = features[index]
             if index:
                 h = h + self.encoder_combiners[index - 1](state)
             shift = _halves(self.posteriors[index](h))
-            posterior.append(_normal(raw[0] + shift[0], raw[1] + shift[1]))
-            mean, log_sigma = posterior[-1]
-            return mean + log_sigma.exp() * draw(mean.shape)
+            posterior.append(_bounded(raw.mean + shift.mean, raw.log_sigma + shift.log_sigma))
+            return posterior[-1].draw(draw(posterior[-1].mean.shape))
 
         return self._descend(len(x), pick, raw=True)._replace(posterior=tuple(posterior))
 
-    def _descend(self, batch: int, pick: Callable[[int, Normal, Tensor], Tensor], raw: bool = False) -> Latents:
+    def _descend(self, batch: int, pick: Callable[[int, Gaussian, Tensor], Tensor], raw: bool = False) -> Latents:
         """From the top down; ``pick`` gives each group's latents from its index, its prior and the state.
 
         With ``raw`` it is given the prior's mean and log σ before they are bounded, to which a residual is added.
         """
         state = self.top.expand(batch, *self.top.shape)
         z: list[Tensor] = []
-        priors: list[Normal] = []
+        priors: list[Gaussian] = []
         for index, block in enumerate(self.decoder):
             state = block(state)
             if index:
                 unbounded = _halves(self.priors[index - 1](state))
-                priors.append(_normal(*unbounded))
+                priors.append(_bounded(*unbounded))
             else:
                 zero = state.new_zeros(batch, *self.noise_shapes[0], dtype=_wide(state))
-                unbounded = (zero, zero)
-                priors.append((zero, zero))
+                unbounded = Gaussian(zero, zero)
+                priors.append(unbounded)
             z.append(pick(index, unbounded if raw else priors[-1], state))
             state = self.decoder_combiners[index](torch.cat([state, z[-1].to(state.dtype)], dim=1))
         mean, log_sigma = _halves(self.head(state))
-        return Latents(tuple(z), tuple(priors), _soft(mean), _soft(log_sigma).clamp_min(self.min_log_sigma))
+        x = Gaussian(_soft(mean), _soft(log_sigma).clamp_min(self.min_log_sigma))
+        return Latents(tuple(z), tuple(priors), x)
 
     def generator(self) -> list[nn.Module | nn.Parameter]:
         return [self.top, self.priors, self.decoder, self.decoder_combiners, self.head]
@@ -173,16 +175,16 @@ def _wide(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _halves(parameters: Tensor) -> Normal:
+def _halves(parameters: Tensor) -> Gaussian:
     """Mean and log σ, (B, 2C, H, W) cut along the channels, in fp32 at least."""
     mean, log_sigma = parameters.to(_wide(parameters)).chunk(2, dim=1)
-    return mean, log_sigma
+    return Gaussian(mean, log_sigma)
 
 
 def _soft(value: Tensor) -> Tensor:
     return 5 * torch.tanh(value / 5)
 
 
-def _normal(mean: Tensor, log_sigma: Tensor) -> Normal:
+def _bounded(mean: Tensor, log_sigma: Tensor) -> Gaussian:
     """Both bounded softly to ±5; σ = exp(·) + 0.01, so that no group can collapse onto a point."""
-    return _soft(mean), (_soft(log_sigma).exp() + 0.01).log()
+    return Gaussian(_soft(mean), (_soft(log_sigma).exp() + 0.01).log())

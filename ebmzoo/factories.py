@@ -22,6 +22,7 @@ __all__ = [
     "OptimizerFactory",
     "PriorFactory",
     "ScheduleFactory",
+    "VAEFactory",
     "build",
     "class_path",
     "parameters_of",
@@ -37,6 +38,7 @@ FlowFactory = Callable[[ImageShape], nn.Module]
 PriorFactory = Callable[[int], nn.Module]
 DistanceFactory = Callable[[ImageShape], nn.Module]
 OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
+VAEFactory = Callable[[ImageShape], nn.Module]
 ScheduleFactory = Callable[[Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
 

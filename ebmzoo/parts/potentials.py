@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from ebmzoo.mcmc import Potential
 from ebmzoo.mcmc.potential import squared_norm
-from ebmzoo.objectives import gaussian_log_joint
+
+from .latent_vae import LatentVAE
 
 __all__ = ["Joint", "Posterior"]
 
@@ -40,19 +39,16 @@ class Posterior(Potential):
 
 
 class Joint(Potential):
-    """−log p(x, z) of a Gaussian VAE with x given, under whatever prior, nats.
+    """−log p(x, z) of a VAE with x given, under whatever prior, nats.
 
     Args:
-        decoder: of ``(B, d)`` to means of p(x|z).
+        vae: the VAE.
         data: x.
-        log_sigma: logarithm of the decoder's standard deviation.
-        prior: p(z), with ``log_prob``; None is N(0, I).
     """
 
-    def __init__(self, decoder: nn.Module, data: Tensor, log_sigma: Tensor, prior: Any = None):
+    def __init__(self, vae: LatentVAE, data: Tensor):
         super().__init__()
-        self.decoder, self.data, self.log_sigma, self.prior = decoder, data, log_sigma, prior
+        self.vae, self.data = vae, data
 
     def forward(self, z: Tensor) -> Tensor:
-        log_prior = None if self.prior is None else self.prior.log_prob
-        return -gaussian_log_joint(self.data, z, self.decoder, self.log_sigma, log_prior)
+        return -self.vae.log_joint(self.data, self.vae.evaluate(*self.vae.groups(z)))
