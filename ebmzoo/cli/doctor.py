@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -199,17 +198,8 @@ class Trial:
             Exception: whatever cannot be done without values.
         """
         model = self.model
-        epoch = SimpleNamespace(total_batch_idx=0)
-        strategy = SimpleNamespace(reduce=lambda value, **_: value)
         step = max(int(getattr(model, stage, 0)) for stage in ("vae_steps", "flow_steps")) + 1
-        model._trainer = SimpleNamespace(  # type: ignore[assignment]
-            global_step=step, world_size=1, log_every_n_steps=0, strategy=strategy, state=SimpleNamespace(fn="fit"),
-            fit_loop=SimpleNamespace(epoch_loop=epoch), training=True, current_epoch=0, precision="32-true",
-            should_stop=False,
-        )  # fmt: skip
-        setattr(model, "update", lambda player, loss, clock=False: loss.backward())  # noqa: B010 - for this instance
         model.train()
-        model._range_known = True  # there are no values that a batch's range could be read from
         for module in model.modules():
             for name, value in module._buffers.items():
                 if value is not None and value.dtype == torch.bool and not value.dim():
@@ -218,7 +208,8 @@ class Trial:
         no_autocast = patch("torch.autocast", lambda *_, **__: nullcontext())
         kept = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda held: held.tensor)
         with torch.device("meta"), no_autocast, kept, self.tally:
-            model.training_step(torch.empty(batch, *model.image_shape), 0)
+            for _, loss in model.losses(torch.empty(batch, *model.image_shape).to(model.dtype), step):
+                loss.backward()
         optimizers, _ = model.configure_optimizers()
         for optimizer in optimizers:
             for group in optimizer.param_groups:

@@ -157,9 +157,9 @@ class DenoisingEBM(Method):
         loss = denoising.mean()
         if self.code_weight:
             with frozen(self.decoder):
-                loss = loss + self.code_weight * squared_error(self.decode(z).to(x.dtype), x).mean()
+                loss = loss + self.code_weight * squared_error(self.decoder(z).to(x.dtype), x).mean()
         z = z.detach()
-        decoding = squared_error(self.decode(z).to(x.dtype), x).mean()
+        decoding = squared_error(self.decoder(z).to(x.dtype), x).mean()
         yield "denoiser", loss, {"train/loss_denoiser": denoising}  # 5
         yield "decoder", decoding, {"train/loss_decoder": decoding}
         done = self.iteration + 1
@@ -206,7 +206,7 @@ class DenoisingEBM(Method):
         z = noise.normal((n, self.latent_dim), like)
         z = sampler(Semantic(self.denoiser, self.decoder), z, noise).x
         with torch.no_grad(), frozen(self.decoder):
-            return z, self.decode(z).to(z.dtype)
+            return z, self.decoder(z).to(z.dtype)
 
     # -- the contract -----------------------------------------------------------------------------------------------
 

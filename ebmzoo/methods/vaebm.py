@@ -140,7 +140,7 @@ class VAEBM(AnswersByVAE, AnswersByEnergy, Method):
     @property
     def stage(self) -> int:
         """1 while the VAE trains, then 2."""
-        return 1 if self.global_step < self.vae_steps else 2
+        return 1 if max(self.iteration, self.global_step) < self.vae_steps else 2
 
     def algorithm(self, x: Tensor) -> Updates:
         """The algorithm above."""

@@ -109,6 +109,11 @@ class GaussianVAE(LatentVAE):
         learned = [self.log_sigma] if isinstance(self.log_sigma, nn.Parameter) else []
         return [self.decoder, *([self.prior] if self.prior else []), *learned]
 
+    def networks(self) -> dict[str, nn.Module]:
+        """What is evaluated, each by itself."""
+        prior = {} if self.prior is None else {"prior": self.prior}
+        return {"encoder": self.encoder, "decoder": self.decoder, **prior}
+
     def _log_prior(self, latents: Latents) -> Tensor:
         return super()._log_prior(latents) if self.prior is None else self.log_prior(latents.z[0])
 
