@@ -74,6 +74,11 @@ def read(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str
     about = checkpoint.get("ebmzoo")
     if not isinstance(about, dict) or not isinstance(about.get("class_path"), str):
         raise ValueError(f"{path} is not a checkpoint of this package: it names no method")
+    if (written := str(about.get("version", ebmzoo.__version__))).startswith(_UNREADABLE):
+        raise ValueError(
+            f"{path} was written by ebmzoo {written}, whose parts have other names than those of {ebmzoo.__version__}: "
+            f"read it with that version, or train again"
+        )
     return checkpoint
 
 
