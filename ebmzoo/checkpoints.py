@@ -41,6 +41,8 @@ __all__ = [
     "trusted",
 ]
 
+_UNREADABLE = "0.1."  # versions whose checkpoints have other names for the parts of a method
+
 # jsonargparse takes a dataclass for a closed set of fields; these are bases of families chosen by class_path.
 set_parsing_settings(subclasses_enabled=[Sampler, Penalty])
 
