@@ -96,6 +96,9 @@ class Doctor(EbmzooCLI):
         trial = Trial(model)
         try:
             trial.run(batch)
+        except ValueError as error:  # settings that do not go together
+            problems.append(str(error))
+            _say("iteration", f"refused: {error}")
         except Exception as error:  # a user's own method may do what cannot be done without values
             _say("iteration", f"cannot be tried without data ({condense(str(error)) or type(error).__name__})")
             _say("memory", f"{size(weights)} of weights, as much for gradients and more for the rest")
@@ -112,7 +115,7 @@ class Doctor(EbmzooCLI):
             _say("memory", f"{size(sum(kept.values()))} for each process, in {kind}: {parts}")
             each = ", ".join(f"{name} {n:g}" for name, n in trial.evaluations(batch).items())
             _say("evaluations", f"of networks for each image of an iteration, a gradient counting as one more: {each}")
-            self._room(weights + trial.optimisers + averages, problems)
+            self._room(Path(self.config["fit"].run_dir or ROOT), weights + trial.optimisers + averages, problems)
         self._data(datamodule, problems)
         self._weights(model, callbacks, problems)
         _devices(settings, problems)
@@ -140,14 +143,12 @@ class Doctor(EbmzooCLI):
         _say("time", f"{duration(each)} an iteration on {model.device.type}, data and validations aside{whole}")
 
     @staticmethod
-    def _room(checkpoint: int, problems: list[str]) -> None:
-        free = shutil.disk_usage(next(p for p in (ROOT.resolve(), *ROOT.resolve().parents) if p.exists())).free
-        _say(
-            "disk",
-            f"a checkpoint has {size(checkpoint)}; {size(free)} are free under {ROOT.resolve()}",
-        )
+    def _room(folder: Path, checkpoint: int, problems: list[str]) -> None:
+        folder = folder.resolve()
+        free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
+        _say("disk", f"a checkpoint has {size(checkpoint)}; {size(free)} are free under {folder}")
         if free < 4 * checkpoint:  # the last, the best, the guard's, and one that is being written
-            problems.append(f"the disk under {ROOT.resolve()} has room for fewer than four checkpoints")
+            problems.append(f"the disk under {folder} has room for fewer than four checkpoints")
 
     @staticmethod
     def _data(datamodule: Any, problems: list[str]) -> None:
@@ -159,6 +160,11 @@ class Doctor(EbmzooCLI):
         else:
             splits = {split: len(datamodule.reference(split)) for split in ("train", "test")}
             _say("data", ", ".join(f"{n:,} {split}" for split, n in splits.items()))
+            if splits["train"] < datamodule.batch_size:
+                problems.append(
+                    f"a batch of {datamodule.batch_size} needs as many training examples, there are "
+                    f"{splits['train']:,}: lower --data.batch_size"
+                )
 
     @staticmethod
     def _weights(model: Method, callbacks: Sequence[Any], problems: list[str]) -> None:

@@ -51,6 +51,9 @@ class Method(AnswersAtRest, Reports, Resumes):
         image_shape: shape of one example, ``(C, H, W)`` or ``(2,)``.
         grad_clip: largest norm of a player's gradient; None leaves it alone.
 
+    Raises:
+        ValueError: the shape is of neither images nor points.
+
     Attributes:
         noise: the source of every random number of training.
         iteration: the number of this training iteration, from 0.
@@ -67,6 +70,8 @@ class Method(AnswersAtRest, Reports, Resumes):
     def __init__(self, image_shape: ImageShape, grad_clip: float | None = None):
         super().__init__()
         self.save_hyperparameters()
+        if len(image_shape) not in (1, 3) or min(image_shape) < 1:
+            raise ValueError(f"an example is (C, H, W) or (D,), not {tuple(image_shape)}")
         self.automatic_optimization = False
         self.image_shape = tuple(image_shape)
         self.grad_clip = grad_clip
@@ -147,8 +152,10 @@ class Method(AnswersAtRest, Reports, Resumes):
             watch: sees the chain, its state as data.
 
         Raises:
-            ValueError: steps were asked of a method without a chain.
+            ValueError: fewer than no samples, or steps of a method without a chain.
         """
+        if n < 0:
+            raise ValueError(f"a number of samples is 0 or more, not {n}")
         sampler, own = self.test_sampler()
         sampler, steps = sampler or self.sampler, own if steps is None else steps
         if steps and sampler is None:

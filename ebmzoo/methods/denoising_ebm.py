@@ -133,6 +133,8 @@ class DenoisingEBM(Method):
             raise ValueError(
                 f"the ladder needs 0 < sigma_min < sigma_max and 2 levels, not {sigma_min}, {sigma_max} and {levels}"
             )
+        if latent_dim < 1:
+            raise ValueError(f"a code has at least one number, not latent_dim {latent_dim}")
         if contrast_every < 1:
             raise ValueError(f"contrast_every must be at least 1, not {contrast_every}: contrast_weight 0 has none")
         self.denoiser = build(denoiser, self.image_shape, latent_dim)

@@ -31,6 +31,9 @@ class GaussianVAE(LatentVAE):
             are reported keep the squared error.
         log_variance_bound: b > 0: q's log-variance is b·tanh(l/b), l what the encoder says; None leaves it.
 
+    Raises:
+        ValueError: the code has no number.
+
     Example:
         >>> from ebmzoo.networks import MLPDecoder, MLPEncoder
         >>> vae = GaussianVAE((1, 8, 8), MLPEncoder, MLPDecoder, latent_dim=4)
@@ -53,6 +56,8 @@ class GaussianVAE(LatentVAE):
         log_variance_bound: float | None = None,
     ) -> None:
         super().__init__()
+        if latent_dim < 1:
+            raise ValueError(f"a code has at least one number, not latent_dim {latent_dim}")
         self.image_shape, self.noise_shapes, self.kl_weight = tuple(image_shape), ((latent_dim,),), kl_weight
         self.encoder = build(encoder, self.image_shape, latent_dim)
         self.decoder = build(decoder, self.image_shape, latent_dim)
