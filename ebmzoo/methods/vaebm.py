@@ -77,7 +77,8 @@ class VAEBM(StageOne, EnergyBased, Method):
         grad_clip: largest norm of a player's gradient.
 
     Example:
-        >>>         >>> from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPEncoder, MLPEnergy
+        >>> from functools import partial
+        >>> from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPEncoder, MLPEnergy
         >>> vae = partial(GaussianVAE, encoder=MLPEncoder, decoder=MLPDecoder, latent_dim=4)
         >>> VAEBM((1, 8, 8), vae, MLPEnergy).sample(2, noise=0).shape
         torch.Size([2, 1, 8, 8])
