@@ -82,7 +82,7 @@ class TwoStage:
     Args:
         semantic: K steps from z ~ N(0, I), Eq. 15.
         texture: T steps from x = h(z), Eq. 16.
-        kernel: see `texture_energy`.
+        kernel: see `Texture`.
         start: "semantic" as above, or "noise": no first stage, x ~ N(0, start_sigma²·I).
         start_sigma: of that noise.
         denoise_sigma: σ of a last step x ← r(x, σ) after texture steps; None for none. It is not part of what is

@@ -9,7 +9,7 @@ from torch.optim import SGD
 from ebmzoo.mcmc import AnnealedLangevin, as_noise
 from ebmzoo.methods import BoundsLikelihood, DenoisingEBM, HasEnergy
 from ebmzoo.methods.base import spec
-from ebmzoo.methods.denoising_ebm_chains import semantic_energy, texture_energy
+from ebmzoo.methods.denoising_ebm_chains import Semantic, Texture
 from ebmzoo.networks import MLPDecoder, MLPDenoiser
 
 SHAPE, LATENT, DATA = (1, 8, 8), 3, 0.7
@@ -163,7 +163,7 @@ def test_gradients_of_the_two_kernels_in_x(digits):
     found = {}
     for kernel in ("gradient", "residual"):
         x = digits.clone().requires_grad_()
-        (found[kernel],) = torch.autograd.grad(texture_energy(model.denoiser, x, eps, 0.3, kernel=kernel).sum(), x)
+        (found[kernel],) = torch.autograd.grad(Texture(model.denoiser, kernel, 0.3, eps)(x).sum(), x)
     for k in range(8):
         r = model.denoiser(digits[k : k + 1] + 0.3 * eps[k : k + 1], sigma[:1])[0]
         residual = ((digits[k] - r[0]) / 0.09).flatten()
@@ -178,7 +178,7 @@ def test_gradients_of_the_two_kernels_in_x(digits):
 def test_the_semantic_energy_is_the_texture_energy_of_its_image(digits):
     model, eps, z = method(), torch.randn_like(digits), torch.randn(8, LATENT).double()
     sigma = torch.linspace(0.1, 1, 8).double()
-    found = semantic_energy(model.denoiser, model.decoder, z, eps, sigma)
+    found = Semantic(model.denoiser, model.decoder, sigma=sigma, eps=eps)(z)
     torch.testing.assert_close(found, u_c(model, model.decoder(z), eps, sigma), rtol=1e-12, atol=0)
 
 
@@ -199,7 +199,7 @@ def test_samples_are_two_chains_and_a_denoising_step():
     z, x = two_stages(model, 4, as_noise(3))
     sigma = level(4, 0.1)
     seen = []
-    found = model.sample(4, noise=3, callback=lambda step, state, energy: seen.append(state.clone()))
+    found = model.sample(4, noise=3, watch=lambda step, state: seen.append(state.x))
     torch.testing.assert_close(found, model.denoiser(x, sigma)[0].detach().clamp(-1, 1), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(seen[0], model.decoder(z).detach(), rtol=1e-10, atol=1e-10)
     assert len(seen) == 4
@@ -213,7 +213,7 @@ def test_test_time_has_its_own_lengths_and_start():
     model = method(start="noise", sigma_max=2.0, denoise_sigma=None, **own)
     frames = []
     with torch.inference_mode():
-        model.sample(500, noise=0, callback=lambda step, state, energy: frames.append(state.clone()))
+        model.sample(500, noise=0, watch=lambda step, state: frames.append(state.x))
     assert len(frames) == 9
     assert float(frames[0].std()) == pytest.approx(2.0, rel=0.02)  # no first stage: noise of the ladder's top
     assert (model.sampler.texture.steps, model.sampler.start, model.refine.semantic.steps) == (4, "semantic", 7)

@@ -13,6 +13,7 @@ from torch.optim import SGD, Adam
 from ebmzoo.mcmc import MALA, JointNoise, Langevin, as_noise
 from ebmzoo.methods import VAE, VAEBM
 from ebmzoo.methods.base import spec
+from ebmzoo.methods.vaebm_space import SPACES
 from ebmzoo.networks import GaussianVAE, HierarchicalVAE, MLPDecoder, MLPEncoder, MLPEnergy, VAEBMEnergy
 from ebmzoo.objectives import (
     SpectralPenalty,
@@ -134,16 +135,23 @@ def test_each_stage_moves_its_own_network_with_its_own_schedule(fit, digits):
 # -- stage two ------------------------------------------------------------------------------------------------------
 
 
+def drawn(noise, x):
+    """White noise of a state's row, as the parts of x and of the latents."""
+    row = noise.normal((len(x), x[0].numel() + LATENT), x)
+    return row[:, :-LATENT].view_as(x), row[:, -LATENT:]
+
+
 def eq_9_by_hand(before, noise, x, steps=3, s=0.2):
-    """Langevin on E(T(ε)) + ½‖ε‖² from white noise, drawn as the method draws: latents, x, then per step x, latents."""
+    """Langevin on E(T(ε)) + ½‖ε‖² from white noise, drawn as the method draws: latents, x, then rows of both."""
     eps_z, eps_x = noise.normal((8, LATENT), x), noise.normal(x.shape, x)
     for _ in range(steps):
         eps_x, eps_z = eps_x.clone().requires_grad_(), eps_z.clone().requires_grad_()
         u = before.energy_network(before.vae.decoder(eps_z) + sigma_of(before) * eps_x).sum()
         u = u + 0.5 * eps_x.square().sum() + 0.5 * eps_z.square().sum()
         slope_x, slope_z = torch.autograd.grad(u, [eps_x, eps_z])
-        eps_x = eps_x.detach() - s / 2 * slope_x + math.sqrt(s) * noise.normal(x.shape, x)
-        eps_z = eps_z.detach() - s / 2 * slope_z + math.sqrt(s) * noise.normal((8, LATENT), x)
+        xi_x, xi_z = drawn(noise, x)
+        eps_x = eps_x.detach() - s / 2 * slope_x + math.sqrt(s) * xi_x
+        eps_z = eps_z.detach() - s / 2 * slope_z + math.sqrt(s) * xi_z
     return eps_x, eps_z
 
 
@@ -179,7 +187,8 @@ def test_the_spectral_penalty_is_added_to_the_loss(fit, digits):
     u = u + 0.5 * sum(e.square().sum() for e in leaves)
     slopes = torch.autograd.grad(u, leaves)
     eps_x, eps_z = (
-        e.detach() - 5e-4 * g + math.sqrt(1e-3) * noise.normal(e.shape, e) for e, g in zip(leaves, slopes, strict=True)
+        e.detach() - 5e-4 * g + math.sqrt(1e-3) * xi
+        for e, g, xi in zip(leaves, slopes, drawn(noise, images), strict=True)
     )
     x = vae.decoder(eps_z).detach() + sigma_of(before) * eps_x
     gap = before.energy_network(images).mean() - before.energy_network(x).mean()
@@ -230,7 +239,7 @@ class Quadratic(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("space", "sampler"),
+    ("name", "sampler"),
     [
         ("noise", MALA(60, 0.8)),
         ("noise", Langevin(400, 0.02)),
@@ -240,16 +249,17 @@ class Quadratic(nn.Module):
     ],
     ids=["noise", "noise, unadjusted", "noise, proposals", "data", "x"],
 )
-def test_chains_sample_the_product_of_a_linear_gaussian_vae_and_a_quadratic_energy(space, sampler):
+def test_chains_sample_the_product_of_a_linear_gaussian_vae_and_a_quadratic_energy(name, sampler):
     vae = partial(GaussianVAE, encoder=Linear, decoder=Linear, latent_dim=1, sigma=0.7)
-    method = VAEBM((2,), vae, Quadratic, sampler=sampler, space=space).double()
+    method = VAEBM((2,), vae, Quadratic, sampler=sampler, space=name).double()
     n, decoder, energy = 6000, method.vae.decoder, method.energy_network
     # Eq. 4: N(b, AAᵀ + σ²I) times exp(−E) is a Gaussian whose precisions add up; in space "x" there is exp(−E) alone.
-    prior = torch.linalg.inv(decoder.a @ decoder.a.T + 0.49 * torch.eye(2).double()) * (space != "x")
+    prior = torch.linalg.inv(decoder.a @ decoder.a.T + 0.49 * torch.eye(2).double()) * (name != "x")
     covariance = torch.linalg.inv(prior + energy.matrix)
     mean = covariance @ (prior @ decoder.b + energy.matrix @ energy.m)
     start = method._start(n, torch.empty(0).double(), as_noise(0))
-    x = method._space.data(method._walk(start, sampler, as_noise(1)).x, "sample")
+    space = method.potential()
+    x = space.data(sampler(space, start, as_noise(1)).x, "sample")
     deviation = x - mean
     errors = [deviation.mean(0), deviation.T @ deviation / n - covariance]
     scales = [covariance.diag().sqrt() / n**0.5]
@@ -257,7 +267,7 @@ def test_chains_sample_the_product_of_a_linear_gaussian_vae_and_a_quadratic_ener
     bias = 0.006 if isinstance(sampler, Langevin) else 0.0
     for error, scale in zip(errors, scales, strict=True):
         assert (error.abs() < 4 * scale + bias).all(), (error, scale)
-    begun = method._space.data(start, "sample") - mean
+    begun = space.data(start, "sample") - mean
     assert ((begun.T @ begun / n - covariance).abs() > 10 * scales[1]).any()  # the chain did it, not the start
 
 
@@ -265,22 +275,38 @@ def test_chains_sample_the_product_of_a_linear_gaussian_vae_and_a_quadratic_ener
 def test_the_potentials_of_a_hierarchy_are_one_density(space, digits):
     """E − log p(x, z) = E + ½‖ε‖² + Σ log σ + const: the change of variables of appendix B."""
     method = vaebm(DEEP).eval()
-    spaces = {name: VAEBM(SHAPE, DEEP, ENERGY, space=name).double()._space for name in ("noise", "data")}
-    shared = {name: type(s)(name, method.vae, method.energy) for name, s in spaces.items()}
+    shared = {name: SPACES[name](method.energy_network, method.vae) for name in ("noise", "data")}
     noise = as_noise(1)
     eps_z = tuple(noise.normal((8, *shape), digits) for shape in method.vae.noise_shapes)
     eps_x = noise.normal(digits.shape, digits)
     latents = method.vae.generate(*eps_z)
-    x, *z = shared["data"].place(eps_x, latents.z)
+    states = {"noise": shared["noise"].row.pack(eps_x, *eps_z), "data": shared["data"].place(eps_x, latents.z)}
+    x = shared["data"].row.parts(states["data"])[0]
     squares = sum(e.flatten(1).square().sum(1) for e in (eps_x, *eps_z))
     logs = latents.log_sigma.flatten(1).sum(1)
     logs = logs + sum(log_sigma.flatten(1).sum(1) for _, log_sigma in latents.prior)
     dims = 64 + method.latent_dim
-    expected = shared["noise"].potential(eps_x, *eps_z) + 0.5 * squares + logs + 0.5 * dims * math.log(2 * math.pi)
-    torch.testing.assert_close(shared["data"].potential(x, *z), expected, rtol=1e-10, atol=1e-10)
-    state = (eps_x, *eps_z) if space == "noise" else (x, *z)
-    torch.testing.assert_close(shared[space].data(state, "sample"), x)
-    torch.testing.assert_close(shared[space].data(state, "mean"), latents.mean)
+    tilt = shared["noise"].tilt(states["noise"])
+    torch.testing.assert_close(tilt, method.energy(x), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(shared["noise"](states["noise"]), tilt + 0.5 * squares, rtol=1e-10, atol=1e-10)
+    expected = tilt + 0.5 * squares + logs + 0.5 * dims * math.log(2 * math.pi)
+    torch.testing.assert_close(shared["data"](states["data"]), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(shared[space].data(states[space], "sample"), x)
+    torch.testing.assert_close(shared[space].data(states[space], "mean"), latents.mean)
+
+
+@pytest.mark.parametrize("space", ["noise", "data", "x"])
+def test_an_energy_that_ends_in_a_linear_layer_is_one_each(space):
+    method = VAEBM(SHAPE, VAE_SPEC, spec(Column), sampler=Langevin(2, 0.01), space=space)
+    potential, state = method.potential(), method._start(5, torch.empty(0), as_noise(0))
+    assert potential(state).shape == (5,)
+    flat = type(potential)(nn.Sequential(method.energy_network, nn.Flatten(0)), method.vae)
+    assert torch.equal(potential(state), flat(state)) and method.sample(5, noise=0).shape == (5, *SHAPE)
+
+
+class Column(nn.Sequential):
+    def __init__(self, image_shape):
+        super().__init__(nn.Flatten(), nn.Linear(math.prod(image_shape), 1))
 
 
 # -- persistent chains ----------------------------------------------------------------------------------------------
@@ -305,14 +331,15 @@ def test_replay_replaces_latents_and_leaves_the_noise_of_x_fresh():
     method = vaebm(buffer=10)
     method.replay.push(torch.full((10, LATENT), 7.0).double())
     like = torch.empty(0).double()
-    fresh = method._start(4000, like, as_noise(3), 0.0)
-    mixed = method._start(4000, like, as_noise(3), 0.3)
+    row = method.potential().row
+    fresh = row.parts(method._start(4000, like, as_noise(3), 0.0))
+    mixed = row.parts(method._start(4000, like, as_noise(3), 0.3))
     old = (mixed[1] == 7).all(1)
     assert abs(old.double().mean() - 0.3) < 4 * (0.3 * 0.7 / 4000) ** 0.5
     assert torch.equal(mixed[0], fresh[0]) and torch.equal(mixed[1][~old], fresh[1][~old])
     whole = vaebm(buffer=10, replay_x=True)
-    whole.replay.push(torch.full((10, *SHAPE), 5.0).double(), torch.full((10, LATENT), 7.0).double())
-    x, z = whole._start(100, like, as_noise(3), 1.0)
+    whole.replay.push(row.pack(torch.full((10, *SHAPE), 5.0).double(), torch.full((10, LATENT), 7.0).double()))
+    x, z = row.parts(whole._start(100, like, as_noise(3), 1.0))
     assert (x == 5).all() and (z == 7).all()
 
 
@@ -393,7 +420,7 @@ def test_sample_runs_the_test_chain_and_shows_x():
     assert method.test_sampler() == (Langevin(4, 0.1), 4)
     frames = []
     with torch.inference_mode():
-        last = method.sample(3, noise=1, callback=lambda step, x, energy: frames.append(x.clone()))
+        last = method.sample(3, noise=1, watch=lambda step, state: frames.append(state.x))
     start = method.sample(3, noise=1, steps=0)
     assert len(frames) == 4 and torch.equal(frames[0].clamp(-1, 1), start) and frames[0].shape == (3, *SHAPE)
     noise = as_noise(1)
@@ -443,13 +470,15 @@ def test_a_cool_start_is_the_white_noise_of_cool_samples(digits):
     method = vaebm(DEEP, start_temperature=0.7).eval()
     running = copy.deepcopy(method.vae.state_dict())
     start = method._start(8, digits, as_noise(2))
-    cooled = method._space.cooled(start, 0.7, as_noise(3))
+    space = method.potential()
+    cooled = space.cooled(start, 0.7, as_noise(3))
     assert all(torch.equal(v, running[k]) for k, v in method.vae.state_dict().items())
     own = as_noise(0)
     cool = method.vae.readjusted(0.7, lambda shape: own.normal(shape, digits))
-    expected = cool.generate(*(0.7 * z for z in start[1:])).mean
-    torch.testing.assert_close(method._space.data(cooled, "sample"), expected, rtol=1e-10, atol=1e-10)
-    assert not torch.allclose(method.vae.generate(*(0.7 * z for z in start[1:])).mean, expected)
+    _, *z = space.row.parts(start)
+    expected = cool.generate(*(0.7 * part for part in z)).mean
+    torch.testing.assert_close(space.data(cooled, "sample"), expected, rtol=1e-10, atol=1e-10)
+    assert not torch.allclose(method.vae.generate(*(0.7 * part for part in z)).mean, expected)
     assert method.float().sample(2, noise=0, steps=1).shape == (2, *SHAPE)
 
 

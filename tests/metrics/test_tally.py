@@ -7,15 +7,19 @@ import pytest
 import torch
 from torch import nn
 
-from ebmzoo.mcmc import HMC, MALA, Langevin, Tally, backend
-from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.mcmc import HMC, MALA, AnnealedLangevin, Langevin, Potential, engine
+from ebmzoo.mcmc.potential import squared_norm
+from ebmzoo.mcmc.program import Program
+from ebmzoo.methods.denoising_ebm_chains import Semantic, Texture
+from ebmzoo.metrics.tally import Tally
+from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy
 
 IMAGE = (1, 8, 8)
 
 
 @pytest.fixture(autouse=True)
-def no_traces():
-    backend._traces.clear()
+def no_programs():
+    engine._programs.clear()
 
 
 @pytest.fixture
@@ -25,8 +29,22 @@ def model():
     return nn.ModuleDict({"vae": vae, "energy": MLPEnergy(IMAGE, width=16)})
 
 
-def potential(model):
-    return lambda z: model["energy"](model["vae"].generate(z).mean)
+class OfMeans(Potential):
+    """The energy of what the VAE makes of a code, and white noise."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.vae, self.energy = model["vae"], model["energy"]
+
+    def tilt(self, z):
+        return self.energy(self.vae.generate(z).mean)
+
+    def forward(self, z):
+        return self.tilt(z) + 0.5 * squared_norm(z)
+
+
+def programs():
+    return [entry for entry in engine._programs.values() if isinstance(entry, Program)]
 
 
 @pytest.mark.parametrize("kind", ["eager", "trace"])
@@ -39,36 +57,66 @@ def potential(model):
         (MALA(5, 0.1, proposals=3), 6, 4),  # energies alone, of the start and of each proposal
     ],
 )
-def test_a_chain_costs_the_same_eager_and_traced(model, sampler, gradients, plain, kind):
+def test_a_chain_costs_the_same_eager_and_recorded(model, sampler, gradients, plain, kind):
     z = torch.randn(3, 4)
     with Tally(model) as tally:
-        for times in (1, 2):  # the second time the trace is there
-            replace(sampler, backend=kind)(potential(model), z, noise=1, networks=model.values(), white=True)
+        for times in (1, 2):  # the second time the program is there
+            replace(sampler, backend=kind)(OfMeans(model), z, noise=1)
             each = times * 3 * (2 * gradients + plain)
             assert tally.networks == {"vae": each, "energy": each}
     assert tally.total == 2 * each
 
 
-def test_training_is_still_traced_and_a_trace_from_before_is_counted_too(model):
+@pytest.mark.parametrize("kind", ["eager", "trace"])
+def test_chains_at_noise_levels_too(kind):
+    torch.manual_seed(0)
+    denoiser, decoder = MLPDenoiser(IMAGE, 4, width=8), MLPDecoder(IMAGE, 4, width=8)
+    model = nn.ModuleDict({"denoiser": denoiser, "decoder": decoder})
+    sampler = AnnealedLangevin(7, 0.1, backend=kind, sigma=0.5, sigma_end=0.2)
+    for potential, of_denoiser, of_decoder in (
+        (Semantic(denoiser, decoder), 7 * 5 * 2, 7 * 5 * 2),
+        (Texture(denoiser), 7 * 5 * 2, 0),
+        (Texture(denoiser, "residual"), 7 * 5, 0),  # no gradient goes through it
+    ):
+        with Tally(model) as tally:
+            sampler(potential, torch.randn(5, 4) if of_decoder else torch.randn(5, *IMAGE), noise=0)
+        assert (tally.networks["denoiser"], tally.networks.get("decoder", 0)) == (of_denoiser, of_decoder)
+
+
+def test_training_is_still_recorded_and_a_program_from_before_is_counted_too(model):
     z, sampler = torch.randn(3, 4), Langevin(60, 0.1)
-    sampler(potential(model), z, noise=1, networks=model.values())
-    (before,) = backend._traces.values()
-    assert isinstance(before, backend.Trace)
+    sampler(OfMeans(model), z, noise=1)
+    (before,) = programs()
     with Tally(model) as tally:
-        counted = sampler(potential(model), z, noise=1, networks=model.values())
-        (during,) = backend._traces.values()
-        sampler(potential(model), z, noise=1, networks=model.values())
-    assert isinstance(during, backend.Trace) and tally.total == 2 * 60 * 3 * 2 * 2
-    (after,) = backend._traces.values()
-    assert after is during  # recorded once more at most
-    assert torch.equal(sampler(potential(model), z, noise=1, networks=model.values()).x, counted.state)
+        counted = sampler(OfMeans(model), z, noise=1)
+        sampler(OfMeans(model), z, noise=1)
+    assert tally.total == 2 * 60 * 3 * 2 * 2
+    assert torch.equal(sampler(OfMeans(model), z, noise=1).x, counted.x)
+    assert programs() == [before]  # recorded once
     assert tally.total == 2 * 60 * 3 * 2 * 2  # no more once it is over
 
 
-def test_hooks_of_others_still_forbid_a_trace(model):
+def test_what_is_recorded_while_somebody_counts_is_no_step(model):
+    with Tally(model) as tally:
+        Langevin(1, 0.1, backend="trace")(OfMeans(model), torch.randn(3, 4), noise=1)
+    assert len(programs()) == 1 and tally.networks == {"vae": 6, "energy": 6}
+
+
+def test_two_tallies_count_apart(model):
+    sampler = Langevin(2, 0.1, backend="trace")
+    with Tally(model) as outer:
+        sampler(OfMeans(model), torch.randn(3, 4), noise=1)
+        with Tally(nn.ModuleDict({"one": model["energy"]})) as inner:
+            sampler(OfMeans(model), torch.randn(3, 4), noise=1)
+    assert outer.networks == {"vae": 24, "energy": 24} and inner.networks == {"one": 12}
+
+
+def test_hooks_of_others_still_forbid_a_program(model):
     model["energy"].register_forward_hook(lambda *_: None)
-    with Tally(model), pytest.raises(ValueError, match="MLPEnergy has hooks"):
-        Langevin(2, 0.1, backend="trace")(potential(model), torch.randn(3, 4), networks=model.values())
+    with Tally(model) as tally:
+        with pytest.raises(ValueError, match="MLPEnergy has hooks"):
+            Langevin(2, 0.1, backend="trace")(OfMeans(model), torch.randn(3, 4))
+        assert tally.total == 0
 
 
 def test_forwards_without_a_graph_are_one_and_copies_are_not_counted(model):
