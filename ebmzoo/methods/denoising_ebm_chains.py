@@ -35,7 +35,8 @@ class Texture(Potential):
         self, denoiser: Any, kernel: Kernel = "gradient", sigma: float | Tensor = 1.0, eps: Tensor | None = None
     ):
         super().__init__()
-        self.denoiser, self.kernel, self.sigma = denoiser, kernel, torch.as_tensor(sigma)
+        self.denoiser, self.kernel = denoiser, kernel
+        self.sigma = sigma if isinstance(sigma, Tensor) else torch.tensor(sigma, dtype=torch.float64)  # x's in the end
         if eps is not None:
             self.eps = eps
 
