@@ -27,6 +27,29 @@ class Tilted(Potential):
         return self.tilt(x) + 0.5 * squared_norm(x)
 
 
+def test_mala_accepts_by_the_metropolis_hastings_ratio_written_out():
+    step_size, temperature = 0.9, 0.6
+
+    def potential(x):
+        return (x**4).sum(1)
+
+    x = torch.linspace(-1.5, 1.5, 64).double().view(-1, 1)
+    chain = MALA(1, step_size, temperature)(potential, x, noise=6)
+
+    noise = as_noise(6)
+    drift = lambda v: v - step_size / 2 * 4 * v**3  # noqa: E731
+    proposed = drift(x) + math.sqrt(step_size * temperature) * noise.normal(x.shape, x)
+
+    def log_q(to, start):
+        return torch.distributions.Normal(drift(start), math.sqrt(step_size * temperature)).log_prob(to).sum(1)
+
+    log_ratio = (potential(x) - potential(proposed)) / temperature + log_q(x, proposed) - log_q(proposed, x)
+    accept = noise.uniform((64,), x).log() < log_ratio
+    assert 5 < accept.sum() < 60
+    torch.testing.assert_close(chain.x, torch.where(accept[:, None], proposed, x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(chain.energy, potential(chain.x), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("leapfrogs", [1, 3])
 def test_hamiltonian_steps_written_out(leapfrogs):
     step_size, temperature = 0.2, 0.6
