@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from .engine import Backend, Walked, engine
+from .backend import Backend, Walked, engine
 from .frozen import frozen
 from .nan import NaNCheck, refuses_nan
 from .noise import Noise, as_noise

@@ -1,9 +1,9 @@
 import pytest
 
-from ebmzoo.mcmc import engine
+from ebmzoo.mcmc.backend import _programs
 
 
 @pytest.fixture(autouse=True)
 def no_programs():
     """Each test records its own."""
-    engine._programs.clear()
+    _programs.clear()

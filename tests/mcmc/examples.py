@@ -6,7 +6,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from ebmzoo.mcmc import HMC, MALA, Langevin, Potential, engine
+from ebmzoo.mcmc import HMC, MALA, Langevin, Potential
+from ebmzoo.mcmc.backend import _programs
 from ebmzoo.networks import ConvEnergy, MLPEnergy, MultiScaleResNetEnergy, SNGANEnergy, VAEBMEnergy
 
 IMAGE = (1, 8, 8)
@@ -33,7 +34,7 @@ def made(name, seed=0):
 
 def kept():
     """The programs, the reasons why there are none, and the counts of steps that are kept now."""
-    return list(engine._programs.values())
+    return list(_programs.values())
 
 
 def assert_same(one, other):

@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 import torch
 
-from ebmzoo.mcmc import MALA, AnnealedLangevin, Langevin, Potential, Tethered, engine
+from ebmzoo.mcmc import MALA, AnnealedLangevin, Langevin, Potential, Tethered
+from ebmzoo.mcmc.backend import PAYS_AFTER
 from ebmzoo.mcmc.program import Program
 from ebmzoo.methods.denoising_ebm_chains import Semantic, Texture
 from ebmzoo.methods.vaebm_space import InData, InNoise
@@ -136,7 +137,7 @@ def test_a_refresh_that_changes_a_number_is_refused_and_auto_goes_on(level):
         def forward(self, x):
             return self.k * x.square().sum(1)
 
-    steps = {"steps": engine.PAYS_AFTER + 10, "step_size": 1e-4}
+    steps = {"steps": PAYS_AFTER + 10, "step_size": 1e-4}
     sampler = AnnealedLangevin(**steps, sigma=2.0, sigma_end=1.0) if level else Langevin(**steps)
     with pytest.raises(ValueError, match="Climbing.refresh changes a number: make it a tensor"):
         replace(sampler, backend="trace")(Climbing(), torch.ones(3, 2), noise=0)
@@ -240,7 +241,7 @@ def test_hooks_that_do_more_forbid_a_program():
     x = torch.randn(3, 2)
     with pytest.raises(ValueError, match="backend trace cannot run this potential: Linear has hooks; take auto or"):
         TRACE(net, x)
-    steps = engine.PAYS_AFTER
+    steps = PAYS_AFTER
     auto, eager = (Langevin(steps, 0.01, backend=backend)(net, x, noise=1) for backend in ("auto", "eager"))
     assert_same(auto, eager)
 

@@ -231,9 +231,9 @@ conv = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 1,
 net = nn.Sequential(conv, nn.Flatten(), nn.Linear(900, 1), nn.Flatten(0))
 x = torch.randn(16, 3, 32, 32)
 for sampler in (Langevin(1, 1e-3), MALA(1, 1e-3)):
-    sampler(net, x, steps=20, noise=0)
+    sampler(net, x, steps=60, noise=0)  # long enough to be recorded
     short = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    sampler(net, x, steps=110, noise=0)
+    sampler(net, x, steps=150, noise=0)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - short)
 """
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ebmzoo.mcmc import Langevin, Potential
-from ebmzoo.mcmc.engine import PAYS_AFTER
+from ebmzoo.mcmc.backend import PAYS_AFTER
 from ebmzoo.mcmc.trace import Trace
 
 from .examples import assert_same, kept, made

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from ebmzoo.mcmc import HMC, MALA, AnnealedLangevin, Langevin, Potential, engine
+from ebmzoo.mcmc import HMC, MALA, AnnealedLangevin, Langevin, Potential
+from ebmzoo.mcmc.backend import _programs
 from ebmzoo.mcmc.potential import squared_norm
 from ebmzoo.mcmc.program import Program
 from ebmzoo.methods.denoising_ebm_chains import Semantic, Texture
@@ -19,7 +20,7 @@ IMAGE = (1, 8, 8)
 
 @pytest.fixture(autouse=True)
 def no_programs():
-    engine._programs.clear()
+    _programs.clear()
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ class OfMeans(Potential):
 
 
 def programs():
-    return [entry for entry in engine._programs.values() if isinstance(entry, Program)]
+    return [entry for entry in _programs.values() if isinstance(entry, Program)]
 
 
 @pytest.mark.parametrize("kind", ["eager", "trace"])

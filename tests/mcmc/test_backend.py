@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ebmzoo.mcmc import Langevin, Potential, engine
-from ebmzoo.mcmc.engine import PAYS_AFTER, Captured
+from ebmzoo.mcmc import Langevin, Potential
+from ebmzoo.mcmc.backend import PAYS_AFTER, Captured
 from ebmzoo.mcmc.program import Program
 from ebmzoo.networks import MLPEnergy
 
@@ -36,7 +36,7 @@ def test_a_long_chain_pays_at_once_and_eager_counts_nothing():
 
 
 def test_the_newest_are_kept(monkeypatch):
-    monkeypatch.setattr(engine, "_KEPT", 2)
+    monkeypatch.setattr("ebmzoo.mcmc.backend._KEPT", 2)
     trace, nets = Langevin(1, 0.1, backend="trace"), [MLPEnergy((2,), width=width) for width in (4, 5, 6)]
     x = torch.randn(3, 2)
     for net in nets[:2]:
