@@ -38,6 +38,7 @@ SHELF = {
     "methods.factories",
     "methods.lightning_contract",
     "methods.mixins",
+    "methods.potentials",
     "methods.random_state",
     "methods.reports",
     "methods.settings",

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .engine import Walked
+from .backend import Walked
 from .noise import Noise
 from .potential import per_example, squared_norm
 from .sampler import Sampler, State

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .engine import Walked
+from .backend import Walked
 from .noise import Noise
 from .potential import squared_norm
 from .sampler import Metropolis, State

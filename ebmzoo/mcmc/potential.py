@@ -37,6 +37,11 @@ class Potential(nn.Module):
     redraws: ClassVar[bool] = False
     """Whether `refresh` draws or changes something: then there is no one density to accept by."""
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.refresh is not Potential.refresh and not cls.redraws:
+            raise TypeError(f"{cls.__name__} has a refresh of its own: it must say redraws = True")
+
     def refresh(self, x: Tensor, noise: Noise, level: float | None = None) -> None:
         """Before each step of a chain at ``x``: go to a noise level, draw anew what each step draws.
 
@@ -84,7 +89,7 @@ class Function(Potential):
         self.owner = owner if isinstance(owner, nn.Module) else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
+        return one_per_example(self.function(x), x)
 
 
 class Network(Potential):
@@ -106,6 +111,9 @@ class Tethered(Potential):
         origin: x₀, as the state.
         weight: w.
 
+    Raises:
+        ValueError: U redraws: a chain refreshes the potential that it walks on, and none inside it.
+
     Example:
         >>> Tethered(lambda x: x.sum(1), torch.zeros(1, 2), 2.0)(torch.ones(1, 2)).item()
         4.0
@@ -114,6 +122,8 @@ class Tethered(Potential):
     def __init__(self, potential: Callable[[Tensor], Tensor], origin: Tensor, weight: float):
         super().__init__()
         self.potential, self.origin, self.weight = as_potential(potential), origin, weight
+        if self.potential.redraws:
+            raise ValueError(f"{type(potential).__name__} redraws: chains on it cannot be tethered")
 
     def forward(self, x: Tensor) -> Tensor:
         return self.potential(x) + 0.5 * self.weight * squared_norm(x - self.origin)

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from .noise import Noise
 from .potential import Potential, one_per_example
 from .reading import Reading, observes
-from .trace import Trace
+from .trace import Trace, Untraceable
 
 __all__ = ["Program", "Recorded", "Run"]
 
@@ -40,10 +40,15 @@ class Program:
 
         def function(x: Tensor, *tensors: Tensor) -> Tensor:
             with reading.put(tensors), _uncached():
-                return one_per_example(potential(x), x)
+                energy = one_per_example(potential(x), x)
+                if not reading.holds(tensors):
+                    raise Untraceable("its forward replaces a tensor that it holds")
+                return energy
 
         with _calls(reading.modules) as self.calls:
             trace = Trace(function, x, moving, still)
+        if Reading(potential).key != reading.key:
+            raise Untraceable("its forward changes what it holds")
         self.bake = trace.bake
         self.value_and_grad: Run = trace.main(energy=True)
         self.gradient: Run = trace.main(energy=False)
@@ -59,13 +64,23 @@ class Recorded:
         program: of an equal key.
         runs: its two functions, or what a backend has made of them.
         device: the type of the chain's.
+        strict: a number that ``refresh`` changes is refused; else autograd goes on from there.
     """
 
-    def __init__(self, potential: Potential, reading: Reading, program: Program, runs: tuple[Run, Run], device: str):
+    def __init__(
+        self,
+        potential: Potential,
+        reading: Reading,
+        program: Program,
+        runs: tuple[Run, Run],
+        device: str,
+        strict: bool = True,
+    ):
         self._potential, self._reading, self._program = potential, reading, program
         self._value_and_grad, self._gradient = runs
         # The casts of autocast are operations of the program.
         self._device, self._autocast = device, torch.is_autocast_enabled(device)
+        self._strict, self._holds = strict, True
         self.steps = 0
         with self._plain():
             self.baked = program.bake([standing.now for standing in reading.still])
@@ -74,16 +89,21 @@ class Recorded:
     def refresh(self, x: Tensor, noise: Noise, level: float | None = None) -> None:
         """See `Potential`."""
         self._potential.refresh(x, noise, level)
-        if self._reading.moving and _numbers(self._potential) != self._numbers:
+        self._holds = not self._potential.redraws or _numbers(self._potential) == self._numbers
+        if self._strict and not self._holds:
             raise ValueError(f"{type(self._potential).__name__}.refresh changes a number: make it a tensor")
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See `Potential`."""
+        if not self._holds:
+            return self._potential.value_and_grad(x)
         energy, grad = self._run(self._value_and_grad, x)
         return energy, grad
 
     def gradient(self, x: Tensor) -> Tensor:
         """∇U alone."""
+        if not self._holds:
+            return self._potential.value_and_grad(x)[1]
         (grad,) = self._run(self._gradient, x)
         return grad
 

@@ -25,7 +25,7 @@ __all__ = ["Reading", "key_of_tensor", "observes"]
 
 _ATOMS = (type(None), bool, int, str, bytes, torch.dtype, torch.device, torch.memory_format, torch.Size)
 _MACHINERY = frozenset(nn.Module().__dict__) - {"training"}
-_HOOKS = [name for name in nn.Module().__dict__ if name.endswith("_hooks")]
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 Place = tuple[Any, Any]  # a dict or a list, and where in it
 
 
@@ -62,7 +62,7 @@ class Reading:
     Attributes:
         key: equal for the same function of x and the tensors.
         still: the tensors of its networks, and what it is conditioned on.
-        moving: where it `redraws`, its own tensors, which ``refresh`` replaces at each step.
+        moving: where it `redraws`, its own tensors, not those of its modules: ``refresh`` replaces them at each step.
         modules: all modules, in the order in which they were read.
 
     Raises:
@@ -81,13 +81,11 @@ class Reading:
         self.modules: list[nn.Module] = []
         self._tensors: dict[int, Standing] = {}
         self._met: dict[int, int] = {}
+        self._own: int | None = None  # the number of tensors that are the potential's own: they are read first
         key = self._module(potential)
-        own = potential.__dict__ if potential.redraws else None
-        found = list(self._tensors.values())
-        moves = [any(owner is own for owner, _ in standing.places) for standing in found]
-        self.moving = [standing for standing, move in zip(found, moves, strict=True) if move]
-        self.still = [standing for standing, move in zip(found, moves, strict=True) if not move]
-        self.key: Hashable = (key, tuple(moves))
+        found, own = list(self._tensors.values()), self._own if potential.redraws else 0
+        self.moving, self.still = found[:own], found[own:]
+        self.key: Hashable = (key, own)
 
     @contextmanager
     def put(self, tensors: tuple[Tensor, ...]) -> Iterator[None]:
@@ -102,6 +100,11 @@ class Reading:
             for one, tensor in zip(standing, before, strict=True):
                 one.put(tensor)
 
+    def holds(self, tensors: tuple[Tensor, ...]) -> bool:
+        """Whether these, once put, are still in their places."""
+        standing = zip([*self.moving, *self.still], tensors, strict=True)
+        return all(owner[name] is tensor for one, tensor in standing for owner, name in one.places)
+
     def _module(self, module: nn.Module) -> Hashable:
         if id(module) in self._met:
             return "met", self._met[id(module)]
@@ -112,14 +115,15 @@ class Reading:
         if not all(observes(hook) for hooks in _HOOKS for hook in own.get(hooks, {}).values()):
             raise Untraceable(f"{type(module).__name__} has hooks")
         self.modules.append(module)
-        return (
-            parametrize.type_before_parametrizations(module),
-            tuple((name, self._value(value, own, name)) for name, value in own.items() if name not in _MACHINERY),
-            *(
-                tuple((name, self._value(value, own[place], name)) for name, value in own[place].items())
-                for place in ("_parameters", "_buffers", "_modules")
-            ),
-        )
+        plain = tuple((name, self._value(value, own, name)) for name, value in own.items() if name not in _MACHINERY)
+        parameters, buffers = (self._items(own[place]) for place in ("_parameters", "_buffers"))
+        if self._own is None:
+            self._own = len(self._tensors)
+        kind = parametrize.type_before_parametrizations(module)
+        return kind, plain, parameters, buffers, self._items(own["_modules"])
+
+    def _items(self, owner: dict[str, Any]) -> Hashable:
+        return tuple((name, self._value(value, owner, name)) for name, value in owner.items())
 
     def _value(self, value: Any, owner: Any, name: Any) -> Hashable:
         kind = type(value)
@@ -143,13 +147,15 @@ class Reading:
             return kind, tuple(self._value(item, None, None) for item in value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return kind, tuple(self._value(item, vars(value), key) for key, item in sorted(vars(value).items()))
-        if isinstance(value, type | types.BuiltinFunctionType):
+        if isinstance(value, type):
             return value
-        if isinstance(value, types.FunctionType) and value.__closure__ is None and not value.__defaults__:
-            return value.__code__
+        if kind is types.BuiltinFunctionType and isinstance(value.__self__, type | types.ModuleType | None):
+            return value
+        if kind is types.FunctionType and value.__closure__ is None:
+            defaults = (value.__defaults__, value.__kwdefaults__)
+            return value.__module__, value.__code__, self._value(defaults, None, None)
         if isinstance(value, partial):
-            parts = (value.func, list(value.args), dict(value.keywords))
-            return kind, tuple(self._value(part, None, None) for part in parts)
+            return kind, tuple(self._value(part, None, None) for part in (value.func, value.args, value.keywords))
         raise Untraceable(f"it holds a {kind.__name__} ({name}), whose contents cannot be compared")
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from .engine import Backend, Walked, engine
+from .backend import Backend, Walked, engine
 from .frozen import frozen
 from .nan import NaNCheck, refuses_nan
 from .noise import Noise, as_noise
-from .potential import Potential, as_potential, per_example, squared_norm
+from .potential import Potential, as_potential, one_per_example, per_example, squared_norm
 
 __all__ = ["Chain", "Metropolis", "Sampler", "State", "Watch"]
 
@@ -38,7 +38,10 @@ class State(NamedTuple):
 
 
 Watch = Callable[[int, State], None]
-"""Sees each step's number, and where it began with U and ∇U there (with ``noise_first``: just after the noise)."""
+"""Sees each step's number, and where it began with U and ∇U there (with ``noise_first``: just after the noise).
+
+All are tensors that stay as they are, without a graph.
+"""
 
 
 class Chain(NamedTuple):
@@ -167,18 +170,21 @@ class Sampler:
     def _run(self, potential: Potential, x: Tensor, noise: Noise, steps: int, watch: Watch | None) -> Chain:
         first_level = next(self.kernels(1))[1]
         check = NaNCheck(x) if refuses_nan() else None
-        with engine(self.backend, potential, x, first_level, steps) as (walked, unseen):
+        potential.refresh(x, noise, first_level)  # what it draws has a shape from now on, as a program needs
+        with engine(self.backend, potential, x, steps) as (walked, unseen):
+            seen = Seen(walked)
             state = self.start(walked, x)
-            looks = self.metropolis or watch is not None
             for k, (kernel, level) in enumerate(self.kernels(steps)):
-                walked.refresh(state.x, noise, level)
-                before, state = state, kernel.step(walked if looks or k == steps - 1 else unseen, state, noise)
+                if k:
+                    walked.refresh(state.x, noise, level)
+                looks = watch is not None or k == steps - 1
+                on: Walked = walked if self.metropolis else seen if looks else unseen
+                before, state = state, kernel.step(on, state, noise)
                 if watch is not None:
-                    watch(k, before if self.metropolis else state._replace(x=before.x))
+                    watch(k, before if self.metropolis else state._replace(x=seen.x))
                 if check is not None:
                     check.look(state.grad)
             if not steps:
-                walked.refresh(state.x, noise, first_level)
                 energy, grad = walked.value_and_grad(state.x)
                 state = state._replace(energy=energy, grad=grad)
         if check is not None:
@@ -216,14 +222,28 @@ class Independence(Metropolis):
 
     def start(self, potential: Walked, x: Tensor) -> State:
         assert isinstance(potential, Potential)
-        energy = potential.tilt(x)
+        energy = one_per_example(potential.tilt(x), x)
         return State(x, energy, torch.zeros_like(x), torch.zeros_like(energy))
 
     def step(self, potential: Walked, state: State, noise: Noise) -> State:
         x = noise.normal(state.x.shape, state.x).mul_(math.sqrt(self.temperature))
         assert isinstance(potential, Potential)
-        energy = potential.tilt(x)
+        energy = one_per_example(potential.tilt(x), x)
         return self.accept(state, x, energy, state.grad, (state.energy - energy) / self.temperature, noise)
+
+
+class Seen:
+    """A potential that knows where it was evaluated last: with ``noise_first`` that is not where a step began."""
+
+    x: Tensor
+
+    def __init__(self, walked: Walked):
+        self._walked, self.refresh = walked, walked.refresh
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Potential`."""
+        self.x = x
+        return self._walked.value_and_grad(x)
 
 
 def _at_least_fp32(x: Tensor) -> Tensor:

@@ -78,7 +78,8 @@ class VAEBM(AnswersByVAE, AnswersByEnergy, Method):
         grad_clip: largest norm of a player's gradient.
 
     Example:
-        >>>         >>> from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
+        >>> from functools import partial
+        >>> from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
         >>> from ebmzoo.parts import GaussianVAE
         >>> vae = partial(GaussianVAE, encoder=MLPEncoder, decoder=MLPDecoder, latent_dim=4)
         >>> VAEBM((1, 8, 8), vae, MLPEnergy).sample(2, noise=0).shape

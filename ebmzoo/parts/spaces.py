@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ebmzoo.mcmc import Noise, Potential, Row, as_noise, frozen
-from ebmzoo.mcmc.potential import squared_norm
+from ebmzoo.mcmc.potential import as_potential, squared_norm
 
 from .latent_vae import LatentVAE
 
@@ -22,13 +22,13 @@ class Space(Potential):
     """Base: a state is an x-part and a z-part.
 
     Args:
-        energy: E, of ``(B, *image_shape)`` to ``(B,)``.
+        energy: E, of ``(B, *image_shape)`` to ``(B,)`` or ``(B, 1)``.
         vae: the VAE.
     """
 
     def __init__(self, energy: nn.Module, vae: LatentVAE):
         super().__init__()
-        self.energy, self.vae = energy, vae
+        self.energy, self.vae = as_potential(energy), vae
         self.row = Row((tuple(vae.image_shape), *map(tuple, vae.noise_shapes)))
 
     def latents(self, noise: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

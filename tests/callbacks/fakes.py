@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ebmzoo.data.digits import digits
-from ebmzoo.mcmc import as_noise
+from ebmzoo.mcmc import State, as_noise
 
 
 @lru_cache
@@ -97,12 +97,12 @@ class Tiny(L.LightningModule):
         z = self.encode(x)[0] + as_noise(noise).normal((len(x), 4))
         return -(self.decode(z) - x).square().flatten(1).sum(1)
 
-    def sample(self, n, *, steps=None, noise=None, callback=None):
+    def sample(self, n, *, steps=None, noise=None, watch=None):
         x = self.decode(as_noise(noise).normal((n, 4)))
         for step in range(steps or 0):
-            if callback is not None:
-                callback(step, x, torch.zeros(n))
-            x.mul_(0.5)  # in place, as the kernels do
+            if watch is not None:
+                watch(step, State(x, torch.zeros(n), torch.zeros_like(x)))
+            x = 0.5 * x  # a new tensor, as the kernels' are
         return x
 
 

@@ -239,7 +239,7 @@ class Points(Tiny):
     image_shape = (2,)
     reconstruct = log_likelihood_bound = None
 
-    def sample(self, n, *, steps=None, noise=None, callback=None):
+    def sample(self, n, *, steps=None, noise=None, watch=None):
         return Gaussians25().density.sample(n, as_noise(noise))
 
 

@@ -21,7 +21,7 @@ class Tilted(Tiny):
     has_base, white_shapes = True, [(2,)]
     reconstruct = encode = None
 
-    def sample(self, n, *, steps=None, noise=None, callback=None):
+    def sample(self, n, *, steps=None, noise=None, watch=None):
         return self.base_sample(n, noise=noise)
 
     def base_sample(self, n, *, noise=None):

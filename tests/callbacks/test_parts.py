@@ -154,7 +154,7 @@ def test_the_fast_distance_is_of_the_first_thousand(tmp_path):
 class Triples(Tiny):
     image_shape = (3, 8, 8)
 
-    def sample(self, n, *, steps=None, noise=None, callback=None):
+    def sample(self, n, *, steps=None, noise=None, watch=None):
         return StackedDigits().reference("train")[torch.arange(n)]
 
 
@@ -218,7 +218,7 @@ def test_reconstruction_along_the_z_chain(tmp_path):
 class Copies(Tiny):
     """Training images with another border."""
 
-    def sample(self, n, *, steps=None, noise=None, callback=None):
+    def sample(self, n, *, steps=None, noise=None, watch=None):
         x = Images().reference("train")[torch.arange(n) % 40].clone()
         x[..., 0, :] = 1 - x[..., 0, :].abs()
         return x

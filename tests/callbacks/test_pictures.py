@@ -10,7 +10,7 @@ from ebmzoo.callbacks.looking import looking_at
 from ebmzoo.callbacks.pictures import scatter
 from ebmzoo.data import Gaussians25
 from ebmzoo.images import grid, strips
-from ebmzoo.mcmc import as_noise
+from ebmzoo.mcmc import State, as_noise
 
 from .fakes import Images, Tiny, model, same, trainer, weights
 
@@ -32,7 +32,7 @@ def test_all_pictures_in_their_places(tmp_path):
         samples = tiny.sample(9, noise=0)
         reconstructed = tiny.reconstruct(Images().reference("val")[:4])
         frames = []
-        last = tiny.sample(2, steps=6, noise=0, callback=lambda step, x, energy: frames.append(x.clone()))
+        last = tiny.sample(2, steps=6, noise=0, watch=lambda step, state: frames.append(state.x))
     assert torch.equal(pixels(tmp_path / "samples.png"), grid(samples))
     titles = [f"step {k}" for k in (0, 2, 4, 6)]
     chain = strips([frames[0], frames[2], frames[4], last], titles=titles)
@@ -86,9 +86,9 @@ def test_at_test_the_newest_pictures_are_drawn(tmp_path):
 
 def test_states_that_are_no_images_are_not_drawn(tmp_path):
     class Latent(Tiny):
-        def sample(self, n, *, steps=None, noise=None, callback=None):
+        def sample(self, n, *, steps=None, noise=None, watch=None):
             for step in range(steps or 0):
-                callback(step, (torch.zeros(n, 4), torch.zeros(n, 5)), torch.zeros(n))
+                watch(step, State(torch.zeros(n, 9), torch.zeros(n), torch.zeros(n, 9)))
             return super().sample(n, noise=noise)
 
     trainer(tmp_path, [Pictures(n=4)]).test(Latent(chain=True), Images(), verbose=False)
@@ -165,7 +165,7 @@ def test_points_are_scattered_beside_the_data(tmp_path):
     class Points(Tiny):
         image_shape = (2,)
 
-        def sample(self, n, *, steps=None, noise=None, callback=None):
+        def sample(self, n, *, steps=None, noise=None, watch=None):
             return Gaussians25().density.sample(n, as_noise(noise))
 
     data = Gaussians25(n_train=500, n_test=300, batch_size=100)

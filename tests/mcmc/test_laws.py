@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from ebmzoo.mcmc import HMC, MALA, Langevin, as_noise
+from ebmzoo.mcmc import HMC, MALA, Langevin, Potential, as_noise
+from ebmzoo.mcmc.potential import squared_norm
 
 CHAINS = 20_000
 
@@ -27,17 +28,27 @@ def assert_covariance(samples, expected):
     assert (samples.mean(0).abs() < 4 * (diagonal / n).sqrt()).all()
 
 
+class Tilted(Potential):
+    """White noise, tilted."""
+
+    def tilt(self, x):
+        return 0.5 * (x - 2).square().sum(1)
+
+    def forward(self, x):
+        return self.tilt(x) + 0.5 * squared_norm(x)
+
+
 @pytest.mark.parametrize(("step_size", "temperature"), [(0.5, 1.0), (1.0, 0.3), (0.1, 4.0)])
 def test_unadjusted_langevin_has_its_known_bias_in_one_dimension(step_size, temperature):
     sampler = Langevin(steps=150, step_size=step_size, temperature=temperature)
-    x = sampler(lambda x: 0.5 * x.square().sum(1), torch.zeros(CHAINS, 1).double(), noise=1).state
+    x = sampler(lambda x: 0.5 * x.square().sum(1), torch.zeros(CHAINS, 1).double(), noise=1).x
     expected = temperature / (1 - step_size / 4)
     assert_covariance(x, torch.tensor([[expected]]).double())
 
 
 def test_unadjusted_langevin_covariance_in_five_correlated_dimensions():
     precision, step_size, temperature = correlated(), 0.4, 0.7
-    x = Langevin(150, step_size, temperature)(gaussian(precision), torch.zeros(CHAINS, 5).double(), noise=2).state
+    x = Langevin(150, step_size, temperature)(gaussian(precision), torch.zeros(CHAINS, 5).double(), noise=2).x
     identity = torch.eye(5).double()
     assert_covariance(x, temperature * torch.linalg.inv(precision @ (identity - step_size / 4 * precision)))
 
@@ -46,7 +57,7 @@ def test_noise_first_langevin_has_its_own_known_variance():
     step_size = 0.5
     x = Langevin(100, step_size, noise_first=True)(
         lambda x: 0.5 * x.square().sum(1), torch.zeros(CHAINS, 1).double(), noise=3
-    ).state
+    ).x
     contraction = (1 - step_size / 2) ** 2
     assert_covariance(x, torch.tensor([[contraction * step_size / (1 - contraction)]]).double())
 
@@ -78,51 +89,25 @@ def test_detailed_balance_on_a_density_that_is_not_gaussian(sampler):
     like = torch.empty(0, dtype=torch.float64)
     box = 6 * noise.uniform((400_000, 1), like) - 3
     x = box[noise.uniform((400_000,), like) < (-potential(box)).exp()]
-    x_next = sampler(potential, x, noise=noise).state
+    x_next = sampler(potential, x, noise=noise).x
     for f, g in [(lambda v: v**3, lambda v: v), (lambda v: (v > 0.3).double(), lambda v: v**2)]:
         difference = f(x) * g(x_next) - g(x) * f(x_next)
         assert difference.mean().abs() < 4 * difference.std() / math.sqrt(len(x))
     assert 0.3 < (x != x_next).double().mean() < 0.99
 
 
-def test_mala_accepts_by_the_metropolis_hastings_ratio_written_out():
-    step_size, temperature = 0.9, 0.6
-
-    def potential(x):
-        return (x**4).sum(1)
-
-    x = torch.linspace(-1.5, 1.5, 64).double().view(-1, 1)
-    chain = MALA(1, step_size, temperature)(potential, x, noise=6)
-
-    noise = as_noise(6)
-    drift = lambda v: v - step_size / 2 * 4 * v**3  # noqa: E731
-    proposed = drift(x) + math.sqrt(step_size * temperature) * noise.normal(x.shape, x)
-
-    def log_q(to, start):
-        return torch.distributions.Normal(drift(start), math.sqrt(step_size * temperature)).log_prob(to).sum(1)
-
-    log_ratio = (potential(x) - potential(proposed)) / temperature + log_q(x, proposed) - log_q(proposed, x)
-    accept = noise.uniform((64,), x).log() < log_ratio
-    assert 5 < accept.sum() < 60
-    torch.testing.assert_close(chain.x, torch.where(accept[:, None], proposed, x), rtol=0, atol=1e-12)
-    torch.testing.assert_close(chain.energy, potential(chain.x), rtol=0, atol=1e-12)
-
-
 def test_one_leapfrog_is_a_mala_step():
     x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).double()
     potential = gaussian(correlated(3))
     mala, hmc = MALA(4, 0.7)(potential, x, noise=7), HMC(4, 0.7, leapfrogs=1)(potential, x, noise=7)
-    torch.testing.assert_close(mala.state, hmc.state, rtol=0, atol=1e-12)
+    torch.testing.assert_close(mala.x, hmc.x, rtol=0, atol=1e-12)
     assert torch.equal(mala.acceptance, hmc.acceptance)
 
 
 def test_independence_proposals_alone_sample_the_tilted_prior():
     # Base N(0, 1) tilted by E = (x - 2)²/2 is N(1, 1/2).
-    def energy(x):
-        return 0.5 * (x - 2).square().sum(1)
-
-    sampler, noise = MALA(0, proposals=60), as_noise(8)
-    x = sampler(energy, torch.zeros(CHAINS, 1).double(), noise=noise, white=True).state
+    sampler, noise, energy = MALA(0, proposals=60), as_noise(8), Tilted().tilt
+    x = sampler(Tilted(), torch.zeros(CHAINS, 1).double(), noise=noise).x
     assert_covariance(x - 1, torch.tensor([[0.5]]).double())
     # Acceptance of the independence sampler, by quadrature over both arguments.
     grid = torch.linspace(-6, 6, 801).double()
@@ -132,5 +117,14 @@ def test_independence_proposals_alone_sample_the_tilted_prior():
         grid
     ).exp()[None]
     expected = (rate * target.log_prob(grid).exp()[:, None]).sum() * (grid[1] - grid[0]) ** 2
-    accepted = sampler(energy, x, noise=noise, white=True).proposal_acceptance
+    accepted = sampler(Tilted(), x, noise=noise).proposal_acceptance
     assert abs(accepted.mean() - expected) < 4 * accepted.std() / CHAINS**0.5
+
+
+@pytest.mark.parametrize("kind", [Langevin, MALA])
+def test_independence_proposals_are_as_warm_as_the_chain(kind):
+    # exp(−U/T) with U = (x − 2)²/2 + x²/2 is N(1, T/2).
+    sampler = kind(0, temperature=0.5, proposals=60)
+    chain = sampler(Tilted(), torch.zeros(CHAINS, 1).double(), noise=9)
+    assert_covariance(chain.x - 1, torch.tensor([[0.25]]).double())
+    torch.testing.assert_close(chain.energy, Tilted()(chain.x), rtol=1e-12, atol=0)

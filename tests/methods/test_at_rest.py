@@ -187,7 +187,7 @@ def test_a_chain_is_seen_as_it_runs_and_goes_on_as_it_was():
     model = METHODS["ecvae"]()
     model.refine = Langevin(3, 8.0)
     seen = []
-    found = model.sample(4, noise=0, callback=lambda step, state, energy: seen.append(state.clone()))
+    found = model.sample(4, noise=0, watch=lambda step, state: seen.append(state.x))
     assert found.abs().max() == 1 < seen[-1].abs().max()
     with unclamped(model):
         assert torch.equal(found, model.sample(4, noise=0).clamp(-1, 1))

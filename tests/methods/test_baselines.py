@@ -167,10 +167,17 @@ def test_ebm_samples_by_its_test_chain_and_scores(digits):
         ebm(sampler=Langevin(3, 0.1, 0.0)).log_density(digits)
     method, frames = method.float(), []
     with torch.inference_mode():
-        last = method.sample(3, noise=1, callback=lambda step, x, energy: frames.append(x.clone()))
+        last = method.sample(3, noise=1, watch=lambda step, state: frames.append(state.x))
     start = method.sample(3, noise=1, steps=0)
     assert len(frames) == 4 and torch.equal(frames[0], start) and not torch.equal(last, start)
     torch.testing.assert_close(start, -0.9 + 1.8 * as_noise(1).uniform((3, *SHAPE)))
+
+
+def test_a_network_that_ends_in_a_linear_layer_is_an_energy():
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
+    model = EBM((1, 2, 2), network, sampler=Langevin(2, 0.1))
+    x = torch.ones(3, 1, 2, 2)
+    assert torch.equal(model.energy(x), network(x)[:, 0].detach()) and model.sample(3, noise=0).shape == x.shape
 
 
 def test_ebm_chains_from_a_trained_vae(fit, digits, tmp_path):

@@ -224,7 +224,7 @@ def test_ecflow_samples_the_flow_or_its_chain_at_the_datas_levels():
     torch.testing.assert_close(levels, (8 * (start.clamp(-1, 1) + 1)).round(), rtol=0, atol=1e-4)
     frames = []
     with torch.inference_mode():
-        revised = method.sample(4, steps=3, noise=0, callback=lambda step, x, energy: frames.append(x.clone()))
+        revised = method.sample(4, steps=3, noise=0, watch=lambda step, state: frames.append(state.x))
     assert len(frames) == 3 and not torch.equal(8 * (revised + 1), levels)
     torch.testing.assert_close(frames[0], start)
     with pytest.raises(ValueError, match="no chain"):

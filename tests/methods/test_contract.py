@@ -372,7 +372,7 @@ def test_ecvae_samples_one_step_or_with_a_chain():
     torch.testing.assert_close(start, method.decode(as_noise(0).normal((4, 4))))
     frames = []
     with torch.inference_mode():
-        revised = method.sample(4, steps=3, noise=0, callback=lambda step, x, energy: frames.append(x.clone()))
+        revised = method.sample(4, steps=3, noise=0, watch=lambda step, state: frames.append(state.x))
     assert len(frames) == 3 and torch.equal(frames[0], start) and not torch.equal(revised, start)
     chained = ecvae(refine=Langevin(3, 0.5, 1e-2)).eval()
     chained.load_state_dict(method.state_dict())

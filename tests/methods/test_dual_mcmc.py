@@ -181,7 +181,7 @@ def test_chains_leave_networks_as_they_were(digits):
     assert all(torch.equal(value, state[name]) for name, value in method.state_dict().items())
     assert all(module.training for module in method.modules())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in method.parameters())
-    assert not first.x.state.requires_grad and not first.latent.state.requires_grad
+    assert not first.x.x.requires_grad and not first.latent.x.requires_grad
 
 
 def test_what_is_logged(fit, digits, monkeypatch):
@@ -203,7 +203,7 @@ def test_samples_are_the_generators_or_a_chains():
     assert torch.equal(start, method.decode(as_noise(0).normal((4, LATENT))))
     frames = []
     with torch.inference_mode():
-        revised = method.sample(4, noise=0, callback=lambda step, x, energy: frames.append(x.clone()))
+        revised = method.sample(4, noise=0, watch=lambda step, state: frames.append(state.x))
     assert len(frames) == 3 and torch.equal(frames[0], start) and not torch.equal(revised, start)
     other = dual(refine=Langevin(5, 0.3, 1e-2)).eval()
     assert other.test_sampler() == (other.refine, 5)
@@ -219,7 +219,7 @@ def test_reconstructions_along_the_chain_are_points_of_one_chain(digits):
     assert torch.equal(method.reconstruct(x, steps=0), method.decode(method.encode(x)[0]))
     frames = []
     with torch.inference_mode():
-        last = method.reconstruct(x, callback=lambda step, z, energy: frames.append(method.decode(z)))
+        last = method.reconstruct(x, watch=lambda step, state: frames.append(method.decode(state.x)))
     assert len(frames) == 40 and torch.equal(last, method.reconstruct(x))
     for steps in (0, 1, 17):
         assert torch.equal(method.reconstruct(x, steps=steps), frames[steps])

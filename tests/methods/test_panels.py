@@ -52,7 +52,7 @@ def test_shared_keys(name):
 
 
 def test_movement_is_that_of_values_which_no_bound_moves():
-    start, chain = torch.tensor([[2.0, 0.5, -0.3]]), Chain(torch.zeros(1, 3), torch.zeros(1), torch.ones(1))
+    start, chain = torch.tensor([[2.0, 0.5, -0.3]]), Chain(torch.zeros(1, 3), torch.zeros(1), torch.ones(1, 3))
     still = chain_health(start, start.clamp(-1.2, 1.2), chain)
     assert still["mcmc/movement"] == 0 and still["mcmc/displacement"] == pytest.approx(0.8)
     moved = chain_health(start, torch.tensor([[1.2, 0.6, -0.3]]), chain)

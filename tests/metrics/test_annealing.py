@@ -89,6 +89,18 @@ def test_several_leaves_are_one_state():
     assert -0.1 < found.lower + 1.5 * math.log(3) < 0
 
 
+def test_one_chain_in_a_hundred_steps_is_recorded_no_less_exactly():
+    """A network as the potential, recorded or not: its bracket is that of the same numbers."""
+    torch.manual_seed(0)
+    energy = MLPEnergy((2,), width=8).double()
+    like, settings = torch.empty(0).double(), {"chains": 40, "temperatures": 60, "networks": [energy]}
+    one = annealed_bracket(energy, [(2,)], as_noise(0), like=like, **settings)
+    other = annealed_bracket(lambda u: energy(u), [(2,)], as_noise(0), like=like, **settings)
+    assert one.lower == pytest.approx(other.lower, rel=1e-9) and one.acceptance == other.acceptance
+    white = as_noise(1).normal((200_000, 2), like)
+    assert one.lower < (-energy(white)).logsumexp(0).item() - math.log(200_000) + 0.01
+
+
 def test_networks_stay_as_they_are():
     torch.manual_seed(0)
     energy = MLPEnergy((2,), width=8, spectral_norm=True).train()

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ebmzoo.mcmc import HMC, MALA, Langevin
+from ebmzoo.mcmc import HMC, MALA, Langevin, Potential
+from ebmzoo.mcmc.potential import squared_norm
 from ebmzoo.metrics.chains import convergence, watching
 
 
@@ -44,7 +45,7 @@ def test_watching_changes_nothing():
     sampler = Langevin(steps=6, step_size=0.3)
     seen = []
     start = torch.ones(5, 3)
-    _, chain = watched(sampler, state=start, callback=lambda step, state, energy: seen.append(step))
+    _, chain = watched(sampler, state=start, watch=lambda step, state: seen.append(step))
     assert torch.equal(chain.x, sampler(quadratic, start, noise=0).x)
     assert seen == list(range(6))
 
@@ -52,7 +53,7 @@ def test_watching_changes_nothing():
 def test_energy_displacement_and_signal_to_noise_by_hand():
     states = []
     sampler = Langevin(steps=4, step_size=0.3, temperature=0.5)
-    trace, _ = watched(sampler, callback=lambda step, state, energy: states.append(state.clone()))
+    trace, _ = watched(sampler, watch=lambda step, state: states.append(state.x))
     for k, x in enumerate(states):
         assert torch.allclose(trace.energy[k], quadratic(x))
         assert torch.allclose(trace.displacement[k], (x - states[0]).square().mean(1).sqrt())
@@ -91,16 +92,25 @@ def test_clamped_gradients_are_those_of_the_step():
     assert noiseless(max_drift=0.25) == pytest.approx(0.25)
 
 
-def test_white_and_conditioned_leaves():
-    def potential(a, b, shift):
-        return (a.sum(1) - shift[:, 0]) ** 2 / 2 + 0 * b.sum(1)
+class Conditioned(Potential):
+    """A row of a, of two numbers, whose sum is given, and b, which is white noise."""
 
-    state = (torch.ones(3, 2), torch.ones(3, 1))
-    trace, _ = watched(
-        Langevin(steps=1, step_size=1.0), potential, state, white=[False, True], given=[torch.zeros(3, 1)]
-    )
+    def __init__(self, shift):
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, row):
+        a, b = row.split([2, 1], 1)
+        return (a.sum(1) - self.shift) ** 2 / 2 + 0.5 * squared_norm(b)
+
+
+@pytest.mark.parametrize("backend", ["eager", "trace"])
+def test_white_and_conditioned_parts_of_a_row(backend):
+    sampler = Langevin(steps=1, step_size=1.0, backend=backend)
+    trace, _ = watched(sampler, Conditioned(torch.zeros(3)), torch.ones(3, 3))
     # The drift is −½(2, 2) on a and −½ on b: its length over √3.
     assert torch.allclose(trace.signal_to_noise[0], torch.full((3,), 1.5 / 3**0.5, dtype=torch.float64))
+    assert torch.allclose(trace.energy[0], torch.full((3,), 2.5, dtype=torch.float64))
 
 
 def test_metropolis_samplers_accept_themselves_and_descent_has_no_noise():
@@ -115,11 +125,36 @@ def test_metropolis_samplers_accept_themselves_and_descent_has_no_noise():
 
 
 def test_fresh_noise_in_the_potential_is_left_alone():
-    def noisy(x, xi):
-        return 0.5 * (x + 0.1 * xi).square().sum(1)
+    class Noisy(Potential):
+        redraws = True
 
-    trace, _ = watched(Langevin(steps=3, step_size=0.1), noisy, draws=[(3,)])
+        def refresh(self, x, noise, level=None):
+            self.xi = noise.normal(x.shape, x)
+
+        def forward(self, x):
+            return 0.5 * (x + 0.1 * self.xi).square().sum(1)
+
+    trace, _ = watched(Langevin(steps=3, step_size=0.1), Noisy())
     assert len(trace.energy) == 3 and trace.acceptance == [] and trace.signal_to_noise == []
+
+
+def test_projections_are_lengths_on_unit_directions():
+    start = torch.randn(2000, 30, generator=torch.Generator().manual_seed(2))
+    trace, _ = watched(Langevin(steps=2, step_size=0.1), state=start)
+    assert [shown.shape for shown in trace.projections] == 2 * [(2000, 8)]
+    # White noise has unit variance on any direction of unit length; the eight are drawn about that long.
+    assert trace.projections[0].var(0).mean() == pytest.approx(1, abs=0.3)
+    again, _ = watched(Langevin(steps=2, step_size=0.1), state=start)
+    assert torch.equal(again.projections[0], trace.projections[0])  # the same for every chain
+
+
+def test_settings_that_hold_a_sampler_are_put_back_after_an_exception():
+    both = Two(Langevin(steps=2), Langevin(steps=5))
+    model = SimpleNamespace(sampler=both.first, refine=both)
+    with pytest.raises(KeyError), watching(model):
+        assert model.sampler.steps == 2 and model.refine is not both  # what is not the watcher's is the sampler's own
+        raise KeyError
+    assert model.sampler is both.first and model.refine is both
 
 
 def test_convergence_of_independent_draws_and_of_chains_apart():

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from .noise import Noise, SharedNoise
+from .noise import Noise
 from .potential import Potential
 from .program import Program, Recorded, Run, Unseen
 from .reading import Reading, key_of_tensor
@@ -24,7 +24,7 @@ PAYS_AFTER = 50
 """Steps of chains with one potential after which ``auto`` records it: that costs about as much as so many."""
 
 _KEPT = 64
-_programs: OrderedDict[Hashable, Program | Untraceable | int] = OrderedDict()
+_programs: OrderedDict[Hashable, Program | str | int] = OrderedDict()
 """By key: a program, why there is none, or the number of steps until now. The newest; none holds a model alive."""
 
 
@@ -39,22 +39,19 @@ class Walked(Protocol):
 
 
 @contextmanager
-def engine(
-    backend: Backend, potential: Potential, x: Tensor, level: float | None, steps: int
-) -> Iterator[tuple[Walked, Walked]]:
+def engine(backend: Backend, potential: Potential, x: Tensor, steps: int) -> Iterator[tuple[Walked, Walked]]:
     """The potential as one chain evaluates it: as it is, and for steps whose energies nobody looks at.
 
     Args:
         backend: see `Sampler`.
-        potential: at rest.
+        potential: at rest, and refreshed for the first step.
         x: where the chain begins.
-        level: the noise level of its first step.
         steps: how many there will be.
 
     Raises:
         ValueError: the backend cannot evaluate this potential (``auto`` always can).
     """
-    recorded = None if backend == "eager" else _recorded(backend, potential, x, level, steps)
+    recorded = None if backend == "eager" else _recorded(backend, potential, x, steps)
     if recorded is None:
         yield potential, potential
         return
@@ -62,13 +59,11 @@ def engine(
     recorded.tell_observers()
 
 
-def _recorded(backend: Backend, potential: Potential, x: Tensor, level: float | None, steps: int) -> Recorded | None:
+def _recorded(backend: Backend, potential: Potential, x: Tensor, steps: int) -> Recorded | None:
     """None where autograd is to do it."""
     if backend == "cudagraph" and x.device.type != "cuda":
         raise ValueError(f"backend cudagraph captures CUDA graphs, but the state is on {x.device}: take trace or auto")
     try:
-        if potential.redraws:  # what it draws has a shape from now on; the chain's own noise is not touched
-            potential.refresh(x, SharedNoise.of_seed(0, x.device), level)
         reading = Reading(potential)
         program = _program(potential, x, reading, steps if backend == "auto" else PAYS_AFTER)
     except Exception as error:
@@ -88,7 +83,7 @@ def _recorded(backend: Backend, potential: Potential, x: Tensor, level: float | 
         runs = _made(program, backend, lambda run: Captured(run, inputs, len(inputs) - len(baked)))
     else:
         runs = program.value_and_grad, program.gradient
-    recorded = Recorded(potential, reading, program, runs, x.device.type)
+    recorded = Recorded(potential, reading, program, runs, x.device.type, strict=backend != "auto")
     for run in runs:
         if isinstance(run, Captured):
             run.bake(recorded.baked)
@@ -111,12 +106,12 @@ def _program(potential: Potential, x: Tensor, reading: Reading, steps: int) -> P
             try:
                 found = Program(potential, x, reading)
             except Untraceable as error:
-                found = error.with_traceback(None)
+                found = str(error)  # the error itself would hold the frames in which it was raised
     _programs[key] = found
     while len(_programs) > _KEPT:
         _programs.popitem(last=False)
-    if isinstance(found, Untraceable):
-        raise found
+    if isinstance(found, str):
+        raise Untraceable(found)
     return found if isinstance(found, Program) else None
 
 
