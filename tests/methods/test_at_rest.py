@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 
+from ebmzoo.factories import spec
 from ebmzoo.mcmc import AnnealedLangevin, Langevin, as_noise
 from ebmzoo.methods import EBM, ECVAE, GAN, VAE, VAEBM, WGAN, BiDVL, DenoisingEBM, DualMCMC, ECFlow, Flow, capabilities
 from ebmzoo.methods.at_rest import unclamped
-from ebmzoo.factories import spec
 from ebmzoo.networks import FlowPrior, GaussianVAE, Glow, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy
 from ebmzoo.tasks import Colorize, Restorer
 

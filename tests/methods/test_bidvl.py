@@ -7,9 +7,9 @@ import torch
 from torch.distributions import Normal, kl_divergence
 from torch.optim import SGD
 
+from ebmzoo.factories import spec
 from ebmzoo.mcmc import as_noise
 from ebmzoo.methods import BiDVL, BoundsLikelihood
-from ebmzoo.factories import spec
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
 
 SHAPE, LATENT = (1, 8, 8), 3

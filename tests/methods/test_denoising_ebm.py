@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
+from ebmzoo.methods.denoising_ebm_chains import semantic_energy, texture_energy
 from torch.optim import SGD
 
+from ebmzoo.factories import spec
 from ebmzoo.mcmc import AnnealedLangevin, as_noise
 from ebmzoo.methods import BoundsLikelihood, DenoisingEBM, HasEnergy
-from ebmzoo.factories import spec
-from ebmzoo.methods.denoising_ebm_chains import semantic_energy, texture_energy
 from ebmzoo.networks import MLPDecoder, MLPDenoiser
 
 SHAPE, LATENT, DATA = (1, 8, 8), 3, 0.7

@@ -8,9 +8,9 @@ import torch
 from torch.distributions import Normal
 from torch.optim import SGD
 
+from ebmzoo.factories import spec
 from ebmzoo.mcmc import Langevin, as_noise
 from ebmzoo.methods import DualMCMC
-from ebmzoo.factories import spec
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
 from ebmzoo.objectives import EnergyL2
 

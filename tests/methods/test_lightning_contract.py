@@ -8,9 +8,9 @@ from lightning.pytorch.utilities.model_summary import ModelSummary
 from torch.utils.data import DataLoader
 
 import ebmzoo
+from ebmzoo.factories import spec
 from ebmzoo.images import from_uint8
 from ebmzoo.methods import EBM, ECVAE, GAN, VAE, VAEBM, Flow, Method
-from ebmzoo.factories import spec
 from ebmzoo.networks import GaussianVAE, Glow, MLPDecoder, MLPEncoder, MLPEnergy
 
 from .conftest import quiet_trainer

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from ebmzoo.methods.mixins import chain_health
 from lightning.pytorch.loggers import Logger
 
 from ebmzoo.callbacks import NetworkEvaluations
@@ -9,7 +10,6 @@ from ebmzoo.data import Digits
 from ebmzoo.mcmc import Chain
 from ebmzoo.methods import GAN, VAEBM, WGAN, BiDVL, HasEnergy
 from ebmzoo.methods.base import Method
-from ebmzoo.methods.mixins import chain_health
 
 from .conftest import quiet_trainer
 from .test_contract import METHODS

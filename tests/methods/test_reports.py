@@ -12,9 +12,9 @@ from torch.optim.lr_scheduler import ExponentialLR
 from torch.utils.data import DataLoader
 
 from ebmzoo.callbacks import NetworkEvaluations, Progress
+from ebmzoo.factories import spec
 from ebmzoo.mcmc import Langevin
 from ebmzoo.methods import ECVAE, VAE, reports
-from ebmzoo.factories import spec
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
 
 from .conftest import quiet_trainer

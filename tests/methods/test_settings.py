@@ -9,9 +9,9 @@ from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
 
 from ebmzoo.data import Digits
+from ebmzoo.factories import spec
 from ebmzoo.mcmc import Langevin
 from ebmzoo.methods import ECVAE
-from ebmzoo.factories import spec
 from ebmzoo.methods.settings import put_into
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
 

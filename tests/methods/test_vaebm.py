@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam
 
+from ebmzoo.factories import spec
 from ebmzoo.mcmc import MALA, JointNoise, Langevin, as_noise
 from ebmzoo.methods import VAE, VAEBM
-from ebmzoo.factories import spec
 from ebmzoo.networks import GaussianVAE, HierarchicalVAE, MLPDecoder, MLPEncoder, MLPEnergy, VAEBMEnergy
 from ebmzoo.objectives import (
     SpectralPenalty,
