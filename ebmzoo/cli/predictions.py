@@ -10,8 +10,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from ebmzoo.methods.random_state import gathered
 from ebmzoo.files import written_whole
+from ebmzoo.methods.random_state import gathered
 
 
 class Predictions(Callback):

@@ -33,7 +33,8 @@ def test_no_yield_stands_within_a_with(path):
 
 
 def test_the_reader_of_yields_sees_all_kinds():
-    source = "def f():\n    with a:\n        if b:\n            yield 1\n        yield from c\n        x = yield\n    yield 2\n"
+    lines = ["def f():", " with a:", "  if b:", "   yield 1", "  yield from c", "  x = yield", " yield 2", ""]
+    source = "\n".join(lines)
     assert yields_within_with(source) == [4, 5, 6]
 
 
