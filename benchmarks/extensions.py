@@ -10,7 +10,7 @@ from __future__ import annotations
 from ebmzoo.report.bench import bench
 from ebmzoo.report.runs import Experiment
 
-VAE_ALONE = {"model.calibration_weight": 0.0, "model.dual_rate": 0.0}
+VAE_ALONE = {"model.calibration.weight": 0.0, "model.calibration.rate": 0.0}
 # The training chain of ecflow_digits, at test.
 CHAIN = {
     "model.refine": "Langevin",

@@ -28,13 +28,13 @@ DIGITS = [
 
 def fixed(weight: float) -> dict[str, object]:
     """EC-VAE with a fixed λ."""
-    return {"model.dual_rate": 0.0, "model.calibration_weight": weight}
+    return {"model.calibration.rate": 0.0, "model.calibration.weight": weight}
 
 
 GROUPS: dict[str, list[Experiment]] = {
     # Which decoder σ the baseline has is settled on seed 0 alone, then fixed in its config.
     "vae sigma": [
-        Experiment(f"vae_digits sigma {sigma}", "configs/vae_digits.yaml", {"model.sigma": sigma}, seeds=[0])
+        Experiment(f"vae_digits sigma {sigma}", "configs/vae_digits.yaml", {"model.vae.sigma": sigma}, seeds=[0])
         for sigma in (0.1, 0.2, 0.3, "learned")
     ],
     "digits": [

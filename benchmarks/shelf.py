@@ -59,7 +59,7 @@ GROUPS: dict[str, list[Experiment]] = {
         Experiment(
             "ecvae_digits lambda 0",
             "configs/ecvae_digits.yaml",
-            {"model.calibration_weight": 0.0, "model.dual_rate": 0.0},
+            {"model.calibration.weight": 0.0, "model.calibration.rate": 0.0},
         ),
     ],
 }
@@ -87,7 +87,7 @@ def with_decoder_noise(experiment: Experiment, seed: int, results: Path) -> str 
     model = ebmzoo.load(results.parent / "checkpoints" / "last.ckpt")
     noise = as_noise(seed)
     x = model.sample(100_000, noise=noise)
-    x = x + model.log_sigma.exp() * noise.normal(x.shape, x)
+    x = x + model.vae.log_sigma.exp() * noise.normal(x.shape, x)
     found = Gaussians25().density.log_prob(x.detach().double())
     return (
         f"{experiment.name} seed {seed}, with decoder noise: mean {found.mean():.2f}, median {found.median():.2f} nats"

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ebmzoo.mcmc import Langevin, as_noise
-from ebmzoo.methods.vaebm_space import InNoise
-from ebmzoo.networks import ConvDecoder, GaussianVAE, MLPEncoder, VAEBMEnergy
+from ebmzoo.networks import ConvDecoder, MLPEncoder, VAEBMEnergy
+from ebmzoo.parts import GaussianVAE, InNoise
 from ebmzoo.report.speed_others import as_written, loop
 
 

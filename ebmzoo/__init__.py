@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ebmzoo.mcmc import HMC, MALA, Langevin
     from ebmzoo.methods import EBM, ECVAE, GAN, VAE, VAEBM, WGAN, BiDVL, DenoisingEBM, DualMCMC, ECFlow, Flow, Method
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Each room and the names of it that the package offers.
 _ROOMS = {

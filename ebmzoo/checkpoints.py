@@ -41,6 +41,8 @@ __all__ = [
     "trusted",
 ]
 
+_UNREADABLE = "0.1."  # versions whose checkpoints have other names for the parts of a method
+
 # jsonargparse takes a dataclass for a closed set of fields; these are bases of families chosen by class_path.
 set_parsing_settings(subclasses_enabled=[Sampler, Penalty])
 
@@ -74,6 +76,11 @@ def read(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str
     about = checkpoint.get("ebmzoo")
     if not isinstance(about, dict) or not isinstance(about.get("class_path"), str):
         raise ValueError(f"{path} is not a checkpoint of this package: it names no method")
+    if (written := str(about.get("version", ebmzoo.__version__))).startswith(_UNREADABLE):
+        raise ValueError(
+            f"{path} was written by ebmzoo {written}, whose parts have other names than those of {ebmzoo.__version__}: "
+            f"read it with that version, or train again"
+        )
     return checkpoint
 
 

@@ -22,7 +22,6 @@ __all__ = [
     "OptimizerFactory",
     "PriorFactory",
     "ScheduleFactory",
-    "VAEFactory",
     "build",
     "class_path",
     "parameters_of",
@@ -38,7 +37,6 @@ FlowFactory = Callable[[ImageShape], nn.Module]
 PriorFactory = Callable[[int], nn.Module]
 DistanceFactory = Callable[[ImageShape], nn.Module]
 OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
-VAEFactory = Callable[[ImageShape], nn.Module]
 ScheduleFactory = Callable[[Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
 

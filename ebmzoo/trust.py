@@ -86,6 +86,17 @@ def check_trusted(values: Any, path: str | Path) -> None:
             trusted(value, path)
 
 
+def modules_to_trust(values: Any) -> set[str]:
+    """The modules of the classes that plain data names under ``class_path`` which only trust lets a file name.
+
+    Example:
+        >>> modules_to_trust({"class_path": "spots.Spots", "init_args": {"by": {"class_path": "torch.optim.Adam"}}})
+        {'spots'}
+    """
+    paths = {value for key, value in _strings(values, "") if key == "class_path" and "." in value}
+    return {path.rpartition(".")[0] for path in paths if not path.startswith((*_OWN, "lightning.", "torch."))}
+
+
 def _strings(values: Any, path: str | Path) -> Iterator[tuple[str, str]]:
     """Every string with the key that it stands under: keys, values, and the scalars of strings that are yaml.
 

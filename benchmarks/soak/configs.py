@@ -20,7 +20,7 @@ from .forks import in_fork, small_configs
 GIB = 2**30
 ODD: list[Any] = [None, "", "abc", "é☃", "../x", "os.system", -1, 0, 1, 3, 1.5, -0.5, 1e30, 1e-30, float("nan")]
 ODD += [float("inf"), True, False, [], {}, [1, 2], {"a": 1}, "1", [[]], "https://example.org/x"]
-HUGE = {"width", "latent_dim", "batch_size", "buffer", "pair_memory"}
+HUGE = {"width", "latent_dim", "batch_size", "buffer", "memory"}
 # Other values of these start processes or wait for hours, as asked: that is no fault.
 ONLY_WORDS = {"devices", "num_nodes", "strategy", "num_workers", "steps", "depth", "accelerator"}
 

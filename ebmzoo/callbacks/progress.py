@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -84,6 +85,8 @@ class Progress(TQDMProgressBar):
             if now - self._drawn >= _REDRAW_SECONDS or self._steps == self._total:
                 self._drawn = now
                 self._show(trainer, pl_module)
+            if self._steps == self._total:  # what Lightning says at the end begins a line of its own
+                self.train_progress_bar.close()
             return
         share = (self._steps - self._spoke_at) / self._total if self._total else 0.0
         if share >= _LINE_SHARE or now - self._spoke >= _LINE_SECONDS or self._steps == self._total:
@@ -95,15 +98,22 @@ class Progress(TQDMProgressBar):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the last state, and leave it on the screen."""
-        if self.is_enabled and self._terminal:
+        if self.is_enabled and self._terminal and not self.train_progress_bar.disable:
             self._show(trainer, pl_module)
-        elif self.is_enabled and self._spoke_at != self._steps:
+        elif self.is_enabled and not self._terminal and self._spoke_at != self._steps:
             self._say(trainer, pl_module, time.monotonic())
         self.train_progress_bar.close()
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the bar's line to what is said of it."""
+        if self._train_progress_bar is not None:
+            self._train_progress_bar.close()
+
     def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
         bar = self.train_progress_bar
-        bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
+        if bar.disable:  # it is closed
+            return
+        bar.set_postfix(fitting(bar, self.get_metrics(trainer, pl_module)), refresh=False)
         bar.update(self._steps - bar.n)  # through tqdm's own count of time, which the time left rests on
         bar.refresh()
 
@@ -146,15 +156,16 @@ class Progress(TQDMProgressBar):
                 known = [float(score) for score in saver.best_k_models.values()]
                 parts[-1] += f" (best {better([value, *known]):.4g})"
         if len(parts) > 1:
-            self._write_above("  ".join(parts))
+            self._write_above(parts)
 
-    def _write_above(self, text: str) -> None:
-        """A line above the bar, in a terminal as wide as it is."""
-        if self._terminal:
-            width = shutil.get_terminal_size().columns
-            self.train_progress_bar.write(text if len(text) < width else f"{text[: width - 2]}…", file=sys.stdout)
-        else:
-            print(text, flush=True)
+    def _write_above(self, parts: Sequence[str]) -> None:
+        """A line above the bar: as many of the parts as the terminal has room for, none cut."""
+        if not self._terminal:
+            print("  ".join(parts), flush=True)
+            return
+        width = shutil.get_terminal_size().columns
+        room = [n for n in range(1, len(parts) + 1) if n == 1 or len("  ".join(parts[:n])) < width]
+        self.train_progress_bar.write("  ".join(parts[: room[-1]]), file=sys.stdout)
 
     # -- the rest ---------------------------------------------------------------------------------------
 
@@ -166,6 +177,12 @@ class Progress(TQDMProgressBar):
         if self._terminal and self.trainer.state.fn == "validate":
             return super().init_validation_tqdm()
         return Tqdm(disable=True)
+
+    def on_test_batch_end(self, trainer: Trainer, *rest: Any) -> None:
+        """After the last batch, what is measured begins lines of its own."""
+        super().on_test_batch_end(trainer, *rest)
+        if self._test_progress_bar is not None and self.test_progress_bar.n == self.test_progress_bar.total:
+            self.test_progress_bar.close()
 
     def init_test_tqdm(self) -> Tqdm:
         return super().init_test_tqdm() if self._terminal else Tqdm(disable=True)
@@ -181,6 +198,22 @@ def total_steps(trainer: Trainer) -> int | None:
     if trainer.max_epochs is not None and trainer.max_epochs >= 0 and batches != float("inf"):
         ends.append(trainer.max_epochs * int(batches))
     return min(ends, default=None)
+
+
+def fitting(bar: Tqdm, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The first of the values that a bar has room for: a number cut in the middle reads as another.
+
+    Args:
+        bar: as wide as its terminal.
+        values: in the order in which they are dear.
+    """
+    width, shown = bar.ncols or shutil.get_terminal_size().columns, dict[str, Any]()
+    for name, value in values.items():
+        words = ", ".join(f"{key}={one}" for key, one in {**shown, name: value}.items())
+        if len(bar.format_meter(**{**bar.format_dict, "postfix": words, "ncols": None})) >= width:
+            break
+        shown[name] = value
+    return shown
 
 
 def line(steps: int, total: int | None, seconds: float, done: int, values: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -33,6 +34,12 @@ class OneLineParser(argparse.ArgumentParser):
             known = [name.lstrip("-") for action in self._actions for name in action.option_strings]
             option = rest.split()[0]
             message = f"no option {option}: {nearest(option.lstrip('-').partition('=')[0], known)}"
+        if match := re.match(r"argument .*: invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            message = f"no {match[1]!r} here: {nearest(match[1], re.split(r', ', match[2].replace(chr(39), '')))}"
+        elif word == "the following arguments are required":
+            first = next((action for action in self._actions if rest.split(", ")[0] in action.option_strings), None)
+            choices = f" (one of {', '.join(map(str, first.choices))})" if first is not None and first.choices else ""
+            message += choices
         raise UserError(message)
 
 

@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -97,6 +96,9 @@ class Doctor(EbmzooCLI):
         trial = Trial(model)
         try:
             trial.run(batch)
+        except ValueError as error:  # settings that do not go together
+            problems.append(str(error))
+            _say("iteration", f"refused: {error}")
         except Exception as error:  # a user's own method may do what cannot be done without values
             _say("iteration", f"cannot be tried without data ({condense(str(error)) or type(error).__name__})")
             _say("memory", f"{size(weights)} of weights, as much for gradients and more for the rest")
@@ -113,7 +115,7 @@ class Doctor(EbmzooCLI):
             _say("memory", f"{size(sum(kept.values()))} for each process, in {kind}: {parts}")
             each = ", ".join(f"{name} {n:g}" for name, n in trial.evaluations(batch).items())
             _say("evaluations", f"of networks for each image of an iteration, a gradient counting as one more: {each}")
-            self._room(weights + trial.optimisers + averages, problems)
+            self._room(Path(self.config["fit"].run_dir or ROOT), weights + trial.optimisers + averages, problems)
         self._data(datamodule, problems)
         self._weights(model, callbacks, problems)
         _devices(settings, problems)
@@ -141,14 +143,12 @@ class Doctor(EbmzooCLI):
         _say("time", f"{duration(each)} an iteration on {model.device.type}, data and validations aside{whole}")
 
     @staticmethod
-    def _room(checkpoint: int, problems: list[str]) -> None:
-        free = shutil.disk_usage(next(p for p in (ROOT.resolve(), *ROOT.resolve().parents) if p.exists())).free
-        _say(
-            "disk",
-            f"a checkpoint has {size(checkpoint)}; {size(free)} are free under {ROOT.resolve()}",
-        )
+    def _room(folder: Path, checkpoint: int, problems: list[str]) -> None:
+        folder = folder.resolve()
+        free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
+        _say("disk", f"a checkpoint has {size(checkpoint)}; {size(free)} are free under {folder}")
         if free < 4 * checkpoint:  # the last, the best, the guard's, and one that is being written
-            problems.append(f"the disk under {ROOT.resolve()} has room for fewer than four checkpoints")
+            problems.append(f"the disk under {folder} has room for fewer than four checkpoints")
 
     @staticmethod
     def _data(datamodule: Any, problems: list[str]) -> None:
@@ -160,6 +160,11 @@ class Doctor(EbmzooCLI):
         else:
             splits = {split: len(datamodule.reference(split)) for split in ("train", "test")}
             _say("data", ", ".join(f"{n:,} {split}" for split, n in splits.items()))
+            if splits["train"] < datamodule.batch_size:
+                problems.append(
+                    f"a batch of {datamodule.batch_size} needs as many training examples, there are "
+                    f"{splits['train']:,}: lower --data.batch_size"
+                )
 
     @staticmethod
     def _weights(model: Method, callbacks: Sequence[Any], problems: list[str]) -> None:
@@ -199,17 +204,8 @@ class Trial:
             Exception: whatever cannot be done without values.
         """
         model = self.model
-        epoch = SimpleNamespace(total_batch_idx=0)
-        strategy = SimpleNamespace(reduce=lambda value, **_: value)
         step = max(int(getattr(model, stage, 0)) for stage in ("vae_steps", "flow_steps")) + 1
-        model._trainer = SimpleNamespace(  # type: ignore[assignment]
-            global_step=step, world_size=1, log_every_n_steps=0, strategy=strategy, state=SimpleNamespace(fn="fit"),
-            fit_loop=SimpleNamespace(epoch_loop=epoch), training=True, current_epoch=0, precision="32-true",
-            should_stop=False,
-        )  # fmt: skip
-        setattr(model, "update", lambda player, loss, clock=False: loss.backward())  # noqa: B010 - for this instance
         model.train()
-        model._range_known = True  # there are no values that a batch's range could be read from
         for module in model.modules():
             for name, value in module._buffers.items():
                 if value is not None and value.dtype == torch.bool and not value.dim():
@@ -218,7 +214,8 @@ class Trial:
         no_autocast = patch("torch.autocast", lambda *_, **__: nullcontext())
         kept = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda held: held.tensor)
         with torch.device("meta"), no_autocast, kept, self.tally:
-            model.training_step(torch.empty(batch, *model.image_shape), 0)
+            for _, loss in model.losses(torch.empty(batch, *model.image_shape).to(model.dtype), step):
+                loss.backward()
         optimizers, _ = model.configure_optimizers()
         for optimizer in optimizers:
             for group in optimizer.param_groups:

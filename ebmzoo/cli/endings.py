@@ -15,8 +15,14 @@ from ebmzoo.callbacks.preemption import Terminated
 from ebmzoo.cli.runs import CHECKPOINTS, say
 
 
-def say_what_next(trainer: Trainer, folder: Path) -> None:
-    """After a training: its last figures, the best that was kept, and what may be done with it."""
+def say_what_next(trainer: Trainer, folder: Path, trusted: Sequence[str] = ()) -> None:
+    """After a training: its last figures, the best that was kept, and what may be done with it.
+
+    Args:
+        trainer: that has ended.
+        folder: the run's.
+        trusted: modules whose classes the run names and other verbs must be told to trust.
+    """
     last = folder / CHECKPOINTS / "last.ckpt"
     say(f"run folder: {folder}")
     for saver in trainer.checkpoint_callbacks:
@@ -25,8 +31,9 @@ def say_what_next(trainer: Trainer, folder: Path) -> None:
             say(f"best {saver.monitor}: {float(saver.best_model_score):.4g}, in {name}")
     if not last.is_file():
         return
-    say(f"next: ebmzoo test --ckpt_path {last}")
-    say(f"      ebmzoo sample --ckpt_path {last} --n 64 --out samples.png")
+    trust = "".join(f" --trust {module}" for module in trusted)
+    say(f"next: ebmzoo test --ckpt_path {last}{trust}")
+    say(f"      ebmzoo sample --ckpt_path {last}{trust} --n 64 --out samples.png")
     say(f"      ebmzoo compare {folder} OTHER_RUN ...          (of runs that were tested)")
 
 

@@ -10,6 +10,7 @@ from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -174,7 +175,9 @@ def _leaf(text: str, after: Sequence[str], keys: Sequence[str], owner: str) -> s
     if match := re.match(r"the following arguments are required: (.*)", text):
         if missing := re.findall(r"\w+\.(data|model)\b", match[1]):
             options = " and ".join(f"--{key}" for key in missing)
-            return f"no {' and no '.join(missing)} given: use --config FILE (see configs/), or {options}"
+            return (
+                f"no {' and no '.join(missing)} given: use --config NAME (`ebmzoo list configs`) or FILE, or {options}"
+            )
         return f"{owner.rpartition('.')[2] or 'it'} needs {match[1]}"
     if match := re.search(r"'(\w+)' object has no attribute 'keys'", text):
         wrong = "is empty" if match[1] == "NoneType" else f"is a {match[1]}"
@@ -212,7 +215,11 @@ def settings_of(kind: type) -> list[str]:
 
 
 def _no_class(name: str, keys: Sequence[str], owner: str) -> str:
+    name = name.rstrip(".")
     short, slot = name.rpartition(".")[2], keys[-1] if keys else ""
+    top = name.partition(".")[0]
+    if short != name and top.isidentifier() and find_spec(top) is None:
+        return f"no module {top!r} on Python's path, where {name} is looked for: see PYTHONPATH"
     known = _taken_by(owner, slot) or _known_classes(".".join(keys))
     if short == name and short in set(_ours()) - known:
         taken = sorted(one for one in known if slot.lower() in one.lower()) or known
@@ -222,9 +229,9 @@ def _no_class(name: str, keys: Sequence[str], owner: str) -> str:
 
 
 def _ours() -> list[str]:
-    from ebmzoo import callbacks, data, mcmc, methods, networks
+    from ebmzoo import callbacks, data, mcmc, methods, networks, parts
 
-    return [name for room in (callbacks, data, mcmc, methods, networks) for name in room.__all__]
+    return [name for room in (callbacks, data, mcmc, methods, networks, parts) for name in room.__all__]
 
 
 def _taken_by(owner: str, slot: str) -> set[str]:
@@ -290,7 +297,10 @@ def _subclasses(base: type) -> Iterator[type]:
 
 def _no_argument(option: str) -> str:
     if not option.startswith("-"):
-        return f"{option!r} belongs to no option"
+        from ebmzoo.cli.shipped import shipped
+
+        meant = f": did you mean --config {option}?" if option in shipped() or option.endswith(".yaml") else ""
+        return f"{option!r} belongs to no option{meant}"
     name = option.lstrip("-").partition("=")[0]
     if name.startswith("trainer."):
         from lightning import Trainer

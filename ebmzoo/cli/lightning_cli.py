@@ -42,6 +42,7 @@ from ebmzoo.cli.trainer import check_trainer, for_processes
 from ebmzoo.data.base import DataModule
 from ebmzoo.methods.base import Method
 from ebmzoo.storage import WholeFiles
+from ebmzoo.trust import modules_to_trust
 
 
 def run(verb: str, arguments: Sequence[str]) -> None:
@@ -324,7 +325,7 @@ class EbmzooCLI(LightningCLI):
         try:
             yield
         except BaseException as error:
-            say_ending(error, self.run.folder, self.config[self.verb].trust or [])
+            say_ending(error, self.run.folder, self._trusted())
             wandb_run.finish(self.trainer, exit_code=1)
             self.run.discard_if_unused()
             raise
@@ -332,9 +333,14 @@ class EbmzooCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         if self.verb == "fit":
-            say_what_next(self.trainer, self.run.folder)
+            say_what_next(self.trainer, self.run.folder, self._trusted())
         else:
             print(f"run folder: {self.run.folder}")
+
+    def _trusted(self) -> list[str]:
+        """The modules that a verb which reads this run's checkpoints must be told to trust."""
+        plain = yaml.safe_load(self._parser(self.verb).dump(self.config[self.verb], skip_none=False))
+        return sorted({*(self.config[self.verb].trust or []), *modules_to_trust(plain)})
 
 
 def _has(given: Sequence[Callback], kind: type) -> bool:

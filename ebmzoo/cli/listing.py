@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from inspect import signature
+from inspect import isabstract, signature
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ebmzoo.cli.arguments import OneLineParser, check_writable
 from ebmzoo.cli.errors import UserError, nearest
 from ebmzoo.cli.shipped import shipped
 
-KINDS = ("configs", "methods", "networks", "samplers", "data", "callbacks")
+KINDS = ("configs", "methods", "parts", "networks", "samplers", "data", "callbacks")
 
 
 def run(verb: str, arguments: Sequence[str]) -> None:
@@ -71,13 +71,14 @@ def _classes(kind: str) -> Iterator[tuple[str, str]]:
     from lightning import Callback
     from torch.nn import Module
 
-    from ebmzoo import callbacks, data, mcmc, methods, networks
+    from ebmzoo import callbacks, data, mcmc, methods, networks, parts
     from ebmzoo.data.base import DataModule
     from ebmzoo.mcmc import Sampler
     from ebmzoo.methods import Method
 
     rooms: dict[str, tuple[Any, type]] = {
         "methods": (methods, Method),
+        "parts": (parts, Module),
         "networks": (networks, Module),
         "samplers": (mcmc, Sampler),
         "data": (data, DataModule),
@@ -86,7 +87,10 @@ def _classes(kind: str) -> Iterator[tuple[str, str]]:
     room, base = rooms[kind]
     for name in sorted(room.__all__):
         one = getattr(room, name)
-        if isinstance(one, type) and issubclass(one, base) and one is not base:
+        if not isinstance(one, type) or not issubclass(one, base) or one is base or isabstract(one):
+            continue
+        # What a config names of networks is made from the shape or the size of a code; the rest is made of them.
+        if kind != "networks" or {"image_shape", "latent_dim"} & signature(one).parameters.keys():
             yield name, (one.__doc__ or "").strip().splitlines()[0]
 
 

@@ -99,7 +99,7 @@ class EpochBatches(DistributedSampler[Rows]):
         if drop_last and whole == 0:
             raise ValueError(
                 f"a batch of {batch_size} on {world} process(es) needs {world * batch_size} training rows, "
-                f"there are {n}: lower batch_size"
+                f"there are {n}: lower --data.batch_size"
             )
         if not drop_last and n < world:
             raise ValueError(f"{n} rows cannot be shared by {world} processes: use fewer")

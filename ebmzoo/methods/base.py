@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import copy
 import inspect
-import time
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
-from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-import ebmzoo
-from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, build, class_path, parameters_of, plain
-from ebmzoo.mcmc import GlobalNoise, Noise, ReplayBuffer, Sampler, State, Watch, as_noise
+from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, build, parameters_of, plain
+from ebmzoo.mcmc import GlobalNoise, Noise, Sampler, State, Watch, as_noise, unguarded
 from ebmzoo.parts.energy import Energy
-from ebmzoo.parts.latent_vae import load_vae
-from ebmzoo.seeds import PROCESS, mixed
 
 from .at_rest import AnswersAtRest
 from .capabilities import HasEnergy, Reconstructs, Scores
-from .lightning_contract import LightningContract
-from .random_state import gathered, random_state, restore_random_state
 from .reports import Reports
-from .settings import configured, put_into
+from .resuming import Resumes
 
 __all__ = ["Method", "Updates"]
 
@@ -38,7 +30,7 @@ Updates = Iterator[tuple[str, Tensor] | tuple[str, Tensor, Logged | Callable[[],
 """What `Method.algorithm` yields: a player, its loss, and what is logged of it, or what makes that on demand."""
 
 
-class Method(AnswersAtRest, Reports, LightningContract):
+class Method(AnswersAtRest, Reports, Resumes):
     """Base of the methods: a method is a constructor and an algorithm box.
 
     The constructor calls ``super().__init__(image_shape)`` first (which also saves the subclass's own arguments as
@@ -59,12 +51,14 @@ class Method(AnswersAtRest, Reports, LightningContract):
         image_shape: shape of one example, ``(C, H, W)`` or ``(2,)``.
         grad_clip: largest norm of a player's gradient; None leaves it alone.
 
+    Raises:
+        ValueError: the shape is of neither images nor points.
+
     Attributes:
         noise: the source of every random number of training.
         iteration: the number of this training iteration, from 0.
         sampler: the training chain, if any.
         refine: the test-time chain, if any.
-        vae_ckpt: a checkpoint whose VAE is taken at the start, for methods with one.
         ema_active: whether averaged weights are swapped in now (set by the EMA callback and by `ebmzoo.load`).
     """
 
@@ -72,11 +66,12 @@ class Method(AnswersAtRest, Reports, LightningContract):
     """Names that stand in the progress bar."""
     sampler: Any = None
     refine: Any = None
-    vae_ckpt: str | None = None
 
     def __init__(self, image_shape: ImageShape, grad_clip: float | None = None):
         super().__init__()
         self.save_hyperparameters()
+        if len(image_shape) not in (1, 3) or min(image_shape) < 1:
+            raise ValueError(f"an example is (C, H, W) or (D,), not {tuple(image_shape)}")
         self.automatic_optimization = False
         self.image_shape = tuple(image_shape)
         self.grad_clip = grad_clip
@@ -85,7 +80,6 @@ class Method(AnswersAtRest, Reports, LightningContract):
         self.ema_active = False
         self._players: Players = {}
         self._grad_norm: Tensor | None = None
-        self._rng_to_restore: list[dict[str, Any]] | None = None
         self._has_scales = False
 
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
@@ -158,8 +152,10 @@ class Method(AnswersAtRest, Reports, LightningContract):
             watch: sees the chain, its state as data.
 
         Raises:
-            ValueError: steps were asked of a method without a chain.
+            ValueError: fewer than no samples, or steps of a method without a chain.
         """
+        if n < 0:
+            raise ValueError(f"a number of samples is 0 or more, not {n}")
         sampler, own = self.test_sampler()
         sampler, steps = sampler or self.sampler, own if steps is None else steps
         if steps and sampler is None:
@@ -213,6 +209,21 @@ class Method(AnswersAtRest, Reports, LightningContract):
         if not updated:
             raise RuntimeError(f"{type(self).__name__}.algorithm updated nobody in iteration {self.iteration}")
         self._step_schedules(updated)
+
+    def losses(self, x: Tensor, iteration: int = 0) -> Iterator[tuple[str, Tensor]]:
+        """Players and losses of one run of the box without a training: nobody is updated.
+
+        Args:
+            x: a batch of data.
+            iteration: which one it is to be.
+        """
+        self.iteration, before, self._asked = iteration, self._asked, True
+        try:
+            with unguarded():
+                for player, loss, *_ in self.algorithm(x):
+                    yield player, loss
+        finally:
+            self._asked = before
 
     def _update(self, player: str, loss: Tensor, *, first: bool) -> None:
         """Zero the player's gradients, go backward, clip, and step: one path under AMP and DDP alike."""
@@ -300,92 +311,6 @@ class Method(AnswersAtRest, Reports, LightningContract):
             found["reconstruction"] = self.reconstruct(x)
         return found
 
-    @property
-    def world_size(self) -> int:
-        """Number of processes that train; 1 without a Trainer."""
-        return self.trainer.world_size if self._trainer else 1
-
-    # -- checkpoints ------------------------------------------------------------------------------------------------
-
-    def setup(self, stage: str) -> None:
-        """Become double where the trainer is to make this so, before it restores weights, which it would round."""
-        if self.trainer.precision == "64-true":
-            self.double()
-        # Before callbacks look at weights, and before a resumed run restores its own.
-        if stage == "fit" and self.vae_ckpt and Path(self.vae_ckpt).is_file():
-            load_vae(cast(nn.Module, self.vae), self.vae_ckpt)
-
-    def on_fit_start(self) -> None:
-        """Give every process its own random numbers: one seed for all would make all draw the same."""
-        self._range_known = False
-        precision = str(self.trainer.precision)
-        if precision.endswith("-true") and precision not in ("32-true", "64-true"):
-            raise ValueError(
-                f"precision {precision} keeps the weights in half precision, whose steps are coarser than a chain's "
-                f"and an optimiser's: most updates are rounded away. Use bf16-mixed, which keeps weights in fp32"
-            )
-        if self.vae_ckpt and self._rng_to_restore is None and not Path(self.vae_ckpt).is_file():
-            here = ", or vae_steps to train the VAE here" if hasattr(self, "vae_steps") else ""
-            raise FileNotFoundError(
-                f"no stage-one checkpoint at {self.vae_ckpt} (vae_ckpt, looked from {Path.cwd()}): give one of VAE or "
-                f"VAEBM{here}"
-            )
-        if self.world_size > 1 and (self._rng_to_restore is None or len(self._rng_to_restore) != self.world_size):
-            torch.manual_seed(mixed(torch.initial_seed(), self.global_rank, PROCESS))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning leaves out: random states and buffers of every process, and what rebuilds this module.
-
-        Weights without a training's state get what callbacks add to a checkpoint, averages and the config among it:
-        Lightning asks no callback then, and such a file would lack the very weights that it was chosen by.
-        """
-        if "optimizer_states" in checkpoint:
-            _mend_epochs(checkpoint["loops"]["fit_loop"])
-            checkpoint["rng"] = gathered(random_state())
-            checkpoint |= {name: gathered(buffer.state_dict()) for name, buffer in self._buffers_kept()}
-        else:
-            for callback in getattr(self._trainer, "callbacks", []):
-                callback.on_save_checkpoint(self._trainer, self, checkpoint)
-        about = checkpoint.setdefault("ebmzoo", {})
-        about |= {"class_path": class_path(type(self)), "version": ebmzoo.__version__, "written": time.time()}
-        about["settings"] = configured(self.players())
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the buffers; keep the random state until the first batch: what happens before must not move it."""
-        if self._trainer and self.trainer.state.fn == "fit":
-            put_into(checkpoint, self.players())
-        self._rng_to_restore = checkpoint.get("rng")
-        for name, buffer in self._buffers_kept():
-            if name in checkpoint:
-                buffer.load_share(checkpoint[name], self.global_rank, self.world_size)
-
-    def _buffers_kept(self) -> list[tuple[str, ReplayBuffer]]:
-        """The replay buffers of the method and its parts, by name."""
-        parts = [(f"{name}." if name else "", vars(part)) for name, part in self.named_modules()]
-        return [
-            (prefix + name, value)
-            for prefix, own in parts
-            for name, value in own.items()
-            if isinstance(value, ReplayBuffer)
-        ]
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Restore the random state of a resumed run."""
-        super().on_train_batch_start(batch, batch_idx)
-        if self._rng_to_restore is not None:
-            states, self._rng_to_restore = self._rng_to_restore, None
-            if len(states) == self.world_size:
-                restore_random_state(states[self.global_rank])
-            else:
-                rank_zero_warn(
-                    f"the checkpoint was written by {len(states)} process(es), now there are {self.world_size}: kept "
-                    f"chains are dealt out anew, and random numbers begin anew"
-                )
-
-    def forget_random_state(self) -> None:
-        """Go on from a checkpoint with other random numbers than those it was written with."""
-        self._rng_to_restore = None
-
 
 def _check_one_loss(optimizer: Optimizer) -> None:
     closure = inspect.signature(optimizer.step).parameters.get("closure")
@@ -394,13 +319,3 @@ def _check_one_loss(optimizer: Optimizer) -> None:
             f"{type(optimizer).__name__} evaluates its loss several times a step, and a player has one loss a step: "
             f"take one that does not, such as Adam"
         )
-
-
-def _mend_epochs(loop: dict[str, Any]) -> None:
-    """Take back an epoch that was broken off: Lightning counts it as done where a training ends within it.
-
-    A resumed training with ``max_epochs`` would end that much earlier, and validate at other iterations.
-    """
-    epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]
-    if epochs["completed"] == epochs["ready"] and batches["current"]["ready"] and not batches["is_last_batch"]:
-        epochs["processed"] = epochs["completed"] = epochs["ready"] - 1

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, VAEFactory, build, spec
+from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, build, spec
 from ebmzoo.mcmc import Langevin, Noise, Sampler
 from ebmzoo.parts import Energy, Pairs
 from ebmzoo.parts.energy import energy_of
 from ebmzoo.parts.health import health
+from ebmzoo.parts.latent_vae import VAEFactory
 
 from .answers import AnswersByChains, AnswersByVAE
 from .base import Method, Updates

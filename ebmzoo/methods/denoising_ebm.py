@@ -133,6 +133,8 @@ class DenoisingEBM(Method):
             raise ValueError(
                 f"the ladder needs 0 < sigma_min < sigma_max and 2 levels, not {sigma_min}, {sigma_max} and {levels}"
             )
+        if latent_dim < 1:
+            raise ValueError(f"a code has at least one number, not latent_dim {latent_dim}")
         if contrast_every < 1:
             raise ValueError(f"contrast_every must be at least 1, not {contrast_every}: contrast_weight 0 has none")
         self.denoiser = build(denoiser, self.image_shape, latent_dim)
@@ -157,9 +159,9 @@ class DenoisingEBM(Method):
         loss = denoising.mean()
         if self.code_weight:
             with frozen(self.decoder):
-                loss = loss + self.code_weight * squared_error(self.decode(z).to(x.dtype), x).mean()
+                loss = loss + self.code_weight * squared_error(self.decoder(z).to(x.dtype), x).mean()
         z = z.detach()
-        decoding = squared_error(self.decode(z).to(x.dtype), x).mean()
+        decoding = squared_error(self.decoder(z).to(x.dtype), x).mean()
         yield "denoiser", loss, {"train/loss_denoiser": denoising}  # 5
         yield "decoder", decoding, {"train/loss_decoder": decoding}
         done = self.iteration + 1
@@ -206,7 +208,7 @@ class DenoisingEBM(Method):
         z = noise.normal((n, self.latent_dim), like)
         z = sampler(Semantic(self.denoiser, self.decoder), z, noise).x
         with torch.no_grad(), frozen(self.decoder):
-            return z, self.decode(z).to(z.dtype)
+            return z, self.decoder(z).to(z.dtype)
 
     # -- the contract -----------------------------------------------------------------------------------------------
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, VAEFactory, build, spec
+from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, build, spec
 from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, frozen
 from ebmzoo.parts import Energy, LatentVAE
 from ebmzoo.parts.energy import energy_of
 from ebmzoo.parts.health import health
+from ebmzoo.parts.latent_vae import VAEFactory
 
 from .answers import AnswersByChains
 from .base import Method, Updates

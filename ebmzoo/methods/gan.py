@@ -76,6 +76,8 @@ class GAN(Method):
         grad_clip: float | None = None,
     ):
         super().__init__(image_shape, grad_clip)
+        if latent_dim < 1:
+            raise ValueError(f"a code has at least one number, not latent_dim {latent_dim}")
         if discriminator_steps < 1:
             raise ValueError(f"discriminator_steps must be at least 1, not {discriminator_steps}")
         self.generator = build(generator, self.image_shape, latent_dim)

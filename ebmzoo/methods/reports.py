@@ -34,6 +34,7 @@ class Reports:
     """
 
     trainer: Any
+    _trainer: Any
     log: Any
     players: Any
     data: Any
@@ -59,6 +60,8 @@ class Reports:
 
         Compute what is only logged and not cheap if so.
         """
+        if self._trainer is None:  # the box is run by itself
+            return False
         every = (self.trainer.log_every_n_steps, self.watch_every)
         if any(n > 0 and self._iteration % n == 0 for n in every) or self.trainer.should_stop:
             return True
@@ -105,6 +108,7 @@ class Reports:
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Begin an iteration, with the learning rates that it takes."""
+        super().on_train_batch_start(batch, batch_idx)  # type: ignore[misc]
         self._clock.tick(len(self.data(batch)) * self.world_size, self.trainer.current_epoch)
         self.latest.clear()
         self.latest.update({name: optimizer.param_groups[0]["lr"] for name, optimizer in self._optimizers.items()})

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, VAEFactory, build, spec
+from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, build, spec
 from ebmzoo.mcmc import Noise, SharedNoise
+from ebmzoo.parts.latent_vae import VAEFactory
 
 from .answers import AnswersByVAE
 from .base import Method, Updates

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, VAEFactory, build, spec
+from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, build, spec
 from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, SharedNoise, as_noise, frozen
 from ebmzoo.optim import ThreeSigmaAdam
 from ebmzoo.parts import Energy, InNoise, LatentVAE
 from ebmzoo.parts.energy import energy_of
 from ebmzoo.parts.health import health
+from ebmzoo.parts.latent_vae import VAEFactory
 from ebmzoo.parts.spaces import SPACES, Kind, Name, Space
 
 from .answers import AnswersByEnergy, AnswersByVAE
@@ -140,7 +141,7 @@ class VAEBM(AnswersByVAE, AnswersByEnergy, Method):
     @property
     def stage(self) -> int:
         """1 while the VAE trains, then 2."""
-        return 1 if self.global_step < self.vae_steps else 2
+        return 1 if max(self.iteration, self.global_step) < self.vae_steps else 2
 
     def algorithm(self, x: Tensor) -> Updates:
         """The algorithm above."""

@@ -21,7 +21,7 @@ class Tally:
     ``sample``) counts by its parts with weights: the one used most.
 
     Args:
-        model: its children are the networks.
+        model: its children are the networks, or parts that name theirs by a function ``networks``.
 
     Example:
         >>> import torch
@@ -33,7 +33,10 @@ class Tally:
     """
 
     def __init__(self, model: nn.Module):
-        self._networks = dict(model.named_children())
+        self._networks: dict[str, nn.Module] = {}
+        for name, part in model.named_children():
+            inner = getattr(part, "networks", None)
+            self._networks |= {name: part} if inner is None else {f"{name}.{own}": net for own, net in inner().items()}
         self._inside: Counter[int] = Counter()  # forwards of a network that are under way, by its id
         self.counts: Counter[tuple[int, bool]] = Counter()  # examples, by a part's id and whether with a gradient
         self._hooks: list[Any] = []

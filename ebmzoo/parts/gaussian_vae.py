@@ -31,6 +31,9 @@ class GaussianVAE(LatentVAE):
             are reported keep the squared error.
         log_variance_bound: b > 0: q's log-variance is b·tanh(l/b), l what the encoder says; None leaves it.
 
+    Raises:
+        ValueError: the code has no number.
+
     Example:
         >>> from ebmzoo.networks import MLPDecoder, MLPEncoder
         >>> vae = GaussianVAE((1, 8, 8), MLPEncoder, MLPDecoder, latent_dim=4)
@@ -53,6 +56,8 @@ class GaussianVAE(LatentVAE):
         log_variance_bound: float | None = None,
     ) -> None:
         super().__init__()
+        if latent_dim < 1:
+            raise ValueError(f"a code has at least one number, not latent_dim {latent_dim}")
         self.image_shape, self.noise_shapes, self.kl_weight = tuple(image_shape), ((latent_dim,),), kl_weight
         self.encoder = build(encoder, self.image_shape, latent_dim)
         self.decoder = build(decoder, self.image_shape, latent_dim)
@@ -108,6 +113,11 @@ class GaussianVAE(LatentVAE):
     def generator(self) -> list[nn.Module | nn.Parameter]:
         learned = [self.log_sigma] if isinstance(self.log_sigma, nn.Parameter) else []
         return [self.decoder, *([self.prior] if self.prior else []), *learned]
+
+    def networks(self) -> dict[str, nn.Module]:
+        """What is evaluated, each by itself."""
+        prior = {} if self.prior is None else {"prior": self.prior}
+        return {"encoder": self.encoder, "decoder": self.decoder, **prior}
 
     def _log_prior(self, latents: Latents) -> Tensor:
         return super()._log_prior(latents) if self.prior is None else self.log_prior(latents.z[0])

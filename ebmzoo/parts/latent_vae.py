@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ebmzoo.factories import ImageShape
 from ebmzoo.gaussian import Gaussian
 from ebmzoo.mcmc import Noise
 from ebmzoo.objectives import balanced_kl
 
-__all__ = ["Bound", "Draw", "LatentVAE", "Latents", "load_vae"]
+__all__ = ["Bound", "Draw", "LatentVAE", "Latents", "VAEFactory", "load_vae"]
 
 Draw = Callable[[Sequence[int]], Tensor]
 """Gives standard normal numbers of a shape, batch first."""
@@ -229,6 +230,9 @@ class LatentVAE(nn.Module, ABC):
         for _ in range(passes if norms else 0):
             other.generate(*(temperature * draw((batch, *shape)) for shape in self.noise_shapes))
         return other.eval()
+
+
+VAEFactory = Callable[[ImageShape], LatentVAE]
 
 
 def load_vae(vae: nn.Module, path: str | Path) -> None:
