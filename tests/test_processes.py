@@ -11,12 +11,12 @@ from torch.utils.data import DataLoader
 
 from ebmzoo.callbacks import EMA
 from ebmzoo.data import Digits
-from ebmzoo.mcmc import GeneratorNoise, JointNoise, ReplayBuffer
 from ebmzoo.factories import spec
+from ebmzoo.mcmc import GeneratorNoise, JointNoise, ReplayBuffer
 from ebmzoo.methods.capabilities import HasEnergy
 from ebmzoo.metrics import StreamingFID
 
-from .methods.test_contract import METHODS, RARELY, assert_identical, state
+from .methods.cases import METHODS, RARELY, assert_identical, kept, seeded, state
 from .processes import trainer, two_processes
 
 SHAPE = (1, 8, 8)
@@ -37,15 +37,14 @@ class JointBuffer(ReplayBuffer):
 
 def joint_training(rank, name, world):
     """Weights after a few iterations of plain SGD on this rank's rows, with noise drawn for the joint batch."""
-    torch.manual_seed(0)
-    method = METHODS[name]().double()
+    method = seeded(name).double()
     source = torch.Generator().manual_seed(1)
     method.noise = JointNoise(source, rank, world) if world > 1 else GeneratorNoise(source)
-    players = {player: (networks, spec(SGD, lr=1e-4), None) for player, (networks, _, _) in method.players().items()}
-    method.players = lambda: players
-    for attribute, value in vars(method).copy().items():
-        if isinstance(value, ReplayBuffer):
-            setattr(method, attribute, JointBuffer(value.capacity))
+    method._players = {player: (parts, spec(SGD, lr=1e-4), None) for player, (parts, _, _) in method.players().items()}
+    for part in method.modules():
+        for attribute, value in vars(part).copy().items():
+            if isinstance(value, ReplayBuffer):
+                setattr(part, attribute, JointBuffer(value.capacity))
     joint = torch.rand(BATCHES, ROWS, *SHAPE, generator=torch.Generator().manual_seed(2)).double() * 2 - 1
     start = {key: value.clone() for key, value in method.state_dict().items()}
     rows = joint.tensor_split(world, dim=1)[rank]
@@ -66,16 +65,14 @@ def test_two_processes_equal_one_with_the_joined_batch(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_trains_in_mixed_precision_with_weights_and_energies_in_fp32(name):
-    torch.manual_seed(0)
-    method = METHODS[name]()
+    method = seeded(name)
     start = {key: value.clone() for key, value in method.named_parameters()}
     trainer(max_steps=8, precision="bf16-mixed", **RARELY).fit(method, Digits(batch_size=100))
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in method.state_dict().values()
                if value.is_floating_point())  # fmt: skip
     assert any(not torch.equal(value, start[key]) for key, value in method.named_parameters())
-    for value in vars(method).values():
-        if isinstance(value, ReplayBuffer):
-            assert {leaf.dtype for leaf in value.leaves} == {torch.float32}
+    for buffer in kept(method).values():
+        assert {leaf.dtype for leaf in buffer.leaves} == {torch.float32}
     with torch.autocast("cpu", torch.bfloat16):
         if isinstance(method, HasEnergy):
             assert method.energy(torch.zeros(2, *SHAPE)).dtype == torch.float32
@@ -103,8 +100,7 @@ def test_no_process_draws_what_a_neighbouring_seed_draws():
 
 def train(rank, world, folder, name, steps, checkpoint=None, every=1):
     """Train from the start, with a checkpoint after every iteration (or fewer), or from one; the state at the end."""
-    torch.manual_seed(0)
-    method = METHODS[name]()
+    method = seeded(name)
     saver = ModelCheckpoint(folder, filename="{step}", save_top_k=-1, every_n_train_steps=every)
     callbacks = [EMA(decay=0.9), *([] if checkpoint else [saver])]
     torch.manual_seed(7 if checkpoint is None else 99)  # whatever a new process did before

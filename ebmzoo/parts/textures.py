@@ -80,7 +80,8 @@ class Averaged(Potential):
 
     def forward(self, x: Tensor) -> Tensor:
         source, total = as_noise(0), x.new_zeros(len(x))  # on the CPU: draws do not depend on the device
+        sigma = x.new_tensor(self.sigma)  # a number would become one of fp32
         for _ in range(self.draws):
             eps = source.normal(self.denoiser.image_shape).to(x).expand_as(x)
-            total = total + Texture(self.denoiser, sigma=self.sigma, eps=eps)(x)
+            total = total + Texture(self.denoiser, sigma=sigma, eps=eps)(x)
         return total / self.draws

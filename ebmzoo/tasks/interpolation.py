@@ -59,9 +59,11 @@ def interpolate(model: Decodes, a: Tensor, b: Tensor, frames: int = 9) -> Tensor
         ValueError: fewer than two frames.
 
     Example:
+        >>> from functools import partial
         >>> from ebmzoo.methods import VAE
         >>> from ebmzoo.networks import MLPDecoder, MLPEncoder
-        >>> model = VAE((1, 8, 8), MLPEncoder, MLPDecoder, latent_dim=4)
+        >>> from ebmzoo.parts import GaussianVAE
+        >>> model = VAE((1, 8, 8), partial(GaussianVAE, encoder=MLPEncoder, decoder=MLPDecoder, latent_dim=4))
         >>> interpolate(model, torch.zeros(3, 4), torch.ones(3, 4), frames=5).shape
         torch.Size([5, 3, 1, 8, 8])
     """

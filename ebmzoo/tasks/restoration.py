@@ -122,10 +122,13 @@ class Restorer:
         ValueError: a number is out of range.
 
     Example:
+        >>> from functools import partial
         >>> from ebmzoo.methods import ECVAE
         >>> from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
+        >>> from ebmzoo.parts import GaussianVAE
         >>> from ebmzoo.tasks import SuperResolve
-        >>> model = ECVAE((1, 8, 8), MLPEncoder, MLPDecoder, MLPEnergy, latent_dim=4)
+        >>> vae = partial(GaussianVAE, encoder=MLPEncoder, decoder=MLPDecoder, latent_dim=4)
+        >>> model = ECVAE((1, 8, 8), vae, MLPEnergy)
         >>> operator, small = SuperResolve(2), torch.zeros(3, 1, 4, 4)
         >>> found = Restorer(steps=5)(model, operator, small, noise=0)
         >>> exact = operator.complete(small, found.prediction)

@@ -8,31 +8,47 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 
-from ebmzoo.mcmc import AnnealedLangevin, Langevin, as_noise
-from ebmzoo.methods import EBM, ECVAE, GAN, VAE, VAEBM, WGAN, BiDVL, DenoisingEBM, DualMCMC, ECFlow, Flow, capabilities
-from ebmzoo.methods.at_rest import unclamped
 from ebmzoo.factories import spec
-from ebmzoo.networks import FlowPrior, GaussianVAE, Glow, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy
+from ebmzoo.mcmc import AnnealedLangevin, Langevin, as_noise
+from ebmzoo.methods import (
+    EBM,
+    ECVAE,
+    GAN,
+    VAE,
+    VAEBM,
+    WGAN,
+    BiDVL,
+    CooperativeVAE,
+    DenoisingEBM,
+    DualMCMC,
+    ECFlow,
+    Flow,
+    capabilities,
+)
+from ebmzoo.methods.at_rest import unclamped
+from ebmzoo.networks import FlowPrior, Glow, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy
+from ebmzoo.parts import GaussianVAE
 from ebmzoo.tasks import Colorize, Restorer
 
 SHAPE = (3, 8, 8)
 CODE = {
     "encoder": spec(MLPEncoder, width=16, depth=1, norm="batch"),
     "decoder": spec(MLPDecoder, width=16, depth=1, norm="batch"),
+    "latent_dim": 4,
 }
 ENERGY = spec(MLPEnergy, width=16, depth=1, spectral_norm=True)
-BASE = spec(GaussianVAE, **CODE, latent_dim=4, sigma=0.3)
+BASE = spec(GaussianVAE, **CODE)
+PRIOR = spec(GaussianVAE, **CODE, prior=spec(FlowPrior, steps=1, width=8))
 GLOW = spec(Glow, levels=2, steps=1, width=4)
 CHAIN = Langevin(2, 0.1)
 LADDER = {"semantic_sampler": AnnealedLangevin(2, 0.2), "texture_sampler": AnnealedLangevin(2, 0.1)}
 METHODS = {
-    "vae": lambda: VAE(SHAPE, **CODE, latent_dim=4),
-    "ecvae": lambda: ECVAE(
-        SHAPE, **CODE, energy=ENERGY, latent_dim=4, prior=spec(FlowPrior, steps=1, width=8), refine=CHAIN
-    ),
-    "bidvl": lambda: BiDVL(SHAPE, **CODE, energy=ENERGY, latent_dim=4),
+    "vae": lambda: VAE(SHAPE, BASE),
+    "ecvae": lambda: ECVAE(SHAPE, PRIOR, ENERGY, refine=CHAIN),
+    "cooperative": lambda: CooperativeVAE(SHAPE, BASE, ENERGY, refine=CHAIN),
+    "bidvl": lambda: BiDVL(SHAPE, **CODE, energy=ENERGY),
     "vaebm": lambda: VAEBM(SHAPE, BASE, ENERGY, sampler=CHAIN),
-    "dual-mcmc": lambda: DualMCMC(SHAPE, **CODE, energy=ENERGY, latent_dim=4, sampler=CHAIN, latent_sampler=CHAIN),
+    "dual-mcmc": lambda: DualMCMC(SHAPE, **CODE, energy=ENERGY, sampler=CHAIN, latent_sampler=CHAIN),
     "denoising ebm": lambda: DenoisingEBM(SHAPE, spec(MLPDenoiser, width=16), CODE["decoder"], latent_dim=4, **LADDER),
     "ebm": lambda: EBM(SHAPE, ENERGY, sampler=CHAIN),
     "wgan": lambda: WGAN(SHAPE, BASE, ENERGY),
@@ -151,21 +167,21 @@ class Own(VAE):
     """A method of somebody's own: what it defines itself is its answer as well."""
 
     def training_step(self, batch, batch_idx):
-        self.seen = self.decoder.training, self.decode(Z).requires_grad, super().decode(Z).requires_grad
+        self.seen = self.vae.decoder.training, self.decode(Z).requires_grad, super().decode(Z).requires_grad
         super().training_step(batch, batch_idx)
 
     def decode(self, z):
-        assert isinstance(self.decoder, nn.Module)
+        assert isinstance(self.vae.decoder, nn.Module)
         return 2 * super().decode(z)
 
 
 def test_a_subclass_answers_at_rest_and_trains_as_it_must(fit):
-    model = Own(SHAPE, **CODE, latent_dim=4)
+    model = Own(SHAPE, BASE)
     fit(model, [X])
     assert model.seen == (True, True, True)
     before = traces(model)
-    assert torch.equal(model.train().decode(Z), 2 * model.decoder.eval()(Z))
-    model.decoder.train()
+    assert torch.equal(model.train().decode(Z), 2 * model.vae.decoder.eval()(Z))
+    model.vae.decoder.train()
     assert_no_trace(model, before)
 
 
@@ -173,7 +189,7 @@ def test_images_that_are_sampled_lie_in_their_range(method):
     method.eval()
     with torch.no_grad():
         for name, parameter in method.named_parameters():  # no network's own bounds are left
-            if parameter.dim() > 1 and not name.startswith("energy_network"):
+            if parameter.dim() > 1 and not name.startswith("ebm"):
                 parameter.mul_(4)
     with unclamped(method):
         raw = method.sample(4, noise=0)
@@ -187,7 +203,7 @@ def test_a_chain_is_seen_as_it_runs_and_goes_on_as_it_was():
     model = METHODS["ecvae"]()
     model.refine = Langevin(3, 8.0)
     seen = []
-    found = model.sample(4, noise=0, watch=lambda step, state: seen.append(state.x))
+    found = model.sample(4, noise=0, watch=lambda step, state: seen.append(state.x.clone()))
     assert found.abs().max() == 1 < seen[-1].abs().max()
     with unclamped(model):
         assert torch.equal(found, model.sample(4, noise=0).clamp(-1, 1))
@@ -195,15 +211,15 @@ def test_a_chain_is_seen_as_it_runs_and_goes_on_as_it_was():
 
 def test_points_and_what_is_not_finite_are_left_alone():
     shape = (2,)
-    model = VAE(shape, **CODE, latent_dim=4)
+    model = VAE(shape, BASE)
     with torch.no_grad():
-        [part for part in model.decoder.modules() if isinstance(part, nn.Linear)][-1].bias.copy_(
+        [part for part in model.vae.decoder.modules() if isinstance(part, nn.Linear)][-1].bias.copy_(
             torch.tensor([9.0, -7])
         )
     assert (model.sample(5, noise=0) - torch.tensor([9.0, -7])).abs().max() < 4
     model = METHODS["vae"]()
     with torch.no_grad():
-        last = [part for part in model.decoder.modules() if isinstance(part, nn.Linear)][-1]
+        last = [part for part in model.vae.decoder.modules() if isinstance(part, nn.Linear)][-1]
         last.bias[:3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
     first = model.sample(1, noise=0).flatten()[:4]
     assert first[0].isnan() and first[1] == torch.inf and first[2] == -torch.inf and first[3].abs() <= 1

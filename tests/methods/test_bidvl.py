@@ -7,52 +7,45 @@ import torch
 from torch.distributions import Normal, kl_divergence
 from torch.optim import SGD
 
+from ebmzoo.factories import spec
 from ebmzoo.mcmc import as_noise
 from ebmzoo.methods import BiDVL, BoundsLikelihood
-from ebmzoo.factories import spec
-from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.networks import MLPEnergy
+from ebmzoo.parts import Energy
 
-SHAPE, LATENT = (1, 8, 8), 3
+from .by_hand import DECODER, ENCODER, LATENT, apply, error, made, steps_of
+
 RATE = 0.5  # of plain SGD: two steps apart, gradients of both levels and of all N steps show in the weights
-NAMES = ("encoder", "decoder", "energy_network")
+NAMES = ("encoder", "decoder", "energy")
 
 
-def bidvl(kind=BiDVL, **settings):
-    torch.manual_seed(0)
-    parts = {
-        "encoder": spec(MLPEncoder, width=7, depth=1),
-        "decoder": spec(MLPDecoder, width=7, depth=1),
-        "energy": spec(MLPEnergy, width=6, depth=1, spectral_norm=True),
-    }
+def parts(method):
+    return dict(zip(NAMES, (method.vae.encoder, method.vae.decoder, method.ebm.network), strict=True))
+
+
+def bidvl(kind=BiDVL, contrast="gap", **settings):
+    energy = spec(Energy, network=spec(MLPEnergy, width=6, depth=1, spectral_norm=True), contrast=contrast)
     optimizer = spec(SGD, lr=RATE)
     defaults = {"latent_dim": LATENT, "energy_optimizer": optimizer, "variational_optimizer": optimizer}
-    return kind(SHAPE, **parts, **{**defaults, **settings}).double()
+    return made(kind, ENCODER, DECODER, energy, **{**defaults, **settings})
 
 
 def descend(loss, *networks):
-    parameters = [parameter for network in networks for parameter in network.parameters()]
-    gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
-    return [(parameter, RATE * gradient) for parameter, gradient in zip(parameters, gradients, strict=True)]
-
-
-def apply(steps):
-    with torch.no_grad():
-        for parameter, step in steps:
-            parameter.sub_(step)
+    return steps_of(loss, *networks, rate=RATE)
 
 
 def posterior(model, v, bound=5.0):
-    mean, log_variance = model.encoder(v)
+    mean, log_variance = model.vae.encoder(v)
     log_variance = bound * torch.tanh(log_variance / bound)
     return Normal(mean, torch.exp(log_variance / 2))
 
 
 def algorithm_1(
     model, v, noise, ratio=0.05, ratio_bias=False, latent="likelihood", latent_weight=1.0, offset=True,
-    upper="likelihood", lower_steps=1, log_variance_bound=5.0,
+    contrast="gap", lower_steps=1, log_variance_bound=5.0,
 ):  # fmt: skip
     """One iteration with gradient steps on Eqs. 11 to 15 as printed."""
-    encoder, generator, energy = (getattr(model, name) for name in NAMES)
+    encoder, generator, energy = parts(model).values()
     prior = Normal(torch.zeros(LATENT).double(), 1.0)
     for _ in range(lower_steps):
         energy.eval()
@@ -81,7 +74,7 @@ def algorithm_1(
     energy.train()  # here alone do the spectral norms' vectors move, once
     e_data, e_model = energy(torch.cat([v, generated])).chunk(2)
     loss = e_data.mean() - e_model.mean()
-    if upper == "hinge":
+    if contrast == "hinge":
         loss = (torch.relu(1 + e_data) + torch.relu(1 - e_model)).mean()
     apply(descend(loss, energy))
 
@@ -94,16 +87,15 @@ OPTIONS = {
     "biased ratio": {"ratio_bias": True},
     "not offset": {"offset": False},
     "not offset, mean squared error, weighted": {"offset": False, "latent": "mse", "latent_weight": 0.5},
-    "hinge": {"upper": "hinge"},
+    "hinge": {"contrast": "hinge"},
     "three lower steps": {"lower_steps": 3},
-    "many": {"offset": False, "ratio_bias": True, "upper": "hinge", "lower_steps": 2},
+    "many": {"offset": False, "ratio_bias": True, "contrast": "hinge", "lower_steps": 2},
 }
 
 
 @pytest.mark.parametrize("settings", OPTIONS.values(), ids=OPTIONS)
 def test_an_iteration_is_algorithm_1(fit, digits, settings):
     method = bidvl(**settings)
-    method.noise = as_noise(5)
     start, expected = copy.deepcopy(method), copy.deepcopy(method)
     batches = [digits, digits.flip(0) * 0.9]
     fit(method, batches)
@@ -111,7 +103,7 @@ def test_an_iteration_is_algorithm_1(fit, digits, settings):
     for v in batches:
         algorithm_1(expected, v, noise, **settings)
     for name in NAMES:
-        trained, reference, before = (getattr(m, name).state_dict() for m in (method, expected, start))
+        trained, reference, before = (parts(m)[name].state_dict() for m in (method, expected, start))
         assert max((reference[key] - before[key]).abs().max() for key in before) > 1e-3
         for key in before:
             torch.testing.assert_close(trained[key], reference[key], rtol=1e-10, atol=1e-10, msg=f"{name}.{key}")
@@ -122,7 +114,6 @@ def test_every_option_changes_the_iteration(fit, digits):
     found = []
     for settings in OPTIONS.values():
         method = bidvl(**settings)
-        method.noise = as_noise(5)
         fit(method, [digits, digits])
         found.append(torch.cat([p.detach().flatten() for p in method.parameters()]))
     distances = torch.cdist(torch.stack(found), torch.stack(found)) + torch.eye(len(found))
@@ -134,10 +125,10 @@ class Watched(BiDVL):
 
     def watch(self):
         gradients = {
-            name: [None if p.grad is None else p.grad.clone() for p in getattr(self, name).parameters()]
-            for name in NAMES
+            name: [None if p.grad is None else p.grad.clone() for p in network.parameters()]
+            for name, network in parts(self).items()
         }
-        vectors = [buffer.clone() for buffer in self.energy_network.buffers()]
+        vectors = [buffer.clone() for buffer in self.ebm.buffers()]
         return gradients, vectors
 
     def on_before_optimizer_step(self, optimizer):
@@ -162,7 +153,7 @@ def test_no_gradient_reaches_the_other_level(fit, digits, latent):
     method.seen, method.last = [], method.watch()
     fit(method, [digits, -digits])
     lower = ("variational", {"encoder", "decoder"}, False)
-    upper = ("energy", {"energy_network"}, True)
+    upper = ("energy", {"energy"}, True)
     # zero_grad drops the gradients of the player that steps, so the energy's stay what they were and no more.
     assert method.seen == [lower, lower, upper] * 2
     assert all(p.requires_grad for p in method.parameters()) and all(m.training for m in method.modules())
@@ -180,7 +171,7 @@ def test_not_offset_the_upper_level_teaches_the_inference_network_alone(fit, dig
 
 def test_energy_score_and_density(digits):
     method = bidvl().eval()
-    energy = method.energy_network(digits)
+    energy = method.ebm.network(digits)
     assert torch.equal(method.energy(digits), energy) and energy.shape == (8,)
     assert torch.equal(method.score(digits), -energy) and torch.equal(method.log_density(digits), -energy)
     with torch.autocast("cpu", torch.bfloat16):
@@ -191,24 +182,43 @@ def test_samples_codes_and_reconstructions(digits):
     method = bidvl().float().eval()
     x = digits.float()
     h = as_noise(3).normal((6, LATENT))
-    torch.testing.assert_close(method.sample(6, noise=3), method.decoder(h))
+    torch.testing.assert_close(method.sample(6, noise=3), method.vae.decoder(h).clamp(-1, 1))
     assert method.test_sampler() == (None, 0)
     with pytest.raises(ValueError, match="BiDVL samples in one step: it has no chain"):
         method.sample(6, steps=2)
-    mean, log_variance = method.encode(x)
-    raw_mean, raw = method.encoder(x)
+    mean, log_sigma = method.encode(x)
+    raw_mean, raw = method.vae.encoder(x)
     assert torch.equal(mean, raw_mean)
-    torch.testing.assert_close(log_variance, 5 * torch.tanh(raw / 5))
-    torch.testing.assert_close(method.reconstruct(x), method.decoder(mean))
-    assert method.encode(1e6 * x)[1].abs().max() <= 5
+    torch.testing.assert_close(2 * log_sigma, 5 * torch.tanh(raw / 5))
+    torch.testing.assert_close(method.reconstruct(x), method.decode(mean))
+    assert method.encode(1e6 * x).log_sigma.abs().max() <= 2.5
     assert not isinstance(method, BoundsLikelihood)
+
+
+def test_held_out_data_are_told_by_error_and_energy(digits):
+    """The error is that of the reconstruction from the mean code, per value; there is no bound."""
+    method = bidvl().eval()
+    found = method.validate(digits, as_noise(0))
+    assert set(found) == {"mse", "energy_data"}
+    expected = error(method.vae.decoder(method.vae.encoder(digits)[0]), digits) / 64
+    torch.testing.assert_close(found["mse"], expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found["energy_data"], method.ebm.network(digits), rtol=1e-12, atol=0)
+
+
+def test_the_likelihood_of_its_generator_has_no_part_in_it(fit, digits):
+    method = bidvl()
+    fit(method, [digits])
+    assert method.vae.log_sigma == 0 and not method.vae.log_sigma.requires_grad
+    assert sum(p.numel() for p in method.parameters()) == sum(
+        p.numel() for networks, _, _ in method.players().values() for network in networks for p in network.parameters()
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
         ({"latent": "nll"}, "unknown latent 'nll': choose one of likelihood, mse, none"),
-        ({"upper": "wgan"}, "unknown upper 'wgan': choose one of likelihood, hinge"),
+        ({"contrast": "wgan"}, "unknown contrast 'wgan': choose one of gap, hinge"),
         ({"lower_steps": 0}, "lower_steps must be at least 1, not 0"),
         ({"latent": "none", "offset": False}, "offset: false needs the latent term"),
     ],

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch.optim import SGD
 
+from ebmzoo.factories import spec
 from ebmzoo.mcmc import AnnealedLangevin, as_noise
 from ebmzoo.methods import BoundsLikelihood, DenoisingEBM, HasEnergy
-from ebmzoo.factories import spec
-from ebmzoo.methods.denoising_ebm_chains import semantic_energy, texture_energy
-from ebmzoo.networks import MLPDecoder, MLPDenoiser
+from ebmzoo.networks import MLPDenoiser
 
-SHAPE, LATENT, DATA = (1, 8, 8), 3, 0.7
+from .by_hand import DECODER, LATENT, SHAPE, apply, error, made, steps_of
+
+DATA = 0.7
 RATE = 2e-3  # of plain SGD, so that the order of the updates shows in the weights
 NAMES = ("denoiser", "decoder")
 Z = AnnealedLangevin(3, 0.6, 0.8, sigma=0.4)
@@ -20,21 +21,13 @@ X = AnnealedLangevin(4, 0.3, 0.2, sigma=0.5, sigma_end=0.2, bounds=(-1.0, 1.0))
 
 
 def method(**settings):
-    torch.manual_seed(0)
-    parts = {
-        "denoiser": spec(MLPDenoiser, width=9, depth=1, sigma_data=DATA),
-        "decoder": spec(MLPDecoder, width=7, depth=1),
-    }
+    denoiser = spec(MLPDenoiser, width=9, depth=1, sigma_data=DATA)
     optimizer = spec(SGD, lr=RATE)
     defaults = {
         "latent_dim": LATENT, "sigma_min": 0.2, "levels": 5, "semantic_sampler": Z, "texture_sampler": X,
         "contrast_every": 1, "denoiser_optimizer": optimizer, "decoder_optimizer": optimizer,
     }  # fmt: skip
-    return DenoisingEBM(SHAPE, **parts, **{**defaults, **settings}).double()
-
-
-def error(x, y):
-    return ((x - y) ** 2).sum((1, 2, 3))
+    return made(DenoisingEBM, denoiser, DECODER, **{**defaults, **settings})
 
 
 def level(n, sigma):
@@ -51,15 +44,7 @@ def u_c(model, x, eps, sigma):
 
 
 def descend(loss, network):
-    parameters = list(network.parameters())
-    gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
-    return [(parameter, RATE * gradient) for parameter, gradient in zip(parameters, gradients, strict=True)]
-
-
-def apply(steps):
-    with torch.no_grad():
-        for parameter, step in steps:
-            parameter.sub_(step)
+    return steps_of(loss, network, rate=RATE)
 
 
 def langevin(energy, state, sampler, sigmas, noise):
@@ -131,7 +116,6 @@ OPTIONS = {
 @pytest.mark.parametrize("settings", OPTIONS.values(), ids=OPTIONS)
 def test_an_iteration_is_algorithm_1(fit, digits, settings):
     trained = method(**settings)
-    trained.noise = as_noise(5)
     start, expected = copy.deepcopy(trained), copy.deepcopy(trained)
     batches = [digits, digits.flip(0) * 0.9, digits.flip(3)]
     fit(trained, batches)
@@ -150,36 +134,10 @@ def test_every_option_changes_the_iteration(fit, digits):
     found = []
     for settings in OPTIONS.values():
         trained = method(**settings)
-        trained.noise = as_noise(5)
         fit(trained, [digits, digits, digits])
         found.append(torch.cat([p.detach().flatten() for p in trained.parameters()]))
     distances = torch.cdist(torch.stack(found), torch.stack(found)) + torch.eye(len(found))
     assert distances.min() > 1e-7
-
-
-def test_gradients_of_the_two_kernels_in_x(digits):
-    """Eq. 21 with the Jacobian of r written out, and its first term alone."""
-    model, eps, sigma = method(), torch.randn_like(digits), level(8, 0.3)
-    found = {}
-    for kernel in ("gradient", "residual"):
-        x = digits.clone().requires_grad_()
-        (found[kernel],) = torch.autograd.grad(texture_energy(model.denoiser, x, eps, 0.3, kernel=kernel).sum(), x)
-    for k in range(8):
-        r = model.denoiser(digits[k : k + 1] + 0.3 * eps[k : k + 1], sigma[:1])[0]
-        residual = ((digits[k] - r[0]) / 0.09).flatten()
-        jacobian = torch.autograd.functional.jacobian(
-            lambda x, e=eps[k : k + 1]: model.denoiser(x[None] + 0.3 * e, sigma[:1])[0].flatten(), digits[k]
-        ).flatten(1)
-        expected = residual - jacobian.T @ residual
-        torch.testing.assert_close(found["residual"][k].flatten(), residual, rtol=1e-10, atol=1e-10)
-        torch.testing.assert_close(found["gradient"][k].flatten(), expected, rtol=1e-10, atol=1e-10)
-
-
-def test_the_semantic_energy_is_the_texture_energy_of_its_image(digits):
-    model, eps, z = method(), torch.randn_like(digits), torch.randn(8, LATENT).double()
-    sigma = torch.linspace(0.1, 1, 8).double()
-    found = semantic_energy(model.denoiser, model.decoder, z, eps, sigma)
-    torch.testing.assert_close(found, u_c(model, model.decoder(z), eps, sigma), rtol=1e-12, atol=0)
 
 
 def test_energy_averages_fixed_draws_that_all_examples_share(digits):
@@ -199,13 +157,12 @@ def test_samples_are_two_chains_and_a_denoising_step():
     z, x = two_stages(model, 4, as_noise(3))
     sigma = level(4, 0.1)
     seen = []
-    found = model.sample(4, noise=3, callback=lambda step, state, energy: seen.append(state.clone()))
+    found = model.sample(4, noise=3, watch=lambda step, state: seen.append(state.x.clone()))
     torch.testing.assert_close(found, model.denoiser(x, sigma)[0].detach().clamp(-1, 1), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(seen[0], model.decoder(z).detach(), rtol=1e-10, atol=1e-10)
     assert len(seen) == 4
     torch.testing.assert_close(model.sample(4, steps=0, noise=3), seen[0].clamp(-1, 1), rtol=0, atol=0)
-    sampler, steps = model.test_sampler()
-    assert (steps, sampler.semantic.steps, sampler.denoise_sigma) == (4, 3, 0.1)
+    assert model.test_sampler() == (X, 4) and model.semantic_refine == Z
 
 
 def test_test_time_has_its_own_lengths_and_start():
@@ -213,19 +170,51 @@ def test_test_time_has_its_own_lengths_and_start():
     model = method(start="noise", sigma_max=2.0, denoise_sigma=None, **own)
     frames = []
     with torch.inference_mode():
-        model.sample(500, noise=0, callback=lambda step, state, energy: frames.append(state.clone()))
+        model.sample(500, noise=0, watch=lambda step, state: frames.append(state.x.clone()))
     assert len(frames) == 9
     assert float(frames[0].std()) == pytest.approx(2.0, rel=0.02)  # no first stage: noise of the ladder's top
-    assert (model.sampler.texture.steps, model.sampler.start, model.refine.semantic.steps) == (4, "semantic", 7)
+    assert (model.sampler, model.semantic_sampler, model.semantic_refine.steps) == (X, Z, 7)
 
 
 def test_reconstruction_is_what_the_code_keeps(digits):
     model = method()
-    z, log_variance = model.encode(digits)
+    z, log_sigma = model.encode(digits)
     expected = model.denoiser(digits, level(8, 0.2))[1]
-    assert torch.equal(z, expected) and torch.equal(log_variance.exp(), torch.zeros(8, LATENT).double())
+    assert torch.equal(z, expected) and torch.equal(log_sigma.exp(), torch.zeros(8, LATENT).double())
     assert torch.equal(model.reconstruct(digits), model.decoder(expected))
     assert torch.equal(model.denoise(digits, 0.5), model.denoiser(digits, level(8, 0.5))[0])
+
+
+class Rungs(type(as_noise(None))):
+    """Gives every rung of a ladder of five, in order."""
+
+    def integers(self, high, shape, like=None):
+        assert high == 5 and tuple(shape) == (5,)
+        return torch.arange(5)
+
+
+def test_the_ladder_goes_down_in_a_geometric_sequence():
+    """σ_max first, σ_min last, a constant ratio below one between, and every rung equally often."""
+    model = method(sigma_max=2.0, sigma_min=0.125, levels=5)
+    found = model.level(torch.zeros(5, *SHAPE).double(), Rungs())
+    torch.testing.assert_close(found, torch.tensor([2.0, 1.0, 0.5, 0.25, 0.125]).double(), rtol=1e-12, atol=0)
+    drawn = model.level(torch.zeros(5000, *SHAPE).double(), as_noise(1))
+    shares = torch.stack([((drawn - sigma).abs() < 1e-9).double().mean() for sigma in found])
+    assert (shares - 0.2).abs().max() < 4 * (0.2 * 0.8 / 5000) ** 0.5
+    default = DenoisingEBM(SHAPE, MLPDenoiser, DECODER)
+    assert (default.sigma_max, default.sigma_min, default.levels) == (1.0, 0.01, 128)
+
+
+def test_held_out_data_are_told_by_the_denoisers_loss_the_codes_error_and_the_energy(digits):
+    model, noise = method(energy_sigma=0.3, energy_draws=2), as_noise(4)
+    found = model.validate(digits, as_noise(4))
+    assert set(found) == {"loss_denoiser", "mse", "energy_data"}
+    sigma = 0.2 ** (noise.integers(5, (8,)).double() / 4)
+    r, _ = model.denoiser(digits + column(sigma) * noise.normal(digits.shape, digits), sigma)
+    expected = (sigma**2 + DATA**2) / (sigma * DATA) ** 2 * error(r, digits)
+    torch.testing.assert_close(found["loss_denoiser"], expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(found["mse"], error(model.reconstruct(digits), digits) / 64, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found["energy_data"], model.energy(digits), rtol=1e-12, atol=0)
 
 
 def test_what_it_cannot_be_is_one_clear_line():

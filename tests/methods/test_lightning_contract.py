@@ -8,10 +8,11 @@ from lightning.pytorch.utilities.model_summary import ModelSummary
 from torch.utils.data import DataLoader
 
 import ebmzoo
+from ebmzoo.factories import spec
 from ebmzoo.images import from_uint8
 from ebmzoo.methods import EBM, ECVAE, GAN, VAE, VAEBM, Flow, Method
-from ebmzoo.factories import spec
-from ebmzoo.networks import GaussianVAE, Glow, MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.networks import Glow, MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.parts import GaussianVAE
 
 from .conftest import quiet_trainer
 
@@ -23,24 +24,20 @@ Z = torch.randn(5, 4, generator=torch.Generator().manual_seed(2))
 
 
 def vae(**settings):
-    return VAE(SHAPE, **{**CODE, **settings})
-
-
-def instances():
-    return {"encoder": MLPEncoder(SHAPE, 4, width=8, depth=1), "decoder": MLPDecoder(SHAPE, 4, width=8, depth=1)}
+    return VAE(SHAPE, spec(GaussianVAE, **{**CODE, **settings}))
 
 
 def test_a_model_that_is_called_gives_what_is_natural():
-    ecvae = ECVAE(SHAPE, **CODE, energy=ENERGY)
-    expected = ecvae.eval().energy_network(X).detach()
+    ecvae = ECVAE(SHAPE, spec(GaussianVAE, **CODE), ENERGY)
+    expected = ecvae.eval().ebm(X).detach()
     found = ecvae.train()(X)
     assert torch.equal(found, expected) and not found.requires_grad  # at rest, as all answers
     model = vae()
-    assert torch.equal(model(Z), model.decoder(Z)) and model(Z).shape == (5, *SHAPE)
+    assert torch.equal(model(Z), model.decode(Z)) and model(Z).shape == (5, *SHAPE)
     gan = GAN(SHAPE, CODE["decoder"], ENERGY, latent_dim=4)
     assert torch.equal(gan(Z), gan.generator(Z))
     flow = Flow(SHAPE, spec(Glow, levels=2, steps=1, width=4), levels=17)
-    assert torch.equal(flow(X), flow.eval().flow.log_prob(X))
+    assert torch.equal(flow(X), flow.eval().flow.log_prob(X).detach())
     with pytest.raises(TypeError, match="^Method has neither an energy nor a decoder"):
         Method(SHAPE)(X)
 
@@ -51,33 +48,35 @@ def test_a_model_exports_and_summarises():
     torch.testing.assert_close(exported.module()(-X), model(-X))
     model.example_input_array = X
     summary = ModelSummary(model, max_depth=1)
-    assert (summary.layer_names, summary.out_sizes) == (["energy_network"], [[5]])
+    assert (summary.layer_names, summary.out_sizes) == (["ebm"], [[5]])
 
 
-def test_networks_may_be_given_as_they_are(tmp_path):
+def test_a_vae_may_be_given_as_it_is(tmp_path):
+    def own():
+        return GaussianVAE(SHAPE, MLPEncoder(SHAPE, 4, width=8, depth=1), MLPDecoder(SHAPE, 4, width=8, depth=1), 4)
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model = vae(**(networks := instances()))
-    assert model.encoder is networks["encoder"] and model.decoder is networks["decoder"]
-    before = model.encoder.state_dict()["net.0.weight"].clone()
+        model = VAE(SHAPE, part := own())
+    assert model.vae is part
+    before = part.encoder.state_dict()["net.0.weight"].clone()
     trainer = quiet_trainer(max_steps=1)
     trainer.fit(model, DataLoader([X], batch_size=None))
-    assert not torch.equal(before, model.encoder.state_dict()["net.0.weight"])
+    assert not torch.equal(before, part.encoder.state_dict()["net.0.weight"])
     trainer.save_checkpoint(path := tmp_path / "vae.ckpt")
-    with pytest.raises(ValueError, match=r"encoder, decoder given as functions or instances.*encoder=\.\.\., dec"):
+    with pytest.raises(ValueError, match=r"vae given as functions or instances.*vae=\.\.\."):
         ebmzoo.load(path)
-    with pytest.raises(ValueError, match="MLPEncoder was given as a function or an instance"):
+    with pytest.raises(ValueError, match="GaussianVAE was given as a function or an instance"):
         VAE.load_from_checkpoint(path)
-    for again in (ebmzoo.load(path, **instances()), VAE.load_from_checkpoint(path, **instances())):
+    for again in (ebmzoo.load(path, vae=own()), VAE.load_from_checkpoint(path, vae=own())):
         assert torch.equal(again(Z), model(Z))
-    base = GaussianVAE(SHAPE, **instances(), latent_dim=4)
-    vaebm = VAEBM(SHAPE, base, MLPEnergy(SHAPE, width=8, depth=1))
-    assert vaebm.vae is base and vaebm.sample(2, noise=0).shape == (2, *SHAPE)
+    vaebm = VAEBM(SHAPE, part, energy := MLPEnergy(SHAPE, width=8, depth=1))
+    assert vaebm.vae is part and vaebm.ebm.network is energy and vaebm.sample(2, noise=0).shape == (2, *SHAPE)
 
 
 def test_a_checkpoint_of_another_method_is_called_by_its_name(tmp_path):
     trainer = quiet_trainer()
-    trainer.strategy.connect(ECVAE(SHAPE, **CODE, energy=ENERGY))
+    trainer.strategy.connect(ECVAE(SHAPE, spec(GaussianVAE, **CODE), ENERGY))
     trainer.save_checkpoint(path := tmp_path / "ecvae.ckpt")
     for kind in (VAE, EBM):
         with pytest.raises(ValueError, match=rf"ecvae\.ckpt is a checkpoint of ECVAE, not of {kind.__name__}$"):
@@ -128,7 +127,7 @@ def test_images_on_another_scale_are_told_once_a_fit(case, fit):
 
 
 def test_points_and_images_in_their_range_are_not_told_of(recwarn):
-    VAE((2,), **CODE).data(torch.full((4, 2), 9.0))
+    VAE((2,), spec(GaussianVAE, **CODE)).data(torch.full((4, 2), 9.0))
     vae().data(X * 1.005)
     vae().data(from_uint8(torch.arange(64, dtype=torch.uint8).view(1, *SHAPE)))
     assert not [one for one in recwarn if "batch" in str(one.message)]

@@ -9,21 +9,23 @@ from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
 
 from ebmzoo.data import Digits
+from ebmzoo.factories import spec
 from ebmzoo.mcmc import Langevin
 from ebmzoo.methods import ECVAE
-from ebmzoo.factories import spec
 from ebmzoo.methods.settings import put_into
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.parts import GaussianVAE
 
 from .conftest import quiet_trainer
 
-NETWORKS = [spec(kind, width=8, depth=1) for kind in (MLPEncoder, MLPDecoder, MLPEnergy)]
+ENCODER, DECODER, ENERGY = [spec(kind, width=8, depth=1) for kind in (MLPEncoder, MLPDecoder, MLPEnergy)]
+BASE = spec(GaussianVAE, encoder=ENCODER, decoder=DECODER, latent_dim=2)
 LR, T = 1e-3, 8
 
 
 def ecvae(vae=None, energy=None, **settings):
     optimizers = {"vae_optimizer": vae or spec(Adam, lr=LR), "energy_optimizer": energy or spec(Adam, lr=LR)}
-    return ECVAE((1, 8, 8), *NETWORKS, latent_dim=2, sampler=Langevin(steps=1), **optimizers, **settings)
+    return ECVAE((1, 8, 8), BASE, ENERGY, sampler=Langevin(steps=1), **optimizers, **settings)
 
 
 def cosine(t_max):

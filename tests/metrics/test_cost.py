@@ -1,17 +1,20 @@
 import torch
 
+from ebmzoo.factories import spec
 from ebmzoo.mcmc import HMC, MALA, Langevin
 from ebmzoo.methods import ECVAE, VAEBM, BiDVL, DenoisingEBM, Flow
-from ebmzoo.factories import spec
 from ebmzoo.metrics.cost import network_evaluations, seconds
-from ebmzoo.networks import GaussianVAE, Glow, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy, MultiScaleResNetEnergy
+from ebmzoo.networks import Glow, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy, MultiScaleResNetEnergy
+from ebmzoo.parts import GaussianVAE
 
 SHAPE = (1, 8, 8)
 
 
+BASE = spec(GaussianVAE, encoder=spec(MLPEncoder), decoder=spec(MLPDecoder), latent_dim=4)
+
+
 def vaebm(sampler):
-    vae = spec(GaussianVAE, encoder=spec(MLPEncoder), decoder=spec(MLPDecoder), latent_dim=4)
-    return VAEBM(SHAPE, vae, MLPEnergy, sampler=sampler)
+    return VAEBM(SHAPE, BASE, MLPEnergy, sampler=sampler)
 
 
 def evaluations(model, **call):
@@ -20,11 +23,11 @@ def evaluations(model, **call):
 
 def test_one_step_generators_cost_one():
     assert evaluations(BiDVL(SHAPE, MLPEncoder, MLPDecoder, MLPEnergy, latent_dim=4)) == 1
-    assert evaluations(ECVAE(SHAPE, MLPEncoder, MLPDecoder, MLPEnergy, latent_dim=4)) == 1
+    assert evaluations(ECVAE(SHAPE, BASE, MLPEnergy)) == 1
 
 
 def test_a_chain_costs_two_a_step_and_network():
-    model = ECVAE(SHAPE, MLPEncoder, MLPDecoder, MLPEnergy, latent_dim=4)
+    model = ECVAE(SHAPE, BASE, MLPEnergy)
     assert evaluations(model, steps=7) == 1 + 7 * 2
     # decoder and energy at every step, and the decoder once for what the chain ended at
     assert evaluations(vaebm(Langevin(steps=5, step_size=0.01))) == 5 * 2 * 2 + 1
@@ -35,7 +38,7 @@ def test_a_chain_costs_two_a_step_and_network():
 
 
 def test_normalised_weights_are_counted_once():
-    model = ECVAE((3, 32, 32), MLPEncoder, MLPDecoder, MultiScaleResNetEnergy, latent_dim=4)
+    model = ECVAE((3, 32, 32), BASE, MultiScaleResNetEnergy)
     assert evaluations(model, steps=2) == 1 + 2 * 2
 
 

@@ -1,6 +1,7 @@
 """Arcs between latent codes."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from ebmzoo.mcmc import as_noise
 from ebmzoo.methods import VAE
 from ebmzoo.networks import MLPDecoder, MLPEncoder
+from ebmzoo.parts import GaussianVAE
 from ebmzoo.tasks import interpolate, slerp
 
 
@@ -42,7 +44,7 @@ def test_a_right_angle():
 
 def test_interpolated_images_end_where_the_codes_do():
     torch.manual_seed(0)
-    model = VAE((1, 8, 8), MLPEncoder, MLPDecoder, latent_dim=5).eval().double()
+    model = VAE((1, 8, 8), partial(GaussianVAE, encoder=MLPEncoder, decoder=MLPDecoder, latent_dim=5)).eval().double()
     a, b = codes()
     frames = interpolate(model, a, b, frames=4)
     assert frames.shape == (4, 6, 1, 8, 8) and not frames.requires_grad

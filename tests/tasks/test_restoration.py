@@ -1,19 +1,22 @@
 """Restoration against a model whose posterior is known, and the promise that what was given is kept."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from ebmzoo.data.digits import digits
+from ebmzoo.gaussian import Gaussian
 from ebmzoo.mcmc import Langevin, PerImageNoise, as_noise
 from ebmzoo.methods import ECVAE, VAE, VAEBM
-from ebmzoo.methods.mixins import GaussianLatent
-from ebmzoo.networks import GaussianVAE, HierarchicalVAE, MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.parts import GaussianVAE, HierarchicalVAE
 from ebmzoo.tasks import Colorize, Inpaint, Restorer, SuperResolve, box_mask, largest_squared_gain, scattered_mask
 
 DOUBLE = torch.empty(0, dtype=torch.float64)
 
 
-class Linear(GaussianLatent):
+class Linear:
     """decode(z) = W z, E(x) = ½‖x − m‖²/τ²: the chain's target is a Gaussian."""
 
     image_shape, latent_dim, tau = (1, 4, 4), 3, 0.7
@@ -28,7 +31,13 @@ class Linear(GaussianLatent):
 
     def encode(self, x):
         z = x.flatten(1) @ self.weight
-        return z, z
+        return Gaussian(z, z)
+
+    def draw_latents(self, n, noise, like):
+        return noise.normal((n, self.latent_dim), like)
+
+    def log_prior(self, z):
+        return Gaussian(0 * z, 0 * z).log_prob(z)
 
     def energy(self, x):
         return 0.5 * (x.flatten(1) - self.mean).square().sum(1) / self.tau**2
@@ -114,9 +123,10 @@ def test_the_step_follows_the_generators_gain():
 
 def tiny(kind=ECVAE, shape=(1, 8, 8), **settings):
     torch.manual_seed(0)
-    energy = {"energy": lambda shape: MLPEnergy(shape, width=32, depth=1)} if kind is ECVAE else {}
-    networks = [lambda shape, dim, net=net: net(shape, dim, width=32, depth=1) for net in (MLPEncoder, MLPDecoder)]
-    return kind(shape, *networks, latent_dim=6, **energy, **settings).eval()
+    small = {"width": 32, "depth": 1}
+    parts = {"encoder": partial(MLPEncoder, **small), "decoder": partial(MLPDecoder, **small)}
+    energy = {"energy": partial(MLPEnergy, **small)} if kind is ECVAE else {}
+    return kind(shape, partial(GaussianVAE, **parts, latent_dim=6), **energy, **settings).eval()
 
 
 TASKS = {

@@ -1,0 +1,26 @@
+"""The mean over processes: of one, and of two."""
+
+import torch
+
+from ebmzoo.parts.processes import mean_over_processes
+
+from ..processes import two_processes
+
+
+def test_a_single_process_has_its_own_value():
+    value = torch.tensor(3.0)
+    assert mean_over_processes(value) is value
+
+
+def work(rank):
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    value = torch.tensor([1.0, 10.0 * rank + 2], requires_grad=True)
+    found = mean_over_processes(value)
+    return {"found": found, "given": value.detach(), "graph": found.requires_grad}
+
+
+def test_two_processes_have_their_mean_and_keep_what_they_gave():
+    ranks = two_processes(work)
+    for rank, each in enumerate(ranks):
+        assert each["found"].tolist() == [1.0, 7.0] and not each["graph"]
+        assert each["given"].tolist() == [1.0, 10.0 * rank + 2]
