@@ -1,38 +1,29 @@
 """The shelf: one method per file, all through one contract."""
 
-from .base import BoundsLikelihood, Decodes, Encodes, HasEnergy, Method, Reconstructs, Samples, Scores
-from .bidvl import BiDVL
-from .denoising_ebm import DenoisingEBM
-from .dual_mcmc import DualMCMC
-from .ebm import EBM
-from .ecflow import ECFlow
-from .ecvae import ECVAE
-from .ecvae_posterior import CalibratedPosterior
-from .flow import Flow
-from .gan import GAN
-from .vae import VAE
-from .vaebm import VAEBM
-from .wgan import WGAN
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "EBM",
-    "ECVAE",
-    "GAN",
-    "VAE",
-    "VAEBM",
-    "WGAN",
-    "BiDVL",
-    "BoundsLikelihood",
-    "Decodes",
-    "DualMCMC",
-    "DenoisingEBM",
-    "CalibratedPosterior",
-    "ECFlow",
-    "Encodes",
-    "Flow",
-    "HasEnergy",
-    "Method",
-    "Reconstructs",
-    "Samples",
-    "Scores",
-]
+from ebmzoo.lazy import attach
+
+if TYPE_CHECKING:
+    from .base import BoundsLikelihood as BoundsLikelihood
+    from .base import Decodes as Decodes
+    from .base import Encodes as Encodes
+    from .base import HasEnergy as HasEnergy
+    from .base import Method as Method
+    from .base import Reconstructs as Reconstructs
+    from .base import Samples as Samples
+    from .base import Scores as Scores
+    from .bidvl import BiDVL as BiDVL
+    from .denoising_ebm import DenoisingEBM as DenoisingEBM
+    from .dual_mcmc import DualMCMC as DualMCMC
+    from .ebm import EBM as EBM
+    from .ecflow import ECFlow as ECFlow
+    from .ecvae import ECVAE as ECVAE
+    from .ecvae_posterior import CalibratedPosterior as CalibratedPosterior
+    from .flow import Flow as Flow
+    from .gan import GAN as GAN
+    from .vae import VAE as VAE
+    from .vaebm import VAEBM as VAEBM
+    from .wgan import WGAN as WGAN
+else:
+    attach(__name__)
