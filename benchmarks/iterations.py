@@ -25,13 +25,13 @@ import lightning as L
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from plainly import plainly
 from torch.utils.data import DataLoader
 
 from ebmzoo import checkpoints  # noqa: F401 - what the parser needs to know samplers
 from ebmzoo.cli.given import load_all
 from ebmzoo.data.base import DataModule
 from ebmzoo.methods import Method
-from ebmzoo.report.speed_others import plainly
 
 ROOT = Path(__file__).resolve().parent.parent / "configs"
 METHODS = ("bidvl", "denoising_ebm", "dual_mcmc", "ebm", "ecvae", "vaebm")

@@ -266,18 +266,20 @@ def _roc_of(inside: Any, outside: Any) -> tuple[list[float], list[float]]:
 
 
 def _landscapes(table: Table) -> Section:
+    def plane(run: Run, heading: str, chain: str, values: Any, alt: str, said: str) -> Figure:
+        address = "" if values is None else heat_map(values, _RANGE)
+        return Figure(heading, said, _measured([run], "chains"), picture=address, alt=alt, chain=chain)
+
     runs = [(run, arrays) for run in _first_seeds(table) if "plane/box" in (arrays := _arrays(run))]
     how = f"log-density from its maximum (bright) to {_RANGE:g} nats below (dark)"
     figures = []
-    if runs and (truth := runs[0][1].get("plane/truth")) is not None:
-        said, commands = f"{how}; {len(runs[0][1]['plane/data'])} test points", _measured([runs[0][0]], "chains")
-        drawn = {"picture": heat_map(truth, _RANGE), "alt": "the true log-density"}
-        figures.append(Figure("the truth", said, commands, chain="truth", **drawn))
+    for run, arrays in runs[:1]:
+        if "plane/truth" in arrays:
+            said = f"{how}; {len(arrays['plane/data'])} test points"
+            figures = [plane(run, "the truth", "truth", arrays["plane/truth"], "the true log-density", said)]
     for run, arrays in runs:
-        model = arrays.get("plane/model")
-        said = f"{how if model is not None else 'no log-density: samples alone'}; {_seed(run)}"
-        drawn = {"picture": "" if model is None else heat_map(model, _RANGE), "alt": f"log-density of {run.row}"}
-        figures.append(Figure(run.row, said, _measured([run], "chains"), chain=run.row, **drawn))
+        said = f"{how if 'plane/model' in arrays else 'no log-density: samples alone'}; {_seed(run)}"
+        figures.append(plane(run, run.row, run.row, arrays.get("plane/model"), f"log-density of {run.row}", said))
     return Section("Landscapes", figures)
 
 
