@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ebmzoo.data.base import DataModule, Examples, InMemory
 from ebmzoo.data.files import download, find, read_pickled_pixels, square
-from ebmzoo.data.matlab import read_matlab_images
 
 _CIFAR10 = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 _CIFAR100 = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
@@ -161,9 +160,10 @@ class SVHN(DataModule):
 
     def load(self, split: str) -> Examples:
         """The images of ``"train"`` or ``"test"``."""
-        parts = self._parts(split)
+        from ebmzoo.data.matlab import read_matlab_images  # here: the other sets have no such files
+
         paths = []
-        for part in parts:
+        for part in self._parts(split):
             how = f"Set download: true, or put {_SVHN}/{part}_32x32.mat in {self.root}"
             paths.append(find([self._place(part)], "SVHN", how))
         pixels = [read_matlab_images(path, "X", (32, 32, 3)) for path in paths]

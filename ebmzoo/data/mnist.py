@@ -46,6 +46,8 @@ def fetch_mnist(root: Path) -> None:
 def _read_idx(path: Path, item: Sequence[int]) -> Tensor:
     """The bytes of an idx file, raw or gzipped: uint8 ``(n, *item)``.
 
+    Torchvision's reader takes no gzipped ones, and says of a broken one neither which it is nor what is wrong.
+
     Raises:
         ValueError: one line that names the file, if it holds anything else.
     """
