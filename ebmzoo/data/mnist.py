@@ -38,9 +38,7 @@ def fetch_mnist(root: Path) -> None:
     """
     names = [name for split in _STEMS for name in _names(split)]
     if not all(any(place.exists() for place in _places(root, name)) for name in names):
-        from torchvision import datasets
-
-        download(lambda: datasets.MNIST(str(root), download=True), "MNIST", _URL, root)
+        download("MNIST", "MNIST", _URL, root)
 
 
 def _read_idx(path: Path, item: Sequence[int]) -> Tensor:

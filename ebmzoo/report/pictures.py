@@ -41,8 +41,9 @@ def heat_map(values: Any, depth: float) -> str:
     """
     from matplotlib.image import imsave
 
-    top, room = values[np.isfinite(values)].max(), io.BytesIO()
-    shown = np.where(np.isfinite(values), values, top - depth).T
+    finite, room = np.isfinite(values), io.BytesIO()
+    top = values[finite].max() if finite.any() else 0.0
+    shown = np.where(finite, values, top - depth).T
     imsave(room, shown, vmin=top - depth, vmax=top, cmap="magma", origin="lower", format="png")
     return _address(room.getvalue(), "png")
 
