@@ -30,12 +30,13 @@ demo: $(STAMP)  ## train EC-VAE on digits, evaluate it, and say where everything
 	echo && echo "Everything of this run:" && \
 	for file in samples.png results.json metrics.csv config.yaml checkpoints/last.ckpt; do ls "$$run/$$file"; done
 
-lint: $(STAMP)  ## style and types
+lint: $(STAMP)  ## style, types, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-test: lint  ## style, types and the tests
+test: lint  ## the same and the tests
 	$(BIN)/pytest -q -n 2 --dist worksteal
 
 test-all: lint  ## the same with the tests that take minutes
@@ -58,6 +59,6 @@ format: $(STAMP)  ## mend what can be mended by machine
 	$(BIN)/ruff format .
 
 clean:  ## remove the environment and all caches; runs/ stays
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -maxdepth 1 -name '*.egg-info' -exec rm -rf {} +

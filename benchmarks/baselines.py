@@ -11,7 +11,8 @@ import csv
 import math
 from pathlib import Path
 
-from ebmzoo.report.bench import ROOT, bench
+from bench import ROOT, bench
+
 from ebmzoo.report.runs import Experiment
 
 DIGITS = ["fid", "recall", "precision", "sure_share", "class_share_min", "fit_cpu_s"]

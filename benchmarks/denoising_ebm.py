@@ -8,7 +8,8 @@ weights. Finished runs in runs/bench are not repeated; two run at a time with on
 
 from __future__ import annotations
 
-from ebmzoo.report.bench import bench
+from bench import bench
+
 from ebmzoo.report.runs import Experiment
 
 IMAGES = ["fid", "recall", "precision", "sure_share", "class_share_min", "mse_per_pixel", "fit_cpu_s"]

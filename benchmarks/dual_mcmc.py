@@ -7,7 +7,8 @@ Finished runs in runs/bench are not repeated; two run at a time with one thread 
 
 from __future__ import annotations
 
-from ebmzoo.report.bench import bench
+from bench import bench
+
 from ebmzoo.report.runs import Experiment
 
 DIGITS = ["fid", "recall", "precision", "sure_share", "class_share_min", "mse_per_pixel", "fit_cpu_s"]

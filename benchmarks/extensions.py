@@ -7,7 +7,8 @@ Finished runs in runs/bench are not repeated. Two runs at a time, with one threa
 
 from __future__ import annotations
 
-from ebmzoo.report.bench import bench
+from bench import bench
+
 from ebmzoo.report.runs import Experiment
 
 VAE_ALONE = {"model.calibration.weight": 0.0, "model.calibration.rate": 0.0}

@@ -11,7 +11,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from ebmzoo.report.bench import bench
+from bench import bench
+
 from ebmzoo.report.runs import Experiment
 
 DIGITS = [

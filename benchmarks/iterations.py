@@ -25,12 +25,13 @@ import lightning as L
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from plainly import plainly
 from torch.utils.data import DataLoader
 
-from ebmzoo import checkpoints, data, mcmc, methods, networks  # noqa: F401 - gives the classes their short names
+from ebmzoo import checkpoints  # noqa: F401 - what the parser needs to know samplers
+from ebmzoo.cli.given import load_all
 from ebmzoo.data.base import DataModule
 from ebmzoo.methods import Method
-from ebmzoo.report.speed_others import plainly
 
 ROOT = Path(__file__).resolve().parent.parent / "configs"
 METHODS = ("bidvl", "denoising_ebm", "dual_mcmc", "ebm", "ecvae", "vaebm")
@@ -96,6 +97,7 @@ def train(
 ) -> None:
     """Fit a fresh model of a config to noise; 0 steps leaves its chains as they are."""
     torch.manual_seed(0)
+    load_all()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(DataModule, "data")
     parser.add_subclass_arguments(Method, "model")

@@ -7,7 +7,8 @@ Tests checkpoints in runs/bench, at most 1,000 examples of a set; what has not b
 
 from __future__ import annotations
 
-from ebmzoo.report.bench import bench
+from bench import bench
+
 from ebmzoo.report.runs import Experiment
 
 METHODS = ("vae", "ecvae", "vaebm", "bidvl", "dual_mcmc", "denoising_ebm", "ebm", "wgan", "flow", "ecflow")

@@ -7,7 +7,8 @@ Finished runs in runs/bench are not repeated; those of fp32 are shared with the 
 
 from __future__ import annotations
 
-from ebmzoo.report.bench import bench
+from bench import bench
+
 from ebmzoo.report.runs import Experiment
 
 MIXED = {"trainer.precision": "bf16-mixed"}

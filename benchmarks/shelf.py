@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bench import bench
+
 import ebmzoo
 from ebmzoo.data import Gaussians25
 from ebmzoo.mcmc import as_noise
-from ebmzoo.report.bench import bench
 from ebmzoo.report.runs import Experiment
 
 GAUSSIANS = ["modes_covered", "mode_least_share", "mode_kl", "mode_high_quality_share", "mode_within_std"]

@@ -10,129 +10,53 @@ Example:
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ebmzoo.callbacks import EMA, Diverged, Evaluate, Guard, NetworkEvaluations, Pictures, Progress
-    from ebmzoo.checkpoints import export, load
-    from ebmzoo.data import (
-        CIFAR10,
-        CIFAR100,
-        MNIST,
-        STL10,
-        SVHN,
-        CelebA,
-        CelebAHQ,
-        DataModule,
-        Digits,
-        Gaussians25,
-        Glyphs,
-        ImageFolder,
-        ImageNet32,
-        LSUNChurch,
-        StackedDigits,
-        StackedMNIST,
-        Toy2D,
-    )
-    from ebmzoo.mcmc import HMC, MALA, Langevin
-    from ebmzoo.methods import EBM, ECVAE, GAN, VAE, VAEBM, WGAN, BiDVL, DenoisingEBM, DualMCMC, ECFlow, Flow, Method
+from ebmzoo.lazy import attach
 
 __version__ = "0.2.0"
 
-# Each room and the names of it that the package offers.
-_ROOMS = {
-    "callbacks": ("EMA", "Diverged", "Evaluate", "Guard", "NetworkEvaluations", "Pictures", "Progress"),
-    "checkpoints": ("export", "load"),
-    "data": (
-        "CIFAR10",
-        "CIFAR100",
-        "CelebA",
-        "CelebAHQ",
-        "DataModule",
-        "Digits",
-        "Gaussians25",
-        "Glyphs",
-        "ImageFolder",
-        "ImageNet32",
-        "LSUNChurch",
-        "MNIST",
-        "STL10",
-        "SVHN",
-        "StackedDigits",
-        "StackedMNIST",
-        "Toy2D",
-    ),
-    "mcmc": ("HMC", "MALA", "Langevin"),
-    "methods": (
-        "BiDVL",
-        "DenoisingEBM",
-        "DualMCMC",
-        "EBM",
-        "ECFlow",
-        "ECVAE",
-        "Flow",
-        "GAN",
-        "Method",
-        "VAE",
-        "VAEBM",
-        "WGAN",
-    ),
-}
-
-__all__ = [
-    "CIFAR10",
-    "CIFAR100",
-    "EBM",
-    "ECVAE",
-    "EMA",
-    "GAN",
-    "HMC",
-    "MALA",
-    "MNIST",
-    "STL10",
-    "SVHN",
-    "VAE",
-    "VAEBM",
-    "WGAN",
-    "BiDVL",
-    "CelebA",
-    "CelebAHQ",
-    "DataModule",
-    "DenoisingEBM",
-    "Digits",
-    "Diverged",
-    "DualMCMC",
-    "ECFlow",
-    "Evaluate",
-    "Flow",
-    "Gaussians25",
-    "Glyphs",
-    "Guard",
-    "ImageFolder",
-    "ImageNet32",
-    "LSUNChurch",
-    "Langevin",
-    "Method",
-    "NetworkEvaluations",
-    "Pictures",
-    "Progress",
-    "StackedDigits",
-    "StackedMNIST",
-    "Toy2D",
-    "export",
-    "load",
-]
-
-
-def __getattr__(name: str) -> Any:
-    for room, names in _ROOMS.items():
-        if name in names:
-            value = getattr(import_module(f"ebmzoo.{room}"), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module 'ebmzoo' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if TYPE_CHECKING:
+    from .callbacks import EMA as EMA
+    from .callbacks import Diverged as Diverged
+    from .callbacks import Evaluate as Evaluate
+    from .callbacks import Guard as Guard
+    from .callbacks import NetworkEvaluations as NetworkEvaluations
+    from .callbacks import Pictures as Pictures
+    from .callbacks import Progress as Progress
+    from .checkpoints import export as export
+    from .checkpoints import load as load
+    from .data import CIFAR10 as CIFAR10
+    from .data import CIFAR100 as CIFAR100
+    from .data import MNIST as MNIST
+    from .data import STL10 as STL10
+    from .data import SVHN as SVHN
+    from .data import CelebA as CelebA
+    from .data import CelebAHQ as CelebAHQ
+    from .data import DataModule as DataModule
+    from .data import Digits as Digits
+    from .data import Gaussians25 as Gaussians25
+    from .data import Glyphs as Glyphs
+    from .data import ImageFolder as ImageFolder
+    from .data import ImageNet32 as ImageNet32
+    from .data import LSUNChurch as LSUNChurch
+    from .data import StackedDigits as StackedDigits
+    from .data import StackedMNIST as StackedMNIST
+    from .data import Toy2D as Toy2D
+    from .mcmc import HMC as HMC
+    from .mcmc import MALA as MALA
+    from .mcmc import Langevin as Langevin
+    from .methods import EBM as EBM
+    from .methods import ECVAE as ECVAE
+    from .methods import GAN as GAN
+    from .methods import VAE as VAE
+    from .methods import VAEBM as VAEBM
+    from .methods import WGAN as WGAN
+    from .methods import BiDVL as BiDVL
+    from .methods import DenoisingEBM as DenoisingEBM
+    from .methods import DualMCMC as DualMCMC
+    from .methods import ECFlow as ECFlow
+    from .methods import Flow as Flow
+    from .methods import Method as Method
+else:
+    attach(__name__)

@@ -11,8 +11,9 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 
-from ebmzoo import mcmc, networks, optim  # noqa: F401 - gives the classes their short names
+from ebmzoo import optim  # noqa: F401 - gives the classes their short names
 from ebmzoo.checkpoints import read
+from ebmzoo.cli.given import load_all
 from ebmzoo.cli.main import main
 from ebmzoo.methods import Method
 
@@ -79,6 +80,7 @@ def small(base, tmp_path, words):
 @cache
 def parser():
     """What the command line knows of a method: its other words take longer than the law does."""
+    load_all()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Method, "model")
     return parser

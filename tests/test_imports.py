@@ -1,4 +1,4 @@
-"""Who may import whom: the arrows between the rooms, read from the source."""
+"""What a file may import: methods no other method, rooms of pure torch little else; pyproject.toml has the floors."""
 
 import ast
 import sys
@@ -11,25 +11,6 @@ import ebmzoo
 ROOT = Path(ebmzoo.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-# What each room may import of this package; the package itself (its version) is open to all.
-OURS = {
-    "files": set(),
-    "images": set(),
-    "seeds": set(),
-    "mcmc": set(),
-    "objectives": set(),
-    "optim": set(),
-    "networks": set(),
-    "methods": {"mcmc", "objectives", "optim", "seeds"},
-    "data": {"images", "seeds"},
-    "metrics": {"files", "images", "mcmc", "networks", "data"},
-    "callbacks": {"metrics", "methods.at_rest", "methods.base", "files", "images", "mcmc", "seeds"},
-    "checkpoints": {"methods.base", "mcmc", "objectives", "storage", "trust"},
-    "storage": {"files"},
-    "trust": {"mcmc", "objectives"},
-    "tasks": {"mcmc", "methods.base", "images"},
-    "report": {"files", "images", "mcmc", "networks"},
-}
 # What all methods share: the base and what it is made of.
 SHELF = {
     "methods.at_rest",
@@ -92,26 +73,20 @@ def inside(name, allowed):
     return any(name == one or name.startswith(f"{one}.") for one in allowed)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "methods").glob("*.py")), ids=lambda path: path.name)
+def test_a_method_knows_what_all_share_and_none_of_its_neighbours(path):
+    if path.name == "__init__.py":
+        return  # the shelf's list knows them all, and loads none
+    for name in (name.removeprefix("ebmzoo.") for name in imported(path)):
+        # A method too long for one file has second files that bear its name.
+        own = name.startswith(f"methods.{path.stem}_")
+        assert own or not name.startswith("methods.") or inside(name, SHELF), f"{path}: {name}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_arrows_between_rooms(path):
-    here = room(path)
-    if here in ("cli", "__init__"):
-        return
-    assert here in OURS, f"{here} is a room that the rules do not know"
-    for name in imported(path):
-        if name == "ebmzoo" or name.startswith("ebmzoo.__"):
-            continue
-        if name.startswith("ebmzoo."):
-            inner = name.removeprefix("ebmzoo.")
-            if here == "methods" and inside(inner, {"methods"}):
-                # A method knows what all share, and none of its neighbours; the shelf's list knows the methods.
-                # A method too long for one file has second files that bear its name.
-                own = inner.startswith(f"methods.{path.stem}_")
-                assert path.name == "__init__.py" or own or inside(inner, SHELF), f"{path}: {name}"
-                continue
-            assert inside(inner, OURS[here] | {here}), f"{path}: {name}"
-        elif here in OTHERS and name.partition(".")[0] not in sys.stdlib_module_names:
-            assert name.partition(".")[0] in OTHERS[here], f"{path}: {name}"
+def test_pure_rooms_import_little_else(path):
+    for name in {name.partition(".")[0] for name in imported(path)} - {"ebmzoo", *sys.stdlib_module_names}:
+        assert name in OTHERS.get(room(path), {name}), f"{path}: {name}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -153,22 +128,3 @@ def test_the_reader_of_imports_sees_all_kinds(tmp_path, monkeypatch):
         "os.path",
         "typing.TYPE_CHECKING",
     ]
-
-
-def test_top_level_names_are_the_rooms_own():
-    """The lazy list, the list for type checkers and ``__all__`` say the same, and each name is there."""
-    source = ast.parse((ROOT / "__init__.py").read_text())
-    checked = {
-        (node.module.removeprefix("ebmzoo."), alias.name)
-        for block in ast.walk(source)
-        if isinstance(block, ast.If)
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    assert checked == {(place, name) for place, names in ebmzoo._ROOMS.items() for name in names}
-    assert sorted(ebmzoo.__all__) == sorted(name for names in ebmzoo._ROOMS.values() for name in names)
-    for place, name in checked:
-        assert getattr(ebmzoo, name) is getattr(__import__(f"ebmzoo.{place}", fromlist=[name]), name)
-    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
-        _ = ebmzoo.Nothing

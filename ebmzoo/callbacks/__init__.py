@@ -1,29 +1,23 @@
 """When things are measured or done: averages of weights, evaluation, pictures, progress, watching over a run."""
 
-from ebmzoo.callbacks.ema import EMA, averaged_weights
-from ebmzoo.callbacks.evaluate import Evaluate
-from ebmzoo.callbacks.guard import Diverged, Guard
-from ebmzoo.callbacks.last import LastCheckpoint
-from ebmzoo.callbacks.monitors import MonitoredCheckpoint, MonitoredStopping, monitored
-from ebmzoo.callbacks.network_evaluations import NetworkEvaluations
-from ebmzoo.callbacks.pictures import Pictures
-from ebmzoo.callbacks.preemption import SaveOnTermination
-from ebmzoo.callbacks.progress import Progress
-from ebmzoo.callbacks.summary import Summary
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "EMA",
-    "Diverged",
-    "Evaluate",
-    "Guard",
-    "LastCheckpoint",
-    "MonitoredCheckpoint",
-    "MonitoredStopping",
-    "NetworkEvaluations",
-    "Pictures",
-    "Progress",
-    "SaveOnTermination",
-    "Summary",
-    "averaged_weights",
-    "monitored",
-]
+from ebmzoo.lazy import attach
+
+if TYPE_CHECKING:
+    from .ema import EMA as EMA
+    from .ema import averaged_weights as averaged_weights
+    from .evaluate import Evaluate as Evaluate
+    from .guard import Diverged as Diverged
+    from .guard import Guard as Guard
+    from .last import LastCheckpoint as LastCheckpoint
+    from .monitors import MonitoredCheckpoint as MonitoredCheckpoint
+    from .monitors import MonitoredStopping as MonitoredStopping
+    from .monitors import monitored as monitored
+    from .network_evaluations import NetworkEvaluations as NetworkEvaluations
+    from .pictures import Pictures as Pictures
+    from .preemption import SaveOnTermination as SaveOnTermination
+    from .progress import Progress as Progress
+    from .summary import Summary as Summary
+else:
+    attach(__name__)

@@ -1,4 +1,9 @@
-"""Exponential moving averages of weights, as a callback."""
+"""Exponential moving averages of weights, as a callback.
+
+Lightning's `WeightAveraging` is none of it: it averages a deep copy of the whole model, in the weights' own precision,
+writes averages where checkpoints have raw weights, leaves them in after training, and swaps neither for tests and
+predictions nor back after an exception.
+"""
 
 from __future__ import annotations
 

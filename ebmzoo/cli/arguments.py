@@ -101,11 +101,11 @@ def check_writable(out: Path) -> None:
 
 def methods_with(*names: str) -> str:
     """Names of the methods on the shelf that have, or are given, all of these, for an error line."""
-    from ebmzoo import methods
+    from ebmzoo import lazy, methods
 
     found = [
         name
-        for name in methods.__all__
+        for name in lazy.names("methods")
         if isinstance(kind := getattr(methods, name), type)
         and issubclass(kind, methods.Method)
         and kind is not methods.Method

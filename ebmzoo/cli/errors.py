@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from ebmzoo.lazy import names
+
 TOP_KEYS = ("seed_everything", "trainer", "model", "data", "run_dir", "ckpt_path", "no_ema", "resume", "trust")
 HINT = "EBMZOO_TRACEBACK=1 shows where"
 
@@ -215,6 +217,9 @@ def settings_of(kind: type) -> list[str]:
 
 
 def _no_class(name: str, keys: Sequence[str], owner: str) -> str:
+    from ebmzoo.cli.given import load_all
+
+    load_all()  # to know what there is
     name = name.rstrip(".")
     short, slot = name.rpartition(".")[2], keys[-1] if keys else ""
     top = name.partition(".")[0]
@@ -229,9 +234,9 @@ def _no_class(name: str, keys: Sequence[str], owner: str) -> str:
 
 
 def _ours() -> list[str]:
-    from ebmzoo import callbacks, data, mcmc, methods, networks, parts
+    from ebmzoo.cli.given import ROOMS
 
-    return [name for room in (callbacks, data, mcmc, methods, networks, parts) for name in room.__all__]
+    return [name for room in ROOMS for name in names(room)]
 
 
 def _taken_by(owner: str, slot: str) -> set[str]:
@@ -284,7 +289,7 @@ def _known_classes(key: str) -> set[str]:
     last = key.rpartition(".")[2]
     base = next((base for role, base in roles.items() if last.endswith(role)), None)
     if base is None:
-        return {name for name in networks.__all__ if isinstance(getattr(networks, name), type)}
+        return {name for name in names("networks") if isinstance(getattr(networks, name), type)}
     return {kind.__name__ for kind in _subclasses(base) if not kind.__name__.startswith("_")}
 
 

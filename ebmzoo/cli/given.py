@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +12,16 @@ from typing import Any
 import yaml
 
 from ebmzoo.cli.errors import TOP_KEYS, UserError, condense, nearest
+from ebmzoo.lazy import load
+
+ROOMS = (
+    "callbacks",
+    "data",
+    "mcmc",
+    "methods",
+    "networks",
+    "parts",
+)  # whose classes configs may name without their module
 
 
 def options(words: Sequence[str], *names: str) -> list[str]:
@@ -52,13 +64,17 @@ def read_config(path: str) -> dict[str, Any]:
         raise UserError(f"{path}{where}: {what}{getattr(error, 'problem', None) or error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a config: it has no keys (trainer, model, data)")
-    from ebmzoo.callbacks.evaluation import SWITCHES  # slow to import, and many verbs take no config
-
-    known = (*TOP_KEYS, "only", *SWITCHES)  # of test, where --print_config writes them
     for key in content:
-        if key not in known:
+        if key not in TOP_KEYS and key not in _of_test():
             raise UserError(f"{path} has the unknown key {key!r}: {nearest(str(key), TOP_KEYS)}")
     return content
+
+
+def _of_test() -> set[str]:
+    """The keys that only ``ebmzoo test --print_config`` writes."""
+    from ebmzoo.callbacks.evaluation import SWITCHES  # slow to import
+
+    return {"only", *SWITCHES}
 
 
 def import_trusted(module: str) -> None:
@@ -73,6 +89,25 @@ def import_trusted(module: str) -> None:
         raise UserError(
             f"--trust {module}: cannot import it ({condense(str(error))}); is its folder on PYTHONPATH?"
         ) from (error)
+
+
+def load_named(*said: Any) -> None:
+    """Load the classes of this package that words and configs name: a parser knows short names of what is loaded."""
+    load(*ROOMS, among=set(re.findall(r"\w+", repr(said))))
+
+
+def load_all() -> None:
+    """Load all classes of this package that a config may name."""
+    load(*ROOMS)
+
+
+def parsed(parser: ArgumentParser, words: Sequence[str]) -> Any:
+    """What a parser makes of words; one of them may name a file that names a class which nobody has loaded."""
+    try:
+        return parser.parse_args(list(words))
+    except ArgumentError:
+        load_all()
+        return parser.parse_args(list(words))
 
 
 def as_list(value: Any) -> list[Any]:

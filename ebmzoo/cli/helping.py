@@ -9,6 +9,8 @@ from typing import Any
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
+from ebmzoo.lazy import names
+
 __all__ = ["Parser", "describe"]
 
 _KNOWN = re.compile(r"known subclasses: ([^)]*)")
@@ -22,14 +24,12 @@ class _Formatter(DefaultHelpFormatter):
 
 
 def _own(match: re.Match[str]) -> str:
-    from ebmzoo import methods, networks
-
-    names = [name for name in match[1].split(", ") if name.startswith(_SHOWN) and ".swa_utils." not in name]
-    shorts = [name.rpartition(".")[2] if name.startswith("ebmzoo.") else name for name in names]
-    if set(shorts) & set(networks.__all__):  # what takes any Module is a place for networks
-        shorts = [name for name in shorts if name in networks.__all__]
-    elif len(set(shorts) & set(methods.__all__)) > 1:
-        shorts = [name for name in shorts if name in methods.__all__]
+    found = [name for name in match[1].split(", ") if name.startswith(_SHOWN) and ".swa_utils." not in name]
+    shorts = [name.rpartition(".")[2] if name.startswith("ebmzoo.") else name for name in found]
+    if set(shorts) & set(names("networks")):  # what takes any Module is a place for networks
+        shorts = [name for name in shorts if name in names("networks")]
+    elif len(set(shorts) & set(names("methods"))) > 1:
+        shorts = [name for name in shorts if name in names("methods")]
     return f"classes: {', '.join(shorts) or 'your own'}"
 
 

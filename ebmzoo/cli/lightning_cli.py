@@ -17,9 +17,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressB
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch.multiprocessing import ProcessRaisedException
 
-# Importing a room gives its classes their short names.
-from ebmzoo import callbacks, data, mcmc, methods, networks, optim  # noqa: F401
-from ebmzoo.callbacks.evaluation import PARTS, SWITCHES
+from ebmzoo import optim  # noqa: F401 - gives its classes their short names
+from ebmzoo.callbacks import NetworkEvaluations, Progress, Summary
 from ebmzoo.callbacks.guard import Diverged, Guard
 from ebmzoo.callbacks.last import LastCheckpoint
 from ebmzoo.callbacks.monitors import monitored
@@ -29,12 +28,10 @@ from ebmzoo.cli import wandb_run
 from ebmzoo.cli.callback_words import with_callbacks
 from ebmzoo.cli.endings import say_ending, say_what_next
 from ebmzoo.cli.errors import Stopped, UserError, instantiating
-from ebmzoo.cli.given import as_list, import_trusted, options, read_config
+from ebmzoo.cli.given import as_list, import_trusted, load_all, load_named, options, parsed, read_config
 from ebmzoo.cli.helping import Parser, describe
 from ebmzoo.cli.main import VERBS
-from ebmzoo.cli.measuring import tell_evaluate
 from ebmzoo.cli.metrics_file import MetricsFile
-from ebmzoo.cli.predictions import Predictions
 from ebmzoo.cli.quiet import quieten
 from ebmzoo.cli.runs import CHECKPOINTS, Run, RunRecord, folder_of, run_name, say
 from ebmzoo.cli.shipped import with_paths
@@ -70,6 +67,7 @@ class EbmzooCLI(LightningCLI):
         self._with_list = [one for one in contents if "callbacks" in (one.get("trainer") or {})][-1:]
         for module in options(arguments, "--trust"):
             import_trusted(module)
+        load_named(arguments, *contents)
         strict = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             model_class=Method,
@@ -126,26 +124,28 @@ class EbmzooCLI(LightningCLI):
         else:
             parser.add_argument("--no_ema", action="store_true", help="Take raw weights, not averaged ones.")
         if subcommand == "test":
-            parser.add_argument("--only", type=str | None, help=f"Parts, by comma: {', '.join(PARTS)}.")
-            for name, words in SWITCHES.items():
-                parser.add_argument(f"--{name}", action="store_true", help=words)
+            from ebmzoo.cli.measuring import add_options  # slow to import
+
+            add_options(parser)
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; with a checkpoint and no config, the checkpoint's own config lies under the words."""
         verb, *words = args
         stored = options(words, "--ckpt_path")
-        if {"-h", "--help"} & set(words):
+        if any(word in ("-h", "--help") or word.partition("=")[0].endswith(".help") for word in words):
+            load_all()  # help says what there is
             self.config = parser.parse_args(args)
         elif not stored or self.configs:
-            self.config = parser.parse_args([verb, *with_callbacks(words, *self._with_list)])
+            self.config = parsed(parser, with_callbacks(args, *self._with_list))
         else:
             self.checkpoint = read(stored[-1])
             own = stored_config(self.checkpoint, stored[-1], as_left=verb != "fit")
+            load_named(own)
             with tempfile.TemporaryDirectory() as folder:
                 config = Path(folder) / "stored.yaml"
                 config.write_text(yaml.safe_dump(own))
-                self.config = parser.parse_args([verb, "--config", str(config), *with_callbacks(words, own)])
+                self.config = parsed(parser, [verb, "--config", str(config), *with_callbacks(words, own)])
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: LightningCLI lets the checkpoint's hyper-parameters override config and command line."""
@@ -168,8 +168,8 @@ class EbmzooCLI(LightningCLI):
             check_whole(self.checkpoint, path)
         with instantiating():  # a default of a class may not be plain data
             dumped = self._parser(self.verb).dump(config, skip_none=False)
-        leave = {"config", "ckpt_path", "run_dir", "no_ema", "only", "resume", "trust", *SWITCHES}
-        self.plain_config = {k: v for k, v in yaml.safe_load(dumped).items() if k not in leave}
+        parts = ("seed_everything", "trainer", "model", "data")  # without what is said to the command alone
+        self.plain_config = {k: v for k, v in yaml.safe_load(dumped).items() if k in parts}
         self.run = self._make_run(config)
         self.wandb_id = wandb_run.known(self.verb, self.checkpoint)
         wandb_run.place(config, self.verb, self.run.folder, self.wandb_id)
@@ -204,11 +204,13 @@ class EbmzooCLI(LightningCLI):
         given: list[Callback] = [monitored(one) for one in as_list(trainer.callbacks)]
         added: list[Callback] = [RunRecord(folder, self.plain_config, self.wandb_id)]
         if self.verb == "predict":
+            from ebmzoo.cli.predictions import Predictions
+
             added.append(Predictions(folder))
         if trainer.enable_progress_bar is not False and not _has(given, ProgressBar):
-            added.append(callbacks.Progress())
+            added.append(Progress())
         if trainer.enable_model_summary is not False and not _has(given, ModelSummary) and self.verb == "fit":
-            added.append(callbacks.Summary())
+            added.append(Summary())
         if trainer.enable_checkpointing is not False and not _has(given, ModelCheckpoint):
             added.append(ModelCheckpoint(save_top_k=0))  # or Lightning would add one that keeps every epoch's
         if trainer.enable_checkpointing is not False and self.verb == "fit":
@@ -217,8 +219,8 @@ class EbmzooCLI(LightningCLI):
         for callback in [*given, *added]:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str((folder / CHECKPOINTS).resolve())
-        if self.verb == "fit" and not _has(given, callbacks.NetworkEvaluations):
-            given = [callbacks.NetworkEvaluations(), *given]
+        if self.verb == "fit" and not _has(given, NetworkEvaluations):
+            given = [NetworkEvaluations(), *given]
         kwargs["callbacks"] = [*given, *added]
         return super().instantiate_trainer(**kwargs)
 
@@ -300,6 +302,8 @@ class EbmzooCLI(LightningCLI):
 
     def test(self, model: Method, datamodule: DataModule, ckpt_path: str) -> None:
         """The whole evaluation of a checkpoint, or the parts of it that are asked for."""
+        from ebmzoo.cli.measuring import tell_evaluate
+
         tell_evaluate(self.config[self.verb], self.trainer, (self.checkpoint or {}).get("global_step"))
         with self._evaluating(model, ckpt_path):
             self.trainer.test(model, datamodule=datamodule)

@@ -5,11 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from lightning import Trainer
+from lightning.pytorch.cli import LightningArgumentParser
 
 from ebmzoo.callbacks import Evaluate
 from ebmzoo.callbacks.evaluation import PARTS, SWITCHES
 from ebmzoo.cli.errors import UserError, nearest
 from ebmzoo.cli.runs import say
+
+
+def add_options(parser: LightningArgumentParser) -> None:
+    """Add what ``ebmzoo test`` can be told."""
+    parser.add_argument("--only", type=str | None, help=f"Parts, by comma: {', '.join(PARTS)}.")
+    for name, words in SWITCHES.items():
+        parser.add_argument(f"--{name}", action="store_true", help=words)
 
 
 def tell_evaluate(options: Any, trainer: Trainer, trained_steps: int | None) -> None:

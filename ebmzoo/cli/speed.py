@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ebmzoo.cli.arguments import OneLineParser, check_writable
 from ebmzoo.cli.errors import UserError, instantiating
-from ebmzoo.cli.given import read_config
+from ebmzoo.cli.given import load_named, read_config
 from ebmzoo.cli.shipped import config_path
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _case(path: str) -> Case:
 
     from jsonargparse import ArgumentParser
 
-    from ebmzoo import checkpoints, data, mcmc, networks  # noqa: F401 - what the parser needs to know these classes
+    from ebmzoo import checkpoints  # noqa: F401 - what the parser needs to know samplers
     from ebmzoo.data.base import DataModule
     from ebmzoo.factories import EnergyFactory
     from ebmzoo.mcmc import Sampler
@@ -89,6 +89,7 @@ def _case(path: str) -> Case:
         parts = {"data": config["data"], "energy": own["energy"], "sampler": own["sampler"]}
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} has no energy with a chain (model.init_args.energy and .sampler)") from error
+    load_named(parts)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(DataModule, "data")
     parser.add_argument("--energy", type=EnergyFactory)

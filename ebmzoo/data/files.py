@@ -6,7 +6,7 @@ import os
 import pickle
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,22 +48,25 @@ def find(candidates: Sequence[Path], what: str, how: str, folder: bool = False) 
     raise FileNotFoundError(f"{what} not found: there is {no} {places}. {how}")
 
 
-def download(fetch: Callable[[], object], what: str, url: str, root: Path) -> None:
+def download(kind: str, what: str, url: str, root: Path, **settings: Any) -> None:
     """Let torchvision fetch a set.
 
     Args:
-        fetch: does it.
+        kind: its class there.
         what: the name of the set, for the error.
         url: where it is published, for the error.
-        root: the folder, for the error.
+        root: the folder that it is put in.
+        **settings: what else the class is told.
 
     Raises:
-        FileNotFoundError: one line with all three, if it fails.
+        FileNotFoundError: one line with all of these, if it fails.
     """
     if root.is_file():
         raise FileNotFoundError(f"{what} cannot be downloaded into {root}: it is a file, a folder is needed")
+    from torchvision import datasets  # slow to import
+
     try:
-        fetch()
+        getattr(datasets, kind)(str(root), download=True, **settings)
     except (OSError, RuntimeError) as error:  # torchvision reports a bad checksum as a RuntimeError
         raise FileNotFoundError(
             f"{what} could not be downloaded ({_reason(error)}). Fetch {url} and unpack it in {root}"

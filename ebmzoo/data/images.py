@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,42 @@ from torch import Tensor
 
 from ebmzoo.data.base import DataModule, Examples, InMemory
 from ebmzoo.data.files import download, find, read_pickled_pixels, square
-from ebmzoo.data.matlab import read_matlab_images
 
-_CIFAR10 = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-_CIFAR100 = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 _SVHN = "http://ufldl.stanford.edu/housenumbers"
 _STL10 = "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz"
 _IMAGENET32 = "https://image-net.org/download-images"
 
 
-class CIFAR10(DataModule):
+class _CIFAR(DataModule):
+    """What the two CIFARs share: pickles of images, in a folder that bears the archive's name, or in ``root``."""
+
+    _what: str
+    _url: str
+    _folder: str
+    _files: dict[str, list[str]]
+
+    def __init__(self, root: str | Path, download: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.root, self.download = Path(root), download
+        self.name = self._what.replace("-", "").lower()
+        self.image_shape = (3, 32, 32)
+
+    def prepare_data(self) -> None:
+        """Download, where asked for and missing."""
+        if self.download and not self._places(self._files["test"][0])[0].exists():
+            download(self._what.replace("-", ""), self._what, self._url, self.root)
+
+    def _places(self, name: str) -> list[Path]:
+        return [self.root / self._folder / name, self.root / name]
+
+    def load(self, split: str) -> Examples:
+        """The images of ``"train"`` or ``"test"``."""
+        how = f"Set download: true, or unpack {self._url} in {self.root}"
+        paths = [find(self._places(name), self._what, how) for name in self._files[split]]
+        return InMemory(torch.cat([read_pickled_pixels(path, 3072) for path in paths]).view(-1, 3, 32, 32))
+
+
+class CIFAR10(_CIFAR):
     """CIFAR-10: 50,000 train and 10,000 test images, colour, 32 px (validation is the test split).
 
     Reads ``data_batch_1`` to ``_5`` and ``test_batch``, the published Python version, in
@@ -42,29 +67,9 @@ class CIFAR10(DataModule):
         ((3, 32, 32), 'cifar10', 'cifar10 test')
     """
 
-    def __init__(self, root: str | Path, download: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.root, self.download = Path(root), download
-        self.name = "cifar10"
-        self.image_shape = (3, 32, 32)
-
-    def prepare_data(self) -> None:
-        """Download, where asked for and missing."""
-        if self.download and not self._places("test_batch")[0].exists():
-            from torchvision import datasets
-
-            root = str(self.root)
-            download(lambda: datasets.CIFAR10(root, download=True), "CIFAR-10", _CIFAR10, self.root)
-
-    def _places(self, name: str) -> list[Path]:
-        return [self.root / "cifar-10-batches-py" / name, self.root / name]
-
-    def load(self, split: str) -> Examples:
-        """The images of ``"train"`` or ``"test"``."""
-        names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
-        how = f"Set download: true, or unpack {_CIFAR10} in {self.root}"
-        paths = [find(self._places(name), "CIFAR-10", how) for name in names]
-        return InMemory(torch.cat([read_pickled_pixels(path, 3072) for path in paths]).view(-1, 3, 32, 32))
+    _what, _folder = "CIFAR-10", "cifar-10-batches-py"
+    _url = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+    _files = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 
     def outsiders(self) -> list[DataModule]:
         """The papers' sets, looked for in the same folder: SVHN, CIFAR-100, CelebA at 32 px."""
@@ -73,7 +78,7 @@ class CIFAR10(DataModule):
         return [SVHN(self.root), CIFAR100(self.root), CelebA(self.root, size=32)]
 
 
-class CIFAR100(DataModule):
+class CIFAR100(_CIFAR):
     """CIFAR-100: 50,000 train and 10,000 test images, colour, 32 px (validation is the test split).
 
     Reads ``train`` and ``test``, the published Python version, in ``root/cifar-100-python`` or in ``root``.
@@ -92,28 +97,9 @@ class CIFAR100(DataModule):
         'cifar100 test'
     """
 
-    def __init__(self, root: str | Path, download: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.root, self.download = Path(root), download
-        self.name = "cifar100"
-        self.image_shape = (3, 32, 32)
-
-    def prepare_data(self) -> None:
-        """Download, where asked for and missing."""
-        if self.download and not self._places("test")[0].exists():
-            from torchvision import datasets
-
-            root = str(self.root)
-            download(lambda: datasets.CIFAR100(root, download=True), "CIFAR-100", _CIFAR100, self.root)
-
-    def _places(self, name: str) -> list[Path]:
-        return [self.root / "cifar-100-python" / name, self.root / name]
-
-    def load(self, split: str) -> Examples:
-        """The images of ``"train"`` or ``"test"``."""
-        how = f"Set download: true, or unpack {_CIFAR100} in {self.root}"
-        path = find(self._places(split), "CIFAR-100", how)
-        return InMemory(read_pickled_pixels(path, 3072).view(-1, 3, 32, 32))
+    _what, _folder = "CIFAR-100", "cifar-100-python"
+    _url = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
+    _files = {"train": ["train"], "test": ["test"]}
 
 
 class SVHN(DataModule):
@@ -151,19 +137,17 @@ class SVHN(DataModule):
         parts = [*self._parts("train"), "test"] if self.download else []
         for part in parts:
             if not self._place(part).exists():
-                from torchvision import datasets
-
-                fetch = partial(datasets.SVHN, str(self.root), split=part, download=True)
-                download(fetch, "SVHN", f"{_SVHN}/{part}_32x32.mat", self.root)
+                download("SVHN", "SVHN", f"{_SVHN}/{part}_32x32.mat", self.root, split=part)
 
     def _place(self, part: str) -> Path:
         return self.root / f"{part}_32x32.mat"
 
     def load(self, split: str) -> Examples:
         """The images of ``"train"`` or ``"test"``."""
-        parts = self._parts(split)
+        from ebmzoo.data.matlab import read_matlab_images  # here: the other sets have no such files
+
         paths = []
-        for part in parts:
+        for part in self._parts(split):
             how = f"Set download: true, or put {_SVHN}/{part}_32x32.mat in {self.root}"
             paths.append(find([self._place(part)], "SVHN", how))
         pixels = [read_matlab_images(path, "X", (32, 32, 3)) for path in paths]
@@ -214,9 +198,7 @@ class STL10(DataModule):
     def prepare_data(self) -> None:
         """Download, where asked for and missing."""
         if self.download and not self._places("test_X.bin")[0].exists():
-            from torchvision import datasets
-
-            download(lambda: datasets.STL10(str(self.root), download=True), "STL-10", _STL10, self.root)
+            download("STL10", "STL-10", _STL10, self.root)
 
     def _places(self, name: str) -> list[Path]:
         return [self.root / "stl10_binary" / name, self.root / name]

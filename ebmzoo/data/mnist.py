@@ -38,13 +38,13 @@ def fetch_mnist(root: Path) -> None:
     """
     names = [name for split in _STEMS for name in _names(split)]
     if not all(any(place.exists() for place in _places(root, name)) for name in names):
-        from torchvision import datasets
-
-        download(lambda: datasets.MNIST(str(root), download=True), "MNIST", _URL, root)
+        download("MNIST", "MNIST", _URL, root)
 
 
 def _read_idx(path: Path, item: Sequence[int]) -> Tensor:
     """The bytes of an idx file, raw or gzipped: uint8 ``(n, *item)``.
+
+    Torchvision's reader takes no gzipped ones, and says of a broken one neither which it is nor what is wrong.
 
     Raises:
         ValueError: one line that names the file, if it holds anything else.

@@ -1,37 +1,32 @@
 """The shared Markov chain Monte Carlo kernels: torch only, no networks, no methods."""
 
-from .frozen import frozen
-from .langevin import AnnealedLangevin, Langevin
-from .metropolis import HMC, MALA
-from .nan import unguarded
-from .noise import GeneratorNoise, GlobalNoise, JointNoise, Noise, PerImageNoise, SharedNoise, as_noise
-from .potential import Potential, Row, Tethered
-from .replay import ReplayBuffer
-from .sampler import Chain, Metropolis, Sampler, State, Watch
-from .trajectory import Trajectory
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "HMC",
-    "MALA",
-    "AnnealedLangevin",
-    "Chain",
-    "GeneratorNoise",
-    "GlobalNoise",
-    "JointNoise",
-    "Langevin",
-    "Metropolis",
-    "Noise",
-    "PerImageNoise",
-    "Potential",
-    "ReplayBuffer",
-    "Row",
-    "Sampler",
-    "SharedNoise",
-    "State",
-    "Tethered",
-    "Trajectory",
-    "Watch",
-    "as_noise",
-    "frozen",
-    "unguarded",
-]
+from ebmzoo.lazy import attach
+
+if TYPE_CHECKING:
+    from .frozen import frozen as frozen
+    from .langevin import AnnealedLangevin as AnnealedLangevin
+    from .langevin import Langevin as Langevin
+    from .metropolis import HMC as HMC
+    from .metropolis import MALA as MALA
+    from .nan import unguarded as unguarded
+    from .noise import GeneratorNoise as GeneratorNoise
+    from .noise import GlobalNoise as GlobalNoise
+    from .noise import JointNoise as JointNoise
+    from .noise import Noise as Noise
+    from .noise import PerImageNoise as PerImageNoise
+    from .noise import SharedNoise as SharedNoise
+    from .noise import as_noise as as_noise
+    from .potential import Potential as Potential
+    from .potential import Row as Row
+    from .potential import Tethered as Tethered
+    from .replay import ReplayBuffer as ReplayBuffer
+    from .sampler import Chain as Chain
+    from .sampler import Metropolis as Metropolis
+    from .sampler import Sampler as Sampler
+    from .sampler import State as State
+    from .sampler import Watch as Watch
+    from .trajectory import Trajectory as Trajectory
+else:
+    attach(__name__)

@@ -1,39 +1,29 @@
 """The shelf: one method per file, all through one contract."""
 
-from .base import Method
-from .bidvl import BiDVL
-from .capabilities import BoundsLikelihood, Decodes, Encodes, HasEnergy, Reconstructs, Samples, Scores
-from .cooperative import CooperativeVAE
-from .denoising_ebm import DenoisingEBM
-from .dual_mcmc import DualMCMC
-from .ebm import EBM
-from .ecflow import ECFlow
-from .ecvae import ECVAE
-from .flow import Flow
-from .gan import GAN
-from .vae import VAE
-from .vaebm import VAEBM
-from .wgan import WGAN
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "EBM",
-    "ECVAE",
-    "GAN",
-    "VAE",
-    "VAEBM",
-    "WGAN",
-    "BiDVL",
-    "BoundsLikelihood",
-    "Decodes",
-    "CooperativeVAE",
-    "DualMCMC",
-    "DenoisingEBM",
-    "ECFlow",
-    "Encodes",
-    "Flow",
-    "HasEnergy",
-    "Method",
-    "Reconstructs",
-    "Samples",
-    "Scores",
-]
+from ebmzoo.lazy import attach
+
+if TYPE_CHECKING:
+    from .base import Method as Method
+    from .bidvl import BiDVL as BiDVL
+    from .capabilities import BoundsLikelihood as BoundsLikelihood
+    from .capabilities import Decodes as Decodes
+    from .capabilities import Encodes as Encodes
+    from .capabilities import HasEnergy as HasEnergy
+    from .capabilities import Reconstructs as Reconstructs
+    from .capabilities import Samples as Samples
+    from .capabilities import Scores as Scores
+    from .cooperative import CooperativeVAE as CooperativeVAE
+    from .denoising_ebm import DenoisingEBM as DenoisingEBM
+    from .dual_mcmc import DualMCMC as DualMCMC
+    from .ebm import EBM as EBM
+    from .ecflow import ECFlow as ECFlow
+    from .ecvae import ECVAE as ECVAE
+    from .flow import Flow as Flow
+    from .gan import GAN as GAN
+    from .vae import VAE as VAE
+    from .vaebm import VAEBM as VAEBM
+    from .wgan import WGAN as WGAN
+else:
+    attach(__name__)

@@ -1,30 +1,27 @@
 """What is measured: fidelity, modes, copying, and the protocol without which no number exists."""
 
-from ebmzoo.metrics.digit_classifier import DigitClassifier, load_digit_classifier, stacked_report
-from ebmzoo.metrics.digit_classifier import report as classifier_report
-from ebmzoo.metrics.extractors import find_extractor
-from ebmzoo.metrics.fidelity import METRICS, StreamingFID, fidelity, frechet_distance, metric_settings
-from ebmzoo.metrics.modes import Modes, mode_coverage
-from ebmzoo.metrics.neighbours import nearest_neighbours
-from ebmzoo.metrics.protocol import Protocol, Results, config_hash, git_revision, versions
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "METRICS",
-    "DigitClassifier",
-    "Modes",
-    "Protocol",
-    "Results",
-    "StreamingFID",
-    "classifier_report",
-    "config_hash",
-    "fidelity",
-    "find_extractor",
-    "frechet_distance",
-    "git_revision",
-    "load_digit_classifier",
-    "metric_settings",
-    "mode_coverage",
-    "nearest_neighbours",
-    "stacked_report",
-    "versions",
-]
+from ebmzoo.lazy import attach
+
+if TYPE_CHECKING:
+    from .digit_classifier import DigitClassifier as DigitClassifier
+    from .digit_classifier import load_digit_classifier as load_digit_classifier
+    from .digit_classifier import report as classifier_report  # noqa: F401
+    from .digit_classifier import stacked_report as stacked_report
+    from .extractors import find_extractor as find_extractor
+    from .fidelity import METRICS as METRICS
+    from .fidelity import StreamingFID as StreamingFID
+    from .fidelity import fidelity as fidelity
+    from .fidelity import frechet_distance as frechet_distance
+    from .fidelity import metric_settings as metric_settings
+    from .modes import Modes as Modes
+    from .modes import mode_coverage as mode_coverage
+    from .neighbours import nearest_neighbours as nearest_neighbours
+    from .protocol import Protocol as Protocol
+    from .protocol import Results as Results
+    from .protocol import config_hash as config_hash
+    from .protocol import git_revision as git_revision
+    from .protocol import versions as versions
+else:
+    attach(__name__)

@@ -1,40 +1,33 @@
 """Injectable networks: encoders, decoders and energies, plain modules built from an image shape."""
 
-from ebmzoo.networks.dcgan import ConvDecoder, ConvEncoder, ConvEnergy
-from ebmzoo.networks.denoisers import Denoiser, MLPDenoiser, ResNetDecoder, UNetDenoiser
-from ebmzoo.networks.dual_mcmc import DualMCMCEncoder, DualMCMCEnergy
-from ebmzoo.networks.fastgan import FastGANDecoder
-from ebmzoo.networks.flow import FlowPrior, Glow
-from ebmzoo.networks.layers import ConvMeanPool
-from ebmzoo.networks.mlp import MLPDecoder, MLPEncoder, MLPEnergy
-from ebmzoo.networks.perceptual import LPIPS, RandomFeatures
-from ebmzoo.networks.resnet_encoder import ResNetEncoder
-from ebmzoo.networks.resnet_energy import MultiScaleResNetEnergy, VAEBMEnergy
-from ebmzoo.networks.sngan import SNGANDecoder, SNGANEncoder, SNGANEnergy
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "LPIPS",
-    "ConvDecoder",
-    "ConvEncoder",
-    "ConvEnergy",
-    "ConvMeanPool",
-    "Denoiser",
-    "DualMCMCEncoder",
-    "DualMCMCEnergy",
-    "FastGANDecoder",
-    "FlowPrior",
-    "Glow",
-    "MLPDecoder",
-    "MLPDenoiser",
-    "MLPEncoder",
-    "MLPEnergy",
-    "MultiScaleResNetEnergy",
-    "ResNetDecoder",
-    "RandomFeatures",
-    "ResNetEncoder",
-    "SNGANDecoder",
-    "SNGANEncoder",
-    "SNGANEnergy",
-    "UNetDenoiser",
-    "VAEBMEnergy",
-]
+from ebmzoo.lazy import attach
+
+if TYPE_CHECKING:
+    from .dcgan import ConvDecoder as ConvDecoder
+    from .dcgan import ConvEncoder as ConvEncoder
+    from .dcgan import ConvEnergy as ConvEnergy
+    from .denoisers import Denoiser as Denoiser
+    from .denoisers import MLPDenoiser as MLPDenoiser
+    from .denoisers import ResNetDecoder as ResNetDecoder
+    from .denoisers import UNetDenoiser as UNetDenoiser
+    from .dual_mcmc import DualMCMCEncoder as DualMCMCEncoder
+    from .dual_mcmc import DualMCMCEnergy as DualMCMCEnergy
+    from .fastgan import FastGANDecoder as FastGANDecoder
+    from .flow import FlowPrior as FlowPrior
+    from .flow import Glow as Glow
+    from .layers import ConvMeanPool as ConvMeanPool
+    from .mlp import MLPDecoder as MLPDecoder
+    from .mlp import MLPEncoder as MLPEncoder
+    from .mlp import MLPEnergy as MLPEnergy
+    from .perceptual import LPIPS as LPIPS
+    from .perceptual import RandomFeatures as RandomFeatures
+    from .resnet_encoder import ResNetEncoder as ResNetEncoder
+    from .resnet_energy import MultiScaleResNetEnergy as MultiScaleResNetEnergy
+    from .resnet_energy import VAEBMEnergy as VAEBMEnergy
+    from .sngan import SNGANDecoder as SNGANDecoder
+    from .sngan import SNGANEncoder as SNGANEncoder
+    from .sngan import SNGANEnergy as SNGANEnergy
+else:
+    attach(__name__)

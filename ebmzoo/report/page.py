@@ -1,21 +1,20 @@
-"""The comparison as one HTML page that needs nothing but itself."""
+"""The comparison as one HTML page that needs nothing but itself; page.html is its template."""
 
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Callable, Sequence
-from html import escape
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .charts import COLOURS, Series, chart
 from .compare import Column, Table
 from .pictures import data_uri, heat_map
-from .pieces import anchor, arrays_of, cards, charts, details, figure, first_seeds, measured, seed_of
-from .svg import Series, chart
+from .results import Run
 
 __all__ = ["page"]
 
@@ -33,6 +32,36 @@ _RANGE = 12.0  # nats of a landscape below its maximum
 _UNITS = 1000  # of a landscape's side, for its points
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A chart or picture with its heading, its protocol in words, and the commands that make it again."""
+
+    heading: str
+    said: str
+    commands: Sequence[str]
+    drawing: str = ""  # a chart
+    picture: str = ""  # or a picture's address
+    alt: str = ""
+    smooth: bool = False
+    chain: str | None = None  # whose points lie over the picture
+
+    @property
+    def drawn(self) -> bool:
+        return bool(self.drawing or self.picture or self.chain)
+
+
+class Section:
+    """Figures beside each other, as many as fit with their least width, below a legend that they may share."""
+
+    def __init__(
+        self, name: str, figures: Iterable[Figure], rows: Sequence[str] = (), shown: Iterable[str] = (), least: int = 20
+    ) -> None:
+        self.name, self.figures = name, [one for one in figures if one.drawn]
+        present = set(shown)
+        self.legend = [(number, row) for number, row in enumerate(rows) if row in present]
+        self.least, self.slides = f"{least}rem", any(one.chain for one in self.figures)
+
+
 def page(table: Table, command: str) -> str:
     """The page: tables, samples, costs, curves, energies, scores, chains and landscapes, as far as the runs left them.
 
@@ -43,98 +72,86 @@ def page(table: Table, command: str) -> str:
     Returns:
         HTML with everything inside it.
     """
-    makers: dict[str, Callable[[Table], str]] = {
-        "Ranking": _ranking,
-        "Samples": lambda one: _pictures(one, "samples.png", "generation"),
-        "Quality and cost": _costs,
-        "Training": _training,
-        "Energies": _energies,
-        "Out-of-distribution data": _roc,
-        "Chains": lambda one: _pictures(one, "chain.png", "chains", wide=True),
-        "Landscapes": _landscapes,
-    }
-    sections = {name: html for name, make in makers.items() if (html := make(table))}
-    protocols = "".join(f"<li>{escape(line)}</li>" for line in table.protocols())
-    sections["Protocols"] = f"<p>What each column was measured with.</p><ul>{protocols}</ul>"
-    sections["The runs"] = _runs(table)
-    about = f"{len(table.runs)} runs in {len(table.rows)} rows, data: {table.runs[0].data}."
-    title = f"ebmzoo: {table.runs[0].data}"
-    links = "".join(f'<a href="#{anchor(name)}">{name}</a>' for name in sections)
-    body = [f"<header><h1>{escape(title)}</h1><p>{escape(about)}</p><nav>{links}</nav>"]
-    body.append(f"{details('Make this page again', [command])}</header><main>")
-    body += [f'<section id="{anchor(name)}"><h2>{name}</h2>{html}</section>' for name, html in sections.items()]
-    template = (resources.files("ebmzoo.report") / "page.html").read_text()
-    chains = json.dumps(_chains(table), separators=(",", ":")).replace("</", "<\\/")
-    filled = template.replace("{{title}}", escape(title)).replace("{{body}}", "\n".join(body) + "</main>")
-    return filled.replace("{{chains}}", chains)
+    from jinja2 import Environment, StrictUndefined
+
+    sections = [
+        _pictures("Samples", table, "samples.png", "generation"),
+        _costs(table),
+        _training(table),
+        _energies(table),
+        _roc(table),
+        _pictures("Chains", table, "chain.png", "chains", wide=True),
+        _landscapes(table),
+    ]
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    template = environment.from_string((resources.files("ebmzoo.report") / "page.html").read_text())
+    return template.render(
+        table=table,
+        title=f"ebmzoo: {table.runs[0].data}",
+        command=command,
+        sections=[one for one in sections if one.figures],
+        chains=_chains(table),
+        cell_of=lambda column, row: _cell(table, column, row),
+        commands_of=lambda row: list(dict.fromkeys(command for run in table.of(row) for command in run.commands)),
+        anchor=lambda name: name.lower().replace(" ", "-"),
+        colours=COLOURS,
+        units=_UNITS,
+        zip=zip,
+    )
+
+
+def _cell(table: Table, column: Column, row: str) -> dict[str, str]:
+    cell = column.cells.get(row)
+    text, _, paper = table.text(column, row, str).partition(" (paper:")
+    value = "" if cell is None or cell.mean is None else repr(cell.mean)
+    return {"value": value, "text": text, "paper": paper and f"paper:{paper.removesuffix(')')}"}
+
+
+def _measured(runs: Iterable[Run], part: str) -> list[str]:
+    """What measures runs again."""
+    return [f"ebmzoo test --ckpt_path '{run.folder}/checkpoints/last.ckpt' --only {part}" for run in runs]
+
+
+def _first_seeds(table: Table) -> list[Run]:
+    return [table.of(row)[0] for row in table.rows]
+
+
+def _arrays(run: Run) -> dict[str, Any]:
+    """What the evaluation left to be drawn."""
+    path = run.folder / "arrays.npz"
+    if not path.is_file():
+        return {}
+    with np.load(path) as file:
+        return dict(file)
+
+
+def _seed(run: Run) -> str:
+    """Which of a row's runs it is, in words."""
+    return f"{run.folder.name.replace('_', ' ')}" if run.folder.name != run.row else "its only run"
 
 
 # -- sections ---------------------------------------------------------------------------------------------
 
 
-def _ranking(table: Table) -> str:
-    def head(name: str, better: str = "") -> str:
-        arrow = {"low": " ↓", "high": " ↑"}.get(better, "")
-        said = {"low": "lower is better", "high": "higher is better"}.get(better, "sort")
-        button = f'<button title="{said}">{escape(name)}{arrow}</button>'
-        return f'<th scope="col" aria-sort="none" data-better="{better}">{button}</th>'
-
-    def grid(columns: Sequence[Column], facts: Sequence[str]) -> str:
-        # On a phone what matters stands beside the names; what is known beside it comes last.
-        heads = [head("run"), *(head(one.heading, one.better or "") for one in columns), *map(head, facts)]
-        lines = []
-        for row in table.rows:
-            mark = f" <small>{escape(mark)}</small>" if (mark := table.mark(row)) else ""
-            name = escape(row).replace("_", "_<wbr>")
-            cells = [f'<th scope="row" data-value="{escape(row)}">{name}{mark}</th>']
-            cells += [_cell(table, column, row) for column in columns]
-            for fact, said in zip(facts, table.facts(row), strict=False):
-                value, text = (said.replace(",", ""), "") if fact in table.COUNTS else (said, ' class="text"')
-                cells.append(f'<td{text} data-value="{escape(value)}">{escape(said)}</td>')
-            lines.append(f"<tr>{''.join(cells)}</tr>")
-        inside = f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(lines)}</tbody>"
-        name = "ranking" if facts else "further columns"
-        held = f'<table class="sorts" aria-describedby="hint">{inside}</table>'
-        return f'<div class="scroll" role="region" aria-label="{name}" tabindex="0">{held}</div>'
-
-    hint = "<p class='soft' id='hint'>A click on a heading sorts. ↓ lower is better, ↑ higher is better.</p>"
-    notes = "".join(f"<p class='soft'>{escape(note)}</p>" for note in table.notes())
-    count = len(table.further)
-    more = f"{count} further column{'s' if count > 1 else ''}"
-    further = f"<details><summary>{more}</summary>{grid(table.further, ())}</details>" if count else ""
-    return f"{hint}{grid(table.first, table.FACTS)}{further}{notes}"
-
-
-def _cell(table: Table, column: Column, row: str) -> str:
-    cell = column.cells.get(row)
-    value = "" if cell is None or cell.mean is None else repr(cell.mean)
-    text = escape(table.text(column, row, lambda words: words))
-    text = text.replace(" (paper:", "<small>paper:").replace(")", "</small>") if "(paper:" in text else text
-    best = ' class="best"' if row in column.best else ""
-    return f'<td data-value="{value}"{best}>{text}</td>'
-
-
-def _pictures(table: Table, name: str, part: str, wide: bool = False) -> str:
+def _pictures(title: str, table: Table, name: str, part: str, wide: bool = False) -> Section:
     figures = []
-    for run in first_seeds(table):
+    for run in _first_seeds(table):
         if (path := run.folder / name).is_file():
-            smooth = ' class="smooth"' if "plane/box" in arrays_of(run) else ""
-            kind = "chains of" if wide else "samples of"
-            picture = f'<img{smooth} src="{data_uri(path)}" alt="{kind} {escape(run.row)}" loading="lazy">'
-            said = f"{table.sampler(run.row)}, {seed_of(run)}"
+            said = f"{table.sampler(run.row)}, {_seed(run)}"
             said += "; one chain to a row, from its start on the left" if wide else ""
-            figures.append(figure(run.row, picture, said, measured([run], part)))
-    return cards(figures, "24rem" if wide else "16rem")
+            alt, smooth = f"{'chains' if wide else 'samples'} of {run.row}", "plane/box" in _arrays(run)
+            commands = _measured([run], part)
+            figures.append(Figure(run.row, said, commands, picture=data_uri(path), alt=alt, smooth=smooth))
+    return Section(title, figures, least=24 if wide else 16)
 
 
-def _costs(table: Table) -> str:
+def _costs(table: Table) -> Section:
     # Of a metric under several protocols, the one that most rows share.
     columns = {column.metric: column for column in sorted(table.columns, key=lambda one: len(one.cells))}
-    if (quality := table.quality) is None:
-        return ""
-    figures = []
+    quality, figures = table.quality, []
     for name, label in _COSTS.items():
-        if (cost := columns.get(name)) is None:
+        if quality is None or (cost := columns.get(name)) is None:
             continue
         series = []
         for number, row in enumerate(table.rows):
@@ -145,15 +162,12 @@ def _costs(table: Table) -> str:
         said = "means of seeds; bars: ± a standard deviation. " + "; ".join(
             line for line in table.protocols() if line.split(": ")[0].split(", ").count(cost.heading)
         )
-        figures.append(drawn and figure(f"{quality.heading} against {label}", drawn, said, _all(table, "generation")))
-    return charts(table.rows, quality.cells, figures)
+        commands = _measured(table.runs, "generation")
+        figures.append(Figure(f"{quality.heading} against {label}", said, commands, drawing=drawn))
+    return Section("Quality and cost", figures, table.rows, quality.cells if quality else ())
 
 
-def _all(table: Table, part: str) -> list[str]:
-    return measured(table.runs, part)
-
-
-def _training(table: Table) -> str:
+def _training(table: Table) -> Section:
     rows = {run.folder: _rows(run.folder / "metrics.csv") for run in table.runs}
     names = list(dict.fromkeys(name for found in rows.values() for row in found for name in row))
     drawn = [("step", "iteration", name) for name in names if name.startswith("val/")]
@@ -164,6 +178,7 @@ def _training(table: Table) -> str:
     drawn.sort(key=lambda one: not one[2].startswith("val/fid_"))  # what is judged by comes first
     extractors = {number.protocol.get("extractor") for run in table.runs for number in run.numbers.values()}
     of = " (digits)" if "digits" in extractors and "inception" not in extractors else ""
+    again = list(dict.fromkeys(run.commands[0] for run in table.runs if run.commands))
     figures = []
     for x, label, name in drawn[:_CURVES]:
         series = [
@@ -171,12 +186,11 @@ def _training(table: Table) -> str:
             for run in table.runs
             if (found := _curve(rows[run.folder], x, name))
         ]
-        said = "each seed a line, from metrics.csv"
-        again = [run.commands[0] for run in table.runs if run.commands]
         shown = name + (of if name.startswith("val/fid_") else "")
         heading = shown if x == "step" else f"{shown} over {label}"
-        figures.append(figure(heading, drawing, said, again) if (drawing := chart(series, label, shown)) else "")
-    return charts(table.rows, table.rows, figures)
+        said = "each seed a line, from metrics.csv"
+        figures.append(Figure(heading, said, again, drawing=chart(series, label, shown)))
+    return Section("Training", figures, table.rows, table.rows)
 
 
 def _rows(path: Path) -> list[dict[str, float]]:
@@ -202,17 +216,16 @@ def _curve(rows: list[dict[str, float]], x: str, y: str) -> tuple[list[float], l
     return ([a for a, _ in thin], [b for _, b in thin]) if thin else None
 
 
-def _energies(table: Table) -> str:
-    figures: list[str] = []
+def _energies(table: Table) -> Section:
+    figures: list[Figure] = []
     names: list[str] = []
-    for run in first_seeds(table):
-        groups = {name.removeprefix("energy/"): v for name, v in arrays_of(run).items() if name.startswith("energy/")}
-        groups = {name: values[np.isfinite(values)] for name, values in groups.items()}
-        if not (groups := {name: values for name, values in groups.items() if len(values)}):
+    for run in _first_seeds(table):
+        groups = {name.removeprefix("energy/"): v for name, v in _arrays(run).items() if name.startswith("energy/")}
+        groups = {name: found for name, values in groups.items() if len(found := values[np.isfinite(values)])}
+        if not groups:
             continue
         names = names or list(groups)
-        everything = np.concatenate(list(groups.values()))
-        low, high = np.quantile(everything, [0.005, 0.995])
+        low, high = np.quantile(np.concatenate(list(groups.values())), [0.005, 0.995])
         edges = np.linspace(float(low), float(high), 41)
         if edges[0] == edges[-1]:
             continue
@@ -222,29 +235,27 @@ def _energies(table: Table) -> str:
             for number, (name, values) in enumerate(groups.items())
         ]
         sizes = ", ".join(f"{len(values):,} {name}" for name, values in groups.items())
-        said = f"{sizes}; {seed_of(run)}"
         drawn = chart(series, "E(x), low: likely", "density", filled=True)
-        figures.append(figure(run.row, drawn, said, measured([run], "chains")))
-    return charts(names, names, figures)
+        figures.append(Figure(run.row, f"{sizes}; {_seed(run)}", _measured([run], "chains"), drawing=drawn))
+    return Section("Energies", figures, names, names)
 
 
-def _roc(table: Table) -> str:
-    scores = {run.folder: arrays_of(run) for run in first_seeds(table)}
+def _roc(table: Table) -> Section:
+    runs = _first_seeds(table)
+    scores = {run.folder: _arrays(run) for run in runs}
     names = dict.fromkeys(name for found in scores.values() for name in found if name.startswith("score/"))
     figures, shown = [], set()
     for name in [name for name in names if name not in ("score/test", "score/train")]:
         series = []
-        for run in first_seeds(table):
+        for run in runs:
             if name in (found := scores[run.folder]):
                 series.append(Series(run.row, table.rows.index(run.row), *_roc_of(found["score/test"], found[name])))
                 shown.add(run.row)
         other = name.removeprefix("score/")
         said = f"scores of the test split against {other}; in-distribution is positive, the first seed of a row"
         drawn = chart(series, "false positives", "true positives")
-        figures.append(
-            figure(f"{table.runs[0].data} against {other}", drawn, said, measured(first_seeds(table), "ood"))
-        )
-    return charts(table.rows, shown, figures)
+        figures.append(Figure(f"{table.runs[0].data} against {other}", said, _measured(runs, "ood"), drawing=drawn))
+    return Section("Out-of-distribution data", figures, table.rows, shown)
 
 
 def _roc_of(inside: Any, outside: Any) -> tuple[list[float], list[float]]:
@@ -254,40 +265,29 @@ def _roc_of(inside: Any, outside: Any) -> tuple[list[float], list[float]]:
     return rates[0], rates[1]
 
 
-def _landscapes(table: Table) -> str:
-    runs = [(run, arrays) for run in first_seeds(table) if "plane/box" in (arrays := arrays_of(run))]
-    if not runs:
-        return ""
+def _landscapes(table: Table) -> Section:
+    def plane(run: Run, heading: str, chain: str, values: Any, alt: str, said: str) -> Figure:
+        address = "" if values is None else heat_map(values, _RANGE)
+        return Figure(heading, said, _measured([run], "chains"), picture=address, alt=alt, chain=chain)
+
+    runs = [(run, arrays) for run in _first_seeds(table) if "plane/box" in (arrays := _arrays(run))]
     how = f"log-density from its maximum (bright) to {_RANGE:g} nats below (dark)"
-    points = len(runs[0][1]["plane/data"])
     figures = []
-    if "plane/truth" in runs[0][1]:
-        plane = _plane(runs[0][1]["plane/truth"], "truth", "the true log-density")
-        said = f"{how}; {points} test points"
-        figures.append(figure("the truth", plane, said, measured([runs[0][0]], "chains")))
+    for run, arrays in runs[:1]:
+        if "plane/truth" in arrays:
+            said = f"{how}; {len(arrays['plane/data'])} test points"
+            figures = [plane(run, "the truth", "truth", arrays["plane/truth"], "the true log-density", said)]
     for run, arrays in runs:
-        plane = _plane(arrays.get("plane/model"), run.row, f"log-density of {run.row}")
-        said = how if "plane/model" in arrays else "no log-density: samples alone"
-        plane += '<div class="step" aria-live="off"></div>'
-        figures.append(figure(run.row, plane, f"{said}; {seed_of(run)}", measured([run], "chains")))
-    slider = '<label for="along">Along the chains</label>'
-    slider += (
-        '<input id="along" type="range" min="0" max="15" value="15" step="1"><output id="share" for="along"></output>'
-    )
-    return f'<div class="slider">{slider}</div>{cards(figures)}'
-
-
-def _plane(values: Any, name: str, said: str) -> str:
-    picture = "" if values is None else f'<img src="{heat_map(values, _RANGE)}" alt="{escape(said)}">'
-    over = f'<svg viewBox="0 0 {_UNITS} {_UNITS}" aria-hidden="true"></svg>'
-    return f'<div class="plane" data-chain="{escape(name)}">{picture}{over}</div>'
+        said = f"{how if 'plane/model' in arrays else 'no log-density: samples alone'}; {_seed(run)}"
+        figures.append(plane(run, run.row, run.row, arrays.get("plane/model"), f"log-density of {run.row}", said))
+    return Section("Landscapes", figures)
 
 
 def _chains(table: Table) -> dict[str, Any]:
     """Points of chains in units of the panels, for the slider."""
     found: dict[str, Any] = {}
-    for run in first_seeds(table):
-        arrays = arrays_of(run)
+    for run in _first_seeds(table):
+        arrays = _arrays(run)
         if "plane/box" not in arrays:
             continue
         low, high = arrays["plane/box"]
@@ -302,15 +302,3 @@ def _chains(table: Table) -> dict[str, Any]:
         steps = [int(step) for step in arrays.get("plane/steps", [0])]
         found[run.row] = {"steps": steps, "frames": [placed(frame) for frame in frames], "says": "one step, no chain"}
     return found
-
-
-def _runs(table: Table) -> str:
-    items = []
-    for row in table.rows:
-        runs = table.of(row)
-        commands = [command for run in runs for command in run.commands]
-        folders = ", ".join(f"<code>{escape(str(run.folder))}</code>" for run in runs)
-        items.append(
-            f"<li><b>{escape(row)}</b> ({escape(runs[0].method)}): {folders}{details('commands', commands)}</li>"
-        )
-    return f"<ul>{''.join(items)}</ul>"

@@ -39,16 +39,12 @@ def heat_map(values: Any, depth: float) -> str:
     Returns:
         A ``data:`` address of a PNG of X by Y pixels.
     """
-    from matplotlib import colormaps
+    from matplotlib.image import imsave
 
-    values = np.where(np.isfinite(values), values, -np.inf)
-    share = ((values - values.max()) / depth + 1).clip(0, 1)
-    picture = Image.fromarray((share.T[::-1] * 255).round().astype(np.uint8), mode="L")
-    picture = picture.convert("P")
-    palette = (colormaps["magma"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
-    picture.putpalette(palette.tobytes())
-    room = io.BytesIO()
-    picture.save(room, "PNG", optimize=True)
+    finite, room = np.isfinite(values), io.BytesIO()
+    top = values[finite].max() if finite.any() else 0.0
+    shown = np.where(finite, values, top - depth).T
+    imsave(room, shown, vmin=top - depth, vmax=top, cmap="magma", origin="lower", format="png")
     return _address(room.getvalue(), "png")
 
 

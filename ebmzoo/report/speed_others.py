@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ebmzoo.mcmc import HMC, Langevin, Potential, Sampler, as_noise
-from ebmzoo.mcmc import sampler as kernel
+from ebmzoo.mcmc import HMC, Langevin, Sampler, as_noise
 from ebmzoo.networks import ConvMeanPool
 
-__all__ = ["as_written", "loop", "plainly", "torchebm"]
+__all__ = ["as_written", "convolve_and_pool", "loop", "torchebm"]
 
 
 def as_written(net: nn.Module) -> nn.Module:
@@ -35,13 +31,14 @@ def as_written(net: nn.Module) -> nn.Module:
     for module in net.modules():
         part: Any = module
         if isinstance(module, ConvMeanPool):
-            part.forward = partial(_convolve_and_pool, module)
+            part.forward = partial(convolve_and_pool, module)
         if hasattr(part, "channels_last"):
             part.channels_last = False
     return net
 
 
-def _convolve_and_pool(layer: nn.Conv2d, x: Tensor) -> Tensor:
+def convolve_and_pool(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """What `ConvMeanPool` computes, one after the other."""
     return F.avg_pool2d(F.conv2d(x, layer.weight, layer.bias, padding=layer.padding), 2)
 
 
@@ -64,54 +61,6 @@ def loop(net: nn.Module, x: Tensor, sampler: Langevin, backward: bool) -> Tensor
         x.add_(noise.normal(x.shape, x), alpha=scale)
         net.zero_grad()
     return x
-
-
-@contextmanager
-def plainly(net: nn.Module) -> Iterator[None]:
-    """Inside, a whole method computes as it is plainly written, networks as in `as_written`, chains as in `loop`.
-
-    Chains then take ``autograd.grad`` of live parameters in eval mode, and compute weight norm at every step.
-
-    Example:
-        >>> from ebmzoo.networks import MLPEnergy
-        >>> net, x = MLPEnergy((2,)), torch.zeros(3, 2)
-        >>> with plainly(net):
-        ...     plain = Langevin(steps=5)(net, x, noise=0).x
-        >>> torch.equal(plain, Langevin(steps=5)(net, x, noise=0).x)
-        True
-    """
-
-    @contextmanager
-    def eager(backend: str, potential: Potential, *rest: Any) -> Iterator[tuple[Potential, Potential]]:
-        yield potential, potential
-
-    ordered: list[Any] = [module for module in net.modules() if getattr(module, "channels_last", False)]
-    for module in ordered:
-        module.channels_last = False
-    try:
-        with (
-            patch.object(kernel, "engine", eager),
-            patch.object(kernel, "frozen", _in_eval_mode),
-            patch.object(kernel, "parametrize", SimpleNamespace(cached=nullcontext)),
-            patch.object(ConvMeanPool, "forward", _convolve_and_pool),
-        ):
-            yield
-    finally:
-        for module in ordered:
-            module.channels_last = True
-
-
-@contextmanager
-def _in_eval_mode(*modules: nn.Module) -> Iterator[None]:
-    parts = [part for module in modules for part in module.modules()]
-    training = [part.training for part in parts]
-    for part in parts:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part, flag in zip(parts, training, strict=True):
-            part.training = flag
 
 
 def torchebm(sampler: Sampler, net: nn.Module, x: Tensor) -> Callable[[], Tensor] | None:

@@ -12,9 +12,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from ebmzoo.callbacks import Diverged, Guard
 from ebmzoo.callbacks.vitals import Limits, Vitals
 from ebmzoo.data import Digits, Gaussians25
+from ebmzoo.factories import spec
 from ebmzoo.mcmc import Langevin
 from ebmzoo.methods import ECVAE
-from ebmzoo.factories import spec
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
 
 from ..faults import BadBatch, Fault, FrozenChain, LoudEnergy

@@ -6,8 +6,8 @@ import torch
 
 from ebmzoo.callbacks import LastCheckpoint
 from ebmzoo.data import Digits
-from ebmzoo.methods import VAE
 from ebmzoo.factories import spec
+from ebmzoo.methods import VAE
 from ebmzoo.networks import MLPDecoder, MLPEncoder
 
 

@@ -15,8 +15,8 @@ from ebmzoo.callbacks import monitors as module
 from ebmzoo.callbacks.preemption import Terminated
 from ebmzoo.checkpoints import read
 from ebmzoo.data import Digits
-from ebmzoo.methods import VAE
 from ebmzoo.factories import spec
+from ebmzoo.methods import VAE
 from ebmzoo.networks import MLPDecoder, MLPEncoder
 
 NETWORK = {"width": 4, "depth": 1}

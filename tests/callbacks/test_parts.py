@@ -10,11 +10,11 @@ import torch
 from ebmzoo.callbacks import Evaluate
 from ebmzoo.callbacks.looking import batches_of_samples
 from ebmzoo.data import Digits, Gaussians25, Glyphs, ImageFolder, StackedDigits, StackedMNIST
+from ebmzoo.factories import spec
 from ebmzoo.images import save_images, to_uint8
 from ebmzoo.mcmc import Langevin, as_noise
 from ebmzoo.methods import ECVAE, VAEBM
 from ebmzoo.methods.at_rest import unclamped
-from ebmzoo.factories import spec
 from ebmzoo.metrics import fidelity, load_digit_classifier
 from ebmzoo.metrics.density import base_log_partition
 from ebmzoo.metrics.ood import detection, interpolations

@@ -1,6 +1,5 @@
 """The verbs that put runs side by side, with trainings that take no time."""
 
-import html
 import io
 import json
 import shlex
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from markupsafe import escape
 from rich.console import Console
 
 from ebmzoo.cli.main import main
@@ -30,7 +30,7 @@ def test_compare_prints_the_table_and_writes_markdown_and_page(tmp_path, capsys)
     assert str(tmp_path / "its page" / "compare.html") in printed
     assert "| b | 1 | 10 | one step | **1.5** |" in (tmp_path / "its page" / "compare.md").read_text()
     command = shlex.join(["ebmzoo", "compare", *folders, "--out", str(tmp_path / "its page")])
-    assert html.escape(command) in (tmp_path / "its page" / "compare.html").read_text()
+    assert str(escape(command)) in (tmp_path / "its page" / "compare.html").read_text()
 
 
 @pytest.mark.parametrize("words", [[], ["a", "--seperate"]])

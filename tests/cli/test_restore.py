@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ebmzoo.methods.mixins import Autoencoding, GaussianLatent
 from PIL import Image
 
 import ebmzoo as package
@@ -14,7 +15,6 @@ from ebmzoo.cli.main import main
 from ebmzoo.data.digits import digits
 from ebmzoo.images import from_uint8, save_images, save_png, to_uint8
 from ebmzoo.mcmc import PerImageNoise
-from ebmzoo.methods.mixins import Autoencoding, GaussianLatent
 from ebmzoo.metrics.reconstruction import reconstruction_errors, ssim_window
 from ebmzoo.tasks import Inpaint, Restorer, SuperResolve, box_mask, scattered_mask
 

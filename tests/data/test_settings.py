@@ -9,12 +9,10 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 import ebmzoo.data
 from ebmzoo.data import DataModule
+from ebmzoo.lazy import names
 
-MODULES = sorted(
-    name
-    for name, value in vars(ebmzoo.data).items()
-    if inspect.isclass(value) and issubclass(value, DataModule) and value is not DataModule
-)
+CLASSES = {name: value for name in names("data") if inspect.isclass(value := getattr(ebmzoo.data, name))}
+MODULES = [name for name, value in CLASSES.items() if issubclass(value, DataModule) and value is not DataModule]
 NEEDED = {"ImageFolder": ["--data.size=32"]}
 BUILT_IN = ("Digits", "Gaussians25", "Glyphs", "StackedDigits", "Toy2D")
 

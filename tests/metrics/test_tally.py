@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from ebmzoo.methods.denoising_ebm_chains import Semantic, Texture
 from torch import nn
 
 from ebmzoo.mcmc import HMC, MALA, AnnealedLangevin, Langevin, Potential
 from ebmzoo.mcmc.backend import _programs
 from ebmzoo.mcmc.potential import squared_norm
 from ebmzoo.mcmc.program import Program
-from ebmzoo.methods.denoising_ebm_chains import Semantic, Texture
 from ebmzoo.metrics.tally import Tally
 from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import ebmzoo
+from benchmarks.bench import bench, markdown
 from ebmzoo.report import runs
-from ebmzoo.report.bench import bench, markdown
 from ebmzoo.report.cells import Cell, readable
 from ebmzoo.report.commands import Commands
 from ebmzoo.report.results import numbers_of

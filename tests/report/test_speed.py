@@ -6,11 +6,12 @@ from functools import partial
 import pytest
 import torch
 
+from benchmarks.plainly import plainly
 from ebmzoo.cli.main import main
 from ebmzoo.mcmc import HMC, MALA, Langevin
 from ebmzoo.networks import VAEBMEnergy
 from ebmzoo.report import speed
-from ebmzoo.report.speed_others import as_written, loop, plainly
+from ebmzoo.report.speed_others import as_written, loop
 
 SMALL = speed.Case(
     partial(VAEBMEnergy, (1, 8, 8), column="stacked_mnist", width=4), (1, 8, 8), 3, Langevin(steps=3, step_size=0.1)

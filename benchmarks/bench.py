@@ -1,4 +1,4 @@
-"""The command line of the scripts in ``benchmarks/``: groups of experiments in, Markdown tables out."""
+"""The command line of the scripts beside this one: groups of experiments in, Markdown tables out."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .cells import Cell
-from .commands import Commands
-from .results import numbers_of
-from .runs import Experiment, run
+from ebmzoo.report.cells import Cell
+from ebmzoo.report.commands import Commands
+from ebmzoo.report.results import numbers_of
+from ebmzoo.report.runs import Experiment, run
 
 ROOT = Path("runs/bench")
 Remark = Callable[[Experiment, int, Path], str | None]
