@@ -174,6 +174,11 @@ METHODS = {
 }
 
 
+# Of laws that repeat whole trainings these two are quick: networks that learn in turn, and chains that are kept.
+QUICK = ("ecvae with all its options", "vaebm, persistent in (x, z)")
+MOST_SLOW = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+
+
 @pytest.fixture(params=METHODS, ids=str)
 def name(request):
     return request.param
@@ -263,6 +268,7 @@ def test_one_training_step_is_one_clock_step(name):
     assert index + 1 == STEPS
 
 
+@pytest.mark.parametrize("name", MOST_SLOW)  # what follows needs it of all of them
 def test_the_same_seed_twice_is_identical(name):
     assert_identical(whole(name)[0], whole.__wrapped__(name)[0])
 

@@ -10,7 +10,7 @@ from ebmzoo.data import Digits
 from ebmzoo.methods import BoundsLikelihood, Decodes, HasEnergy, Reconstructs, Scores
 
 from .conftest import quiet_trainer
-from .test_contract import METHODS, assert_identical, state
+from .test_contract import METHODS, MOST_SLOW, assert_identical, state
 
 
 @pytest.fixture(params=METHODS, ids=str)
@@ -26,6 +26,7 @@ def floats(values):
     return {name: value for name, value in values.items() if value.is_floating_point()}
 
 
+@pytest.mark.parametrize("make", MOST_SLOW, indirect=True)
 def test_every_method_trains_resumes_and_is_loaded_in_double_precision(make, tmp_path):
     def run(*callbacks, checkpoint=None):
         settings = {"limit_val_batches": 1, "val_check_interval": 4, "check_val_every_n_epoch": None}
