@@ -104,8 +104,8 @@ def train(method, *callbacks, folder, steps=200, data=None, **settings):
 
 def test_a_healthy_run_is_left_alone_and_not_changed(tmp_path):
     watched, alone = ecvae(), ecvae()
-    train(watched, Guard(rollbacks=1, checkpoint_every=40), folder=tmp_path, steps=130)
-    train(alone, folder=tmp_path, steps=130)
+    train(watched, Guard(rollbacks=1, checkpoint_every=20), folder=tmp_path, steps=65)
+    train(alone, folder=tmp_path, steps=65)
     for name, value in alone.state_dict().items():
         assert torch.equal(value, watched.state_dict()[name]), name
     assert not (tmp_path / "results.json").exists()
@@ -116,7 +116,7 @@ def test_a_healthy_run_is_left_alone_and_not_changed(tmp_path):
     steps = [
         torch.load(path, weights_only=True)["global_step"] for path in sorted((tmp_path / "checkpoints").iterdir())
     ]
-    assert steps == [80, 120]
+    assert steps == [40, 60]
 
 
 FAULTS = {

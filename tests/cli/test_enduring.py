@@ -93,7 +93,11 @@ def test_a_second_ctrl_c_ends_at_once(ebmzoo, here):
 
 def test_ctrl_c_in_another_verb_is_one_word(ebmzoo, checkpoint, monkeypatch):
     monkeypatch.setattr(package.ECVAE, "sample", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
-    answer = ebmzoo("sample", "--ckpt_path", checkpoint["ecvae"])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background commands ignore it
+    try:
+        answer = ebmzoo("sample", "--ckpt_path", checkpoint["ecvae"])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (answer.code, answer.err.splitlines()[-1]) == (130, "ebmzoo: interrupted")
 
 
