@@ -140,7 +140,7 @@ def test_faults_are_named(tmp_path, fault, settings, words, by):
 def test_points_have_no_edge(tmp_path):
     torch.manual_seed(0)
     method = ECVAE((2,), MLPEncoder, MLPDecoder, MLPEnergy, latent_dim=4, sampler=Langevin(3, 0.02, 0.04))
-    train(method, Guard(), folder=tmp_path, steps=60, data=Gaussians25(batch_size=64))
+    train(method, Guard(), folder=tmp_path, steps=40, data=Gaussians25(batch_size=64))
 
 
 def test_what_a_rollback_changes(tmp_path):
