@@ -1,21 +1,30 @@
-import lightning.pytorch  # noqa: F401 - its log handler keeps the stream of its first import: not a test's
+"""What holds for every test; torch and Lightning take seconds, and are not for the process that deals the tests out."""
+
 import pytest
-import torch
-from torch.nn import functional
-from torch.nn.utils.parametrizations import _SpectralNorm
-from torch.nn.utils.parametrize import ParametrizationList
 
 
 @pytest.fixture(autouse=True)
 def _seeded(monkeypatch):
     """A test draws the same numbers in whatever order, and on however many workers, the tests run."""
+    import torch
+
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # left by a seed_everything of the test before
     torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _log_handler():
+    """Lightning's keeps the stream of its first import, which is not to be a test's."""
+    import lightning.pytorch  # noqa: F401
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _no_work_without_values():
     """Networks made on the meta device normalise and iterate for no norm: up to 0.1 s a layer, for no values."""
+    from torch.nn import functional
+    from torch.nn.utils.parametrizations import _SpectralNorm
+    from torch.nn.utils.parametrize import ParametrizationList
+
     init, iterate = ParametrizationList.__init__, _SpectralNorm._power_method
     normalize = functional.normalize
 

@@ -156,6 +156,8 @@ def sources():
 def test_methods_pages_name_lines_of_the_code():
     """What stands in a table's column "line" is a name of the package, defined in it."""
     text, checked = sources(), 0
+    defined = set(re.findall(r"(?:def|class) (\w+)", text))
+    defined |= set(re.findall(r"\b(?=(\w+)(?:: [^=\n]+)? = )", text)) | set(re.findall(r"\b(\w+)=", text))
     for page, words in PAGES.items():
         if not page.startswith("methods/"):
             continue
@@ -168,8 +170,7 @@ def test_methods_pages_name_lines_of_the_code():
                 column = None
             elif column is not None and column < len(cells):
                 for name in re.findall(r"`([A-Za-z_][\w.]*)`", cells[column]):
-                    last = name.rpartition(".")[2]
-                    assert re.search(rf"(?:def|class) {last}\b|\b{last}(?:: [^=\n]+)? = |\b{last}=", text), (page, name)
+                    assert name.rpartition(".")[2] in defined, (page, name)
                     checked += 1
     assert checked > 25
 
@@ -245,6 +246,28 @@ def test_every_parameter_has_a_row_of_its_own():
     assert checked > 100
 
 
+def anchors(text):
+    """What links may lead to in a page of the site: each heading's words, as the site's maker writes them."""
+    headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", text), re.MULTILINE)
+    plain = (re.sub(r"[^\w\s-]", "", heading.encode("ascii", "ignore").decode()) for heading in headings)
+    return {re.sub(r"[-\s]+", "-", words.strip().lower()) for words in plain}
+
+
+def test_links_between_pages_lead_somewhere():
+    checked = 0
+    for page, text in PAGES.items():
+        for link in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", text)):
+            to = urlsplit(link)
+            if to.scheme or to.netloc:
+                continue
+            name = os.path.normpath(Path(page).parent / to.path) if to.path else page
+            assert (DOCS / name).is_file(), (page, link)
+            assert not to.fragment or to.fragment in anchors(PAGES[name]), (page, link)
+            checked += 1
+    assert checked > 50
+
+
+@pytest.mark.slow
 def test_the_site_builds_and_its_links_lead_somewhere(tmp_path):
     pytest.importorskip("mkdocs")
     site = tmp_path / "site"

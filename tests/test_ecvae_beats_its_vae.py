@@ -23,8 +23,9 @@ def frechet_distance_after(name, run, steps, *schedules):
 
 
 @pytest.mark.timeout(600)  # seconds on an idle machine, minutes on a crowded one
-@pytest.mark.parametrize("steps", [150, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [80, pytest.param(400, marks=pytest.mark.slow)])
 def test_ecvae_beats_the_vae_of_the_same_networks_and_as_many_decoder_updates(tmp_path, steps):
     ecvae = frechet_distance_after("ecvae_digits", tmp_path / "ecvae", steps, "vae_schedule", "energy_schedule")
     vae = frechet_distance_after("vae_digits", tmp_path / "vae", 2 * steps, "schedule")
-    assert ecvae < 0.7 * vae  # a third at this seed, also after the whole training; 0.57 at seed 10 after 150 steps
+    # At this seed half after 80 steps, a third after 150 and after the whole training; at seed 10 0.57 after 150.
+    assert ecvae < 0.7 * vae

@@ -22,7 +22,7 @@ TINY += ["--trainer.callbacks.Evaluate.batch_size", "500", "--trainer.callbacks.
 @pytest.fixture
 def runs(tmp_path):
     folder = tmp_path / "runs"
-    tiny = [*TINY, "--model.vae_steps", "1", "--trainer.callbacks.EMA.start_step", "1"]
+    tiny = [*TINY, "--model.vae_steps", "1", "--model.refine.steps", "5", "--trainer.callbacks.EMA.start_step", "1"]
     assert main(["fit", "--config", "vaebm_digits", "--run_dir", f"{folder}/vaebm_digits/version_0", *tiny]) == 0
     assert main(["fit", "--config", "vae_digits", "--run_dir", f"{folder}/vae_digits", *TINY]) == 0
     config = folder / "vae_digits" / "config.yaml"

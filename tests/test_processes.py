@@ -16,7 +16,7 @@ from ebmzoo.mcmc import GeneratorNoise, JointNoise, ReplayBuffer
 from ebmzoo.methods.capabilities import HasEnergy
 from ebmzoo.metrics import StreamingFID
 
-from .methods.cases import METHODS, RARELY, assert_identical, kept, seeded, state
+from .methods.cases import METHODS, MOST_SLOW, RARELY, assert_identical, kept, seeded, state
 from .processes import trainer, two_processes
 
 SHAPE = (1, 8, 8)
@@ -53,7 +53,7 @@ def joint_training(rank, name, world):
     return {"moved": moved, **method.state_dict()}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", MOST_SLOW)
 def test_two_processes_equal_one_with_the_joined_batch(name):
     one = joint_training(0, name, 1)
     for two in two_processes(joint_training, name, 2):
@@ -63,7 +63,7 @@ def test_two_processes_equal_one_with_the_joined_batch(name):
             torch.testing.assert_close(two[key], value, rtol=1e-9, atol=1e-9, msg=lambda m, key=key: f"{key}: {m}")
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", MOST_SLOW)
 def test_every_method_trains_in_mixed_precision_with_weights_and_energies_in_fp32(name):
     method = seeded(name)
     start = {key: value.clone() for key, value in method.named_parameters()}
@@ -133,7 +133,7 @@ def whole_and_resumed(rank, folder, name, count):
 
 
 @pytest.mark.parametrize("count", [1, pytest.param(5, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", MOST_SLOW)
 def test_resume_at_random_iterations_on_two_processes(tmp_path, name, count):
     ranks = two_processes(whole_and_resumed, str(tmp_path), name, count)
     for rank in ranks:

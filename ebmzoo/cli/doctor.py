@@ -12,7 +12,6 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-import yaml
 from jsonargparse import ArgumentParser
 from lightning import Trainer
 from torch import Tensor, nn
@@ -72,11 +71,11 @@ class Doctor(EbmzooCLI):
             self.config_init = self.parser.instantiate_classes(self.config)
         self.model = self._get(self.config_init, "model")
         # The data for themselves, with real tensors: they are to be looked at.
-        plain = yaml.safe_load(self._parser("fit").dump(self.config["fit"], skip_none=False))["data"]
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(DataModule, "data")
         with instantiating():
-            self.datamodule = parser.instantiate_classes(parser.parse_object({"data": plain})).data
+            plain = parser.parse_object({"data": self.config_dump["data"]})
+            self.datamodule = parser.instantiate_classes(plain).data
         self.trainer: Any = Trainer  # nothing of it is called
 
     def fit(self, model: Method, datamodule: Any, ckpt_path: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -150,6 +151,12 @@ class EbmzooCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Nothing: LightningCLI lets the checkpoint's hyper-parameters override config and command line."""
 
+    def _dump_config(self) -> None:
+        """The verb's config as plain data, once: for the run's record, and for Lightning, which asks for it again."""
+        if not hasattr(self, "config_dump"):
+            dumped = self._parser(self.verb).dump(self.config[self.verb], skip_none=False)
+            self.config_dump = yaml.safe_load(dumped)
+
     # -- what is made --------------------------------------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
@@ -167,9 +174,9 @@ class EbmzooCLI(LightningCLI):
         if self.verb == "fit" and self.checkpoint is not None:
             check_whole(self.checkpoint, path)
         with instantiating():  # a default of a class may not be plain data
-            dumped = self._parser(self.verb).dump(config, skip_none=False)
+            self._dump_config()
         parts = ("seed_everything", "trainer", "model", "data")  # without what is said to the command alone
-        self.plain_config = {k: v for k, v in yaml.safe_load(dumped).items() if k in parts}
+        self.plain_config = {k: copy.deepcopy(v) for k, v in self.config_dump.items() if k in parts}
         self.run = self._make_run(config)
         self.wandb_id = wandb_run.known(self.verb, self.checkpoint)
         wandb_run.place(config, self.verb, self.run.folder, self.wandb_id)
@@ -343,8 +350,7 @@ class EbmzooCLI(LightningCLI):
 
     def _trusted(self) -> list[str]:
         """The modules that a verb which reads this run's checkpoints must be told to trust."""
-        plain = yaml.safe_load(self._parser(self.verb).dump(self.config[self.verb], skip_none=False))
-        return sorted({*(self.config[self.verb].trust or []), *modules_to_trust(plain)})
+        return sorted({*(self.config[self.verb].trust or []), *modules_to_trust(self.plain_config)})
 
 
 def _has(given: Sequence[Callback], kind: type) -> bool:

@@ -104,8 +104,8 @@ def train(method, *callbacks, folder, steps=200, data=None, **settings):
 
 def test_a_healthy_run_is_left_alone_and_not_changed(tmp_path):
     watched, alone = ecvae(), ecvae()
-    train(watched, Guard(rollbacks=1, checkpoint_every=40), folder=tmp_path, steps=130)
-    train(alone, folder=tmp_path, steps=130)
+    train(watched, Guard(rollbacks=1, checkpoint_every=20), folder=tmp_path, steps=65)
+    train(alone, folder=tmp_path, steps=65)
     for name, value in alone.state_dict().items():
         assert torch.equal(value, watched.state_dict()[name]), name
     assert not (tmp_path / "results.json").exists()
@@ -116,7 +116,7 @@ def test_a_healthy_run_is_left_alone_and_not_changed(tmp_path):
     steps = [
         torch.load(path, weights_only=True)["global_step"] for path in sorted((tmp_path / "checkpoints").iterdir())
     ]
-    assert steps == [80, 120]
+    assert steps == [40, 60]
 
 
 FAULTS = {
@@ -140,7 +140,7 @@ def test_faults_are_named(tmp_path, fault, settings, words, by):
 def test_points_have_no_edge(tmp_path):
     torch.manual_seed(0)
     method = ECVAE((2,), MLPEncoder, MLPDecoder, MLPEnergy, latent_dim=4, sampler=Langevin(3, 0.02, 0.04))
-    train(method, Guard(), folder=tmp_path, steps=60, data=Gaussians25(batch_size=64))
+    train(method, Guard(), folder=tmp_path, steps=40, data=Gaussians25(batch_size=64))
 
 
 def test_what_a_rollback_changes(tmp_path):

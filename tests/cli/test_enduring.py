@@ -49,9 +49,15 @@ class Told(Callback):
                 os.kill(os.getpid(), self.number)
 
 
-@pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
-def test_a_run_that_is_told_to_end_saves_itself_and_goes_on_as_if_nothing_had_been(ebmzoo, here, number, word):
-    assert ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "whole").code == 0
+@pytest.mark.parametrize(
+    ("number", "word"),
+    [
+        (signal.SIGTERM, "terminated"),
+        pytest.param(signal.SIGINT, "interrupted", marks=pytest.mark.slow),  # quick below: what it says goes on
+    ],
+)
+def test_a_run_that_is_told_to_end_saves_itself_and_goes_on_as_if_nothing_had_been(ebmzoo, here, trained, number, word):
+    whole = trained["ecvae"]
     before = signal.getsignal(number)
     told = [f"--trainer.callbacks+={__name__}.Told", f"--trainer.callbacks.number={int(number)}"]
     answer = ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "cut", *told)
@@ -64,11 +70,11 @@ def test_a_run_that_is_told_to_end_saves_itself_and_goes_on_as_if_nothing_had_be
     assert read(last)["global_step"] == 6
     answer = ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "cut", "--resume", "auto")
     assert answer.code == 0 and f"resuming: {last.relative_to(here)}" in answer.out + answer.err
-    assert_same(last, here / "whole" / "checkpoints" / "last.ckpt")
+    assert_same(last, whole / "checkpoints" / "last.ckpt")
     assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]
     gaps = {row["step"] for row in rows(here / "cut") if row["train/energy_gap"]}
     assert gaps == {str(step) for step in range(8)}  # the first steps of epochs and of the resumed run included
-    assert timeless(rows(here / "cut")) == timeless(rows(here / "whole"))
+    assert timeless(rows(here / "cut")) == timeless(rows(whole))
 
 
 def test_the_command_that_is_named_goes_on(ebmzoo, here):
@@ -93,7 +99,11 @@ def test_a_second_ctrl_c_ends_at_once(ebmzoo, here):
 
 def test_ctrl_c_in_another_verb_is_one_word(ebmzoo, checkpoint, monkeypatch):
     monkeypatch.setattr(package.ECVAE, "sample", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
-    answer = ebmzoo("sample", "--ckpt_path", checkpoint["ecvae"])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background commands ignore it
+    try:
+        answer = ebmzoo("sample", "--ckpt_path", checkpoint["ecvae"])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (answer.code, answer.err.splitlines()[-1]) == (130, "ebmzoo: interrupted")
 
 
@@ -104,7 +114,9 @@ VALIDATED += ["--trainer.check_val_every_n_epoch", "null", "--trainer.num_sanity
 
 
 @pytest.mark.parametrize(
-    "rarely", [[], ["--trainer.callbacks.every_n_steps=10"]], ids=["every validation", "every second"]
+    "rarely",
+    [pytest.param([], marks=pytest.mark.slow), ["--trainer.callbacks.every_n_steps=10"]],
+    ids=["every validation", "every second"],
 )
 def test_a_run_whose_best_is_kept_goes_on_inside_an_epoch(ebmzoo, here, rarely):
     fit = ["fit", "--config", "vae.yaml", "--run_dir", "run", *MEASURED, *rarely, *BEST, *VALIDATED]

@@ -1,5 +1,6 @@
 """What the loop promises whatever the kernel: nothing leaks or moves, and what goes in, comes out and is watched."""
 
+import ctypes
 import resource
 import subprocess
 import sys
@@ -222,6 +223,32 @@ def test_what_cannot_be_is_refused_in_one_line():
         Sampler(1)(quartic, x)
 
 
+class _Allocated(ctypes.Structure):
+    """glibc's account of what has been allocated and not freed; the two of interest are bytes."""
+
+    _names = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    _fields_ = [(name, ctypes.c_size_t) for name in _names]
+
+
+ACCOUNT = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform == "linux" else None
+
+
+@pytest.mark.skipif(not ACCOUNT, reason="needs glibc")
+@pytest.mark.parametrize("kind", [Langevin, MALA])
+def test_nothing_is_left_allocated_by_a_step(kind):
+    ACCOUNT.restype = _Allocated
+    used = []
+
+    def count(step, state):
+        now = ACCOUNT()
+        used.append(now.uordblks + now.hblkhd)
+
+    body = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 1, 3), nn.Flatten())
+    net = nn.Sequential(body, nn.Linear(900, 1), nn.Flatten(0))
+    kind(1, 1e-3)(net, torch.randn(16, 3, 32, 32), steps=30, noise=0, watch=count)
+    assert len(used) == 30 and used[-1] - used[9] < 192 * 1024  # that of one state
+
+
 MEMORY = """
 import resource, torch
 from torch import nn
@@ -238,6 +265,7 @@ for sampler in (Langevin(1, 1e-3), MALA(1, 1e-3)):
 """
 
 
+@pytest.mark.slow  # the same without glibc: seconds of a process of its own
 @pytest.mark.skipif(not hasattr(resource, "RUSAGE_SELF"), reason="needs getrusage")
 def test_memory_does_not_grow_with_the_number_of_steps():
     out = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True, timeout=120)

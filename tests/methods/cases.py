@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from torch.optim import Adam
 
@@ -211,6 +212,10 @@ METHODS: dict[str, Case] = {
     "wgan, the decoder alone": case(WGAN, ALL, vae(), ENERGY, elbo_weight=0.0),
     "gan": case(GAN, {Samples}, CODE["decoder"], ENERGY, latent_dim=4, discriminator_steps=2),
 }
+
+# Of laws that repeat whole trainings these two are quick: networks that learn in turn, and chains that are kept.
+QUICK = ("ecvae with all its options", "vaebm, persistent in (x, z)")
+MOST_SLOW = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 
 
 def seeded(name: str) -> Method:

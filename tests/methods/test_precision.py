@@ -11,7 +11,7 @@ from ebmzoo.callbacks import EMA, Evaluate
 from ebmzoo.data import Digits
 from ebmzoo.methods import BoundsLikelihood, Decodes, HasEnergy, Reconstructs, Scores
 
-from .cases import METHODS, assert_identical, seeded, state
+from .cases import METHODS, MOST_SLOW, assert_identical, seeded, state
 from .conftest import quiet_trainer
 
 
@@ -24,6 +24,7 @@ def floats(values):
     return {name: value for name, value in values.items() if value.is_floating_point()}
 
 
+@pytest.mark.parametrize("make", MOST_SLOW, indirect=True)
 def test_every_method_trains_resumes_and_is_loaded_in_double_precision(make, tmp_path):
     def run(*callbacks, checkpoint=None):
         settings = {"limit_val_batches": 1, "val_check_interval": 4, "check_val_every_n_epoch": None}

@@ -22,14 +22,23 @@ def files(tmp_path_factory):
     return folder / "vgg.pth", folder / "heads.pth"
 
 
-@pytest.mark.parametrize("channels", [3, 1])
-def test_lpips_equals_torchmetrics(files, channels):
+@pytest.fixture(scope="module")
+def net(files):
+    """torchmetrics' own with those weights."""
     weights, heads = files
-    net = reference._LPIPS(pretrained=False, net="vgg", pnet_rand=True)
+    with torch.device("meta"):  # values that are drawn at random take seconds
+        net = reference._LPIPS(pretrained=False, net="vgg", pnet_rand=True)
+    net.to_empty(device="cpu").scaling_layer = reference.ScalingLayer()
     stages = {name.split(".", 1)[1]: name for name in net.net.state_dict()}  # "7.weight": "slice2.7.weight"
     loaded = torch.load(weights, weights_only=True)
     net.net.load_state_dict({stages[name.removeprefix("features.")]: value for name, value in loaded.items()})
     net.load_state_dict(torch.load(heads, weights_only=True), strict=False)
+    return net
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_lpips_equals_torchmetrics(files, net, channels):
+    weights, heads = files
     x, y = torch.rand(2, 3, channels, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
     expected = net(x.expand(-1, 3, -1, -1), y.expand(-1, 3, -1, -1)).flatten()
     alone = LPIPS((channels, 16, 16), weights, heads, weight=2.0, pixels=0.0)

@@ -1,5 +1,6 @@
 """Experiments as commands, and the tables of their results."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 import ebmzoo
 from benchmarks.bench import bench, markdown
+from ebmzoo.cli.main import main
 from ebmzoo.report import runs
 from ebmzoo.report.cells import Cell, readable
 from ebmzoo.report.commands import Commands
@@ -81,11 +83,15 @@ def test_a_number_that_no_seed_has_leaves_its_cell_empty_and_one_that_a_seed_lac
     assert row == "| a | 10 ± 0 (10, 10) | 0.5 ± 0 (0.5) for 1 of 2 seeds |  |"
 
 
-def test_a_failed_run_is_reported_and_does_not_stop_the_others(tmp_path, capsys):
+def test_a_failed_run_is_reported_and_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    def here(self, words, log):  # the command itself, without a process of its own
+        with log.open("w") as file, contextlib.redirect_stderr(file):
+            return main(words[1:]), {"wall_s": 1.0, "cpu_s": 1.0, "threads": 1}
+
+    monkeypatch.setattr(Commands, "__call__", here)
     results(tmp_path / "good" / "seed_0", fid=1.0)
     bad = Experiment("bad", str(tmp_path / "missing.yaml"), seeds=[0])
-    with Commands(jobs=1) as commands:
-        done = run([bad, Experiment("good", "none.yaml", seeds=[0])], tmp_path, commands)
+    done = run([bad, Experiment("good", "none.yaml", seeds=[0])], tmp_path, Commands(jobs=1))
     assert [experiment.name for experiment, _, _ in done] == ["good"]
     assert "bad seed 0: fit ended with 2" in capsys.readouterr().out
     assert "no config at" in (tmp_path / "bad" / "seed_0.log").read_text()
