@@ -231,7 +231,18 @@ def parameters_documented(words):
 
 def test_every_parameter_has_a_row_of_its_own():
     checked = 0
-    for room in ("callbacks", "checkpoints", "data", "mcmc", "methods", "metrics", "networks", "objectives", "tasks"):
+    for room in (
+        "callbacks",
+        "checkpoints",
+        "data",
+        "figures",
+        "mcmc",
+        "methods",
+        "metrics",
+        "networks",
+        "objectives",
+        "tasks",
+    ):
         module = importlib.import_module(f"ebmzoo.{room}")
         things = {name: thing for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")}
         for name, thing in things.items():

@@ -222,9 +222,9 @@ def _no_class(name: str, keys: Sequence[str], owner: str) -> str:
 
 
 def _ours() -> list[str]:
-    from ebmzoo import callbacks, data, mcmc, methods, networks
+    from ebmzoo import callbacks, data, figures, mcmc, methods, networks
 
-    return [name for room in (callbacks, data, mcmc, methods, networks) for name in room.__all__]
+    return [name for room in (callbacks, data, figures, mcmc, methods, networks) for name in room.__all__]
 
 
 def _taken_by(owner: str, slot: str) -> set[str]:

@@ -52,7 +52,7 @@ def read_config(path: str) -> dict[str, Any]:
         raise UserError(f"{path}{where}: {what}{getattr(error, 'problem', None) or error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a config: it has no keys (trainer, model, data)")
-    from ebmzoo.callbacks.evaluation import SWITCHES  # slow to import, and many verbs take no config
+    from ebmzoo.figures import SWITCHES  # slow to import, and many verbs take no config
 
     known = (*TOP_KEYS, "only", *SWITCHES)  # of test, where --print_config writes them
     for key in content:

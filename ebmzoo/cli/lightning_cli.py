@@ -19,7 +19,6 @@ from torch.multiprocessing import ProcessRaisedException
 
 # Importing a room gives its classes their short names.
 from ebmzoo import callbacks, data, mcmc, methods, networks, optim  # noqa: F401
-from ebmzoo.callbacks.evaluation import PARTS, SWITCHES
 from ebmzoo.callbacks.guard import Diverged, Guard
 from ebmzoo.callbacks.last import LastCheckpoint
 from ebmzoo.callbacks.monitors import monitored
@@ -40,6 +39,7 @@ from ebmzoo.cli.runs import CHECKPOINTS, Run, RunRecord, folder_of, run_name, sa
 from ebmzoo.cli.shipped import with_paths
 from ebmzoo.cli.trainer import check_trainer, for_processes
 from ebmzoo.data.base import DataModule
+from ebmzoo.figures import PARTS, SWITCHES
 from ebmzoo.methods.base import Method
 from ebmzoo.storage import WholeFiles
 
@@ -126,8 +126,9 @@ class EbmzooCLI(LightningCLI):
             parser.add_argument("--no_ema", action="store_true", help="Take raw weights, not averaged ones.")
         if subcommand == "test":
             parser.add_argument("--only", type=str | None, help=f"Parts, by comma: {', '.join(PARTS)}.")
-            for name, words in SWITCHES.items():
-                parser.add_argument(f"--{name}", action="store_true", help=words)
+            for name, figure in SWITCHES.items():
+                words = str(type(figure).__doc__).partition("\n")[0]
+                parser.add_argument(f"--{name}", action="store_true", help=f"Also: {words}")
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

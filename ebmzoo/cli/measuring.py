@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from lightning import Trainer
 
 from ebmzoo.callbacks import Evaluate
-from ebmzoo.callbacks.evaluation import PARTS, SWITCHES
 from ebmzoo.cli.errors import UserError, nearest
 from ebmzoo.cli.runs import say
+from ebmzoo.figures import PARTS, SWITCHES, Figures
 
 
 def tell_evaluate(options: Any, trainer: Trainer, trained_steps: int | None) -> None:
@@ -23,18 +24,23 @@ def tell_evaluate(options: Any, trainer: Trainer, trained_steps: int | None) -> 
     Raises:
         UserError: a part that there is not, or options where nothing measures.
     """
-    only = options.only.replace(",", " ").split() if options.only else None
-    if unknown := [name for name in only or () if name not in PARTS]:
-        raise UserError(f"--only {unknown[0]}: {nearest(unknown[0], PARTS)}")
     given: list[Any] = getattr(trainer, "callbacks", [])
     measuring = [one for one in given if isinstance(one, Evaluate)]
-    switches = [name for name in SWITCHES if options[name]]
-    if not measuring and (only or switches):
+    only = options.only.replace(",", " ").split() if options.only else None
+    parts = {*PARTS, *(figure.part for one in measuring for figure in one.figures)}
+    if unknown := [name for name in only or () if name not in parts]:
+        raise UserError(f"--only {unknown[0]}: {nearest(unknown[0], parts)}")
+    switched: dict[str, Any] = {name: figure for name, figure in SWITCHES.items() if options[name]}
+    if not measuring and (only or switched):
         raise UserError(f"--only, --{', --'.join(SWITCHES)} tell Evaluate: add it to trainer.callbacks")
     if not measuring:
         say("nothing is measured: the config has no Evaluate; --trainer.callbacks+=Evaluate adds one")
     for evaluate in measuring:
         evaluate.trained_steps = trained_steps
         evaluate.only = only or evaluate.only
-        for name in switches:
-            setattr(evaluate, name, True)
+        figures = evaluate.figures
+        if isinstance(figures, Figures):  # one that has settings keeps them
+            new = {name: figure for name, figure in switched.items() if getattr(figures, name) is None}
+            evaluate.figures = replace(figures, **new)
+        else:
+            evaluate.figures = [*figures, *switched.values()]

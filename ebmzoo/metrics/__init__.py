@@ -1,16 +1,16 @@
-"""What is measured: fidelity, modes, copying, and the protocol without which no number exists."""
+"""Numbers of tensors, whoever made them: fidelity, modes, and the protocol without which no number exists."""
 
 from ebmzoo.metrics.digit_classifier import DigitClassifier, load_digit_classifier, stacked_report
 from ebmzoo.metrics.digit_classifier import report as classifier_report
-from ebmzoo.metrics.extractors import find_extractor
+from ebmzoo.metrics.extractors import Extractor, find_extractor
 from ebmzoo.metrics.fidelity import METRICS, StreamingFID, fidelity, frechet_distance, metric_settings
 from ebmzoo.metrics.modes import Modes, mode_coverage
-from ebmzoo.metrics.neighbours import nearest_neighbours
 from ebmzoo.metrics.protocol import Protocol, Results, config_hash, git_revision, versions
 
 __all__ = [
     "METRICS",
     "DigitClassifier",
+    "Extractor",
     "Modes",
     "Protocol",
     "Results",
@@ -24,7 +24,6 @@ __all__ = [
     "load_digit_classifier",
     "metric_settings",
     "mode_coverage",
-    "nearest_neighbours",
     "stacked_report",
     "versions",
 ]
