@@ -26,6 +26,7 @@ from .test_readme import SHORT
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+ROOMS = ["callbacks", "checkpoints", "data", "figures", "mcmc", "methods", "metrics", "networks", "objectives", "tasks"]
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
 # <!-- needs: what --> before a block: it is not run. <!-- file: NAME -->: it is written to that file.
 BLOCK = re.compile(r"(?:<!-- (needs|file): ([^\n]+) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)

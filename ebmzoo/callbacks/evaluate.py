@@ -193,8 +193,7 @@ class Evaluate(Callback):
             figures = [one for part in self.only for one in figures if one.part == part]
         skipped: list[str] = []
         ends: list[int] = []  # how many numbers there were after each figure
-        pictures: dict[str, Tensor] = {}
-        arrays: dict[str, Tensor] = {}
+        drawn: dict[type, dict[str, Tensor]] = {Picture: {}, Array: {}}
         with looking_at(trainer, pl_module) as ema:
             look = self._look(trainer, pl_module, ema)
             if look.data is None and any(one.takes != "model" for one in figures):
@@ -204,7 +203,7 @@ class Evaluate(Callback):
                     look.draw_samples()
                 except ValueError as error:
                     skipped.append(f"all that needs samples: {error}")
-            drawn = time.monotonic() - began
+            sampled = time.monotonic() - began
             if self.results is None:
                 return  # not the first process
             for figure in figures:
@@ -214,15 +213,12 @@ class Evaluate(Callback):
                 print(f"measuring: {figure.name}", flush=True)  # it may take minutes
                 try:
                     for found in figure(look):
-                        match found:
-                            case Number():
-                                self.results.add(*found)
-                            case Picture(name, pixels):
-                                pictures[name] = pixels
-                            case Array(name, values):
-                                arrays[name] = values
-                            case Left(name, reason):
-                                skipped.append(f"{name}: {reason}")
+                        if isinstance(found, Number):
+                            self.results.add(*found)
+                        elif isinstance(found, Left):
+                            skipped.append(f"{found.name}: {found.reason}")
+                        else:
+                            drawn[type(found)][found.name] = found[1]
                 except (ValueError, FileNotFoundError) as error:
                     skipped.append(f"{figure.name}: {error}")
                 ends.append(len(self.results.added))
@@ -230,16 +226,16 @@ class Evaluate(Callback):
             "method": type(pl_module).__name__,
             "weights": "averaged (EMA)" if ema else "raw",
             "skipped": skipped,
-            "sampling_seconds": round(drawn, 2),
+            "sampling_seconds": round(sampled, 2),
             "seconds": round(time.monotonic() - began, 2),
         }
         self.results.note(**about)
         path = self.results.write()
         step = look.own["trained_steps"] or 0
-        for name, picture in pictures.items():
+        for name, picture in drawn[Picture].items():
             save_png(picture, look.folder / f"{name}.png")
             log_picture(trainer, name, picture, step)
-        _keep(arrays, look.folder / "arrays.npz")
+        _keep(drawn[Array], look.folder / "arrays.npz")
         show(self.results, about, look.sampler, ends, path)
         for logger in trainer.loggers:
             logged = {f"test/{entry.name}": entry.value for entry in self.results.added if entry.value is not None}

@@ -22,7 +22,6 @@ class Classified(Figure):
 
     def __call__(self, look: Look) -> Iterator[Found]:
         samples, data = look.samples, look.data
-        assert samples is not None
         stacked = hasattr(data.reference("train"), "modes")
         if look.extractor != "digits" and not stacked:
             raise ValueError("it needs the digit extractor")

@@ -23,7 +23,6 @@ class Saved(Figure):
     name, part, of, takes = "saved samples", "generation", "images", "samples"
 
     def __call__(self, look: Look) -> Iterator[Found]:
-        assert look.samples is not None
         save_images(look.samples, look.folder / "samples")
         yield from ()
 
@@ -49,7 +48,6 @@ class Fidelity(Figure):
 
     def __call__(self, look: Look) -> Iterator[Found]:
         samples = look.samples
-        assert samples is not None
         if look.extractor is None or not self.metrics:
             raise ValueError("no extractor or no metrics asked for")
         for name, value in look.compare(samples, self.metrics).items():

@@ -59,7 +59,7 @@ class Look:
     own: dict[str, Any] = field(default_factory=lambda: {"ema": None})
     rank: int = 0
     world_size: int = 1
-    samples: Tensor | None = field(default=None, init=False)
+    samples: Any = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.device = self.model.device
@@ -105,25 +105,23 @@ class Look:
         """Samples as the model gives them, of chains of so many steps."""
         return batches_of_samples(self.model, n, self.batch_size, self.seed, self.device, steps=steps)
 
-    def drawn(self, n: int, steps: int | None = None, together: bool = False) -> Tensor | None:
+    def drawn(self, n: int, steps: int | None = None, together: bool = False) -> Tensor:
         """Samples as they are measured: uint8 images in a file that goes away by itself, or points.
 
         Args:
             n: their number.
             steps: what ``model.sample`` is told.
-            together: all processes draw, and the first one has them; the others have None.
+            together: all processes draw, and the first one has them; the others have none.
 
         Raises:
             ValueError: they cannot become images; in all processes.
         """
         rank, world = (self.rank, self.world_size) if together else (0, 1)
         batches = batches_of_samples(self.model, n, self.batch_size, self.seed, self.device, rank, world, steps)
-        room: Tensor | None = None
-        done = 0
+        room, done = torch.empty(0), 0
         # Batch b is drawn by process b mod w: every round each process has one, but perhaps in the last.
         for _ in range(-(-n // (self.batch_size * world))):
-            mine: Tensor | None = None
-            problem = ""
+            mine, problem = None, ""
             try:
                 batch = next(batches, None)
                 mine = None if batch is None else (to_uint8(batch) if self.kind == "images" else batch).cpu()
@@ -135,7 +133,7 @@ class Look:
             if problem := next((words for _, words in everybody if words), ""):
                 raise ValueError(problem)
             for batch in (batch for batch, _ in everybody if batch is not None and rank == 0):
-                room = _spooled(n, batch[0], self.folder) if room is None else room
+                room = room if done else _spooled(n, batch[0], self.folder)
                 room[done : done + len(batch)] = batch
                 done += len(batch)
         return room
@@ -270,16 +268,16 @@ def sampler_settings(model: Any, steps: int | None = None) -> dict[str, Any]:
         >>> sampler_settings(OneStep())["sampler"]
         'none (one step)'
     """
+    nothing: dict[str, Any] = dict.fromkeys(("sampler", "steps", "step_size", "temperature")) | {"details": {}}
     if not hasattr(model, "test_sampler"):
-        return {"sampler": None, "steps": None, "step_size": None, "temperature": None, "details": {}}
+        return nothing
     sampler, own = model.test_sampler()
     if steps is None:
         steps = own
     elif steps and sampler is None:
         sampler = getattr(model, "sampler", None)  # one-step methods run their training chain where they are asked to
     if sampler is None or not steps:
-        found = {"sampler": "none (one step)", "steps": 0, "step_size": None, "temperature": None}
-        return {**found, "details": {}}
+        return {**nothing, "sampler": "none (one step)", "steps": 0}
     details = asdict(sampler) if is_dataclass(sampler) and not isinstance(sampler, type) else {}
     return {
         "sampler": type(sampler).__name__,

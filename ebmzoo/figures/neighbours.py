@@ -39,7 +39,6 @@ class Neighbours(Figure):
 
     def __call__(self, look: Look) -> Iterator[Found]:
         samples, crop = look.samples, self.crop
-        assert samples is not None
         most = max(1, int(_MOST_COMPARISONS / (len(look.data.reference("train")) * samples[0].numel())))
         both = samples[:most], look.bytes_of("test", range(min(most, len(look.data.reference("test")))))
         title = f"samples and their nearest neighbours in {look.name('train')}"

@@ -29,7 +29,6 @@ class OtherEnd(Figure):
             return
         end, steps = ("before_chain", 0) if look.sampler["steps"] else ("after_chain", chain)
         samples = look.drawn(n, steps)
-        assert samples is not None
         if images:
             value = look.compare(samples)["fid"]
             yield Number(f"fid_{end}", value, look.of_samples(n, "train", steps=steps, **look.by_features))

@@ -21,7 +21,6 @@ class Points(Figure):
 
     def __call__(self, look: Look) -> Iterator[Found]:
         samples, density = look.samples, look.density
-        assert samples is not None
         if density is None:
             raise ValueError(f"the density of {look.data.name} is not known")
         how: dict[str, Any] = {"unit": "nats", "density": "exact"}
