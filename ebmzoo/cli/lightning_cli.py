@@ -127,7 +127,7 @@ class EbmzooCLI(LightningCLI):
         if subcommand == "test":
             parser.add_argument("--only", type=str | None, help=f"Parts, by comma: {', '.join(PARTS)}.")
             for name, figure in SWITCHES.items():
-                words = str(type(figure).__doc__).partition("\n")[0]
+                words = str(type(figure).__doc__).partition("\n")[0].replace("``", "")
                 parser.add_argument(f"--{name}", action="store_true", help=f"Also: {words}")
         return parser
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from lightning import Trainer
@@ -10,7 +9,7 @@ from lightning import Trainer
 from ebmzoo.callbacks import Evaluate
 from ebmzoo.cli.errors import UserError, nearest
 from ebmzoo.cli.runs import say
-from ebmzoo.figures import PARTS, SWITCHES, Figures
+from ebmzoo.figures import PARTS, SWITCHES
 
 
 def tell_evaluate(options: Any, trainer: Trainer, trained_steps: int | None) -> None:
@@ -30,7 +29,7 @@ def tell_evaluate(options: Any, trainer: Trainer, trained_steps: int | None) -> 
     parts = {*PARTS, *(figure.part for one in measuring for figure in one.figures)}
     if unknown := [name for name in only or () if name not in parts]:
         raise UserError(f"--only {unknown[0]}: {nearest(unknown[0], parts)}")
-    switched: dict[str, Any] = {name: figure for name, figure in SWITCHES.items() if options[name]}
+    switched = [figure for name, figure in SWITCHES.items() if options[name]]
     if not measuring and (only or switched):
         raise UserError(f"--only, --{', --'.join(SWITCHES)} tell Evaluate: add it to trainer.callbacks")
     if not measuring:
@@ -38,9 +37,5 @@ def tell_evaluate(options: Any, trainer: Trainer, trained_steps: int | None) -> 
     for evaluate in measuring:
         evaluate.trained_steps = trained_steps
         evaluate.only = only or evaluate.only
-        figures = evaluate.figures
-        if isinstance(figures, Figures):  # one that has settings keeps them
-            new = {name: figure for name, figure in switched.items() if getattr(figures, name) is None}
-            evaluate.figures = replace(figures, **new)
-        else:
-            evaluate.figures = [*figures, *switched.values()]
+        made = {type(one) for one in evaluate.figures}  # one that has settings keeps them
+        evaluate.figures = [*evaluate.figures, *(one for one in switched if type(one) not in made)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from ebmzoo.mcmc import HMC, Noise, frozen
 from ebmzoo.mcmc.chain import Potential
 from ebmzoo.methods.capabilities import HasLogDensity, Tilts
 
-from .base import Figure, Found, Look, numbers
+from .base import Figure, Findings, Look, numbers
 
 __all__ = ["Annealing", "Bracket", "annealed_bracket", "white_gaussian"]
 
@@ -47,7 +47,7 @@ class Annealing(Figure):
         if min(self.temperatures, self.n) < 2:
             raise ValueError(f"AIS needs temperatures and n of at least 2, not {self.temperatures} and {self.n}")
 
-    def __call__(self, look: Look) -> Iterator[Found]:
+    def __call__(self, look: Look) -> Findings:
         model = look.model
         # Lightning tests in inference mode, whose tensors cannot enter the graph of a chain.
         with torch.inference_mode(False):

@@ -12,7 +12,7 @@ from ebmzoo.metrics import Protocol
 
 from .look import Look
 
-__all__ = ["Array", "Figure", "Found", "Left", "Look", "Number", "Picture", "numbers", "reason_against"]
+__all__ = ["Array", "Figure", "Findings", "Found", "Left", "Look", "Number", "Picture", "numbers", "reason_against"]
 
 
 class Number(NamedTuple):
@@ -45,6 +45,7 @@ class Left(NamedTuple):
 
 
 Found = Number | Picture | Array | Left
+Findings = Iterator[Found]
 
 
 def numbers(values: Mapping[str, float], protocol: Protocol) -> Iterator[Number]:
@@ -75,7 +76,7 @@ class Figure:
     needs: tuple[type, ...] = ()
     quiet: bool = False
 
-    def __call__(self, look: Look) -> Iterator[Found]:
+    def __call__(self, look: Look) -> Findings:
         """Measure it."""
         raise NotImplementedError
 
@@ -86,5 +87,8 @@ def reason_against(figure: Figure, look: Look) -> str | None:
         return ""
     if figure.takes == "samples" and look.samples is None:
         return ""
-    lacking = next((LACKS[kind] for kind in figure.needs if not isinstance(look.model, kind)), None)
-    return None if lacking is None else "" if figure.quiet else f"{type(look.model).__name__} {lacking}"
+    for kind in figure.needs:
+        if not isinstance(look.model, kind):
+            lacking = LACKS.get(kind, f"is no {kind.__name__}")
+            return "" if figure.quiet else f"{type(look.model).__name__} {lacking}"
+    return None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ebmzoo.mcmc import Noise, Sampler, frozen
 from ebmzoo.methods.capabilities import Samples
 
-from .base import Figure, Found, Look, Picture, numbers
+from .base import Figure, Findings, Look, Picture, numbers
 from .plots import curves
 
 __all__ = ["ChainHealth", "ChainTrace", "chain_frames", "chain_titles", "convergence", "watching"]
@@ -30,7 +30,7 @@ class ChainHealth(Figure):
 
     name, part, takes, needs = "chain health", "chains", "model", (Samples,)
 
-    def __call__(self, look: Look) -> Iterator[Found]:
+    def __call__(self, look: Look) -> Findings:
         kind, steps = type(look.model).__name__, look.chain_steps
         if not steps:
             raise ValueError(f"{kind} has no chain")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ebmzoo.metrics import classifier_report, load_digit_classifier, stacked_report
 from ebmzoo.metrics.digit_classifier import WEIGHTS, sha256_of
 
-from .base import Figure, Found, Look, numbers
+from .base import Figure, Findings, Look, numbers
 
 __all__ = ["Classified"]
 
@@ -20,7 +19,7 @@ class Classified(Figure):
 
     name, part, of, takes = "classifier report", "generation", "images", "samples"
 
-    def __call__(self, look: Look) -> Iterator[Found]:
+    def __call__(self, look: Look) -> Findings:
         samples, data = look.samples, look.data
         stacked = hasattr(data.reference("train"), "modes")
         if look.extractor != "digits" and not stacked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -14,7 +14,7 @@ from torch import nn
 from ebmzoo.mcmc import Tally
 from ebmzoo.methods.capabilities import Samples
 
-from .base import Figure, Found, Look, Number
+from .base import Figure, Findings, Look, Number
 
 __all__ = ["Cost", "network_evaluations", "seconds"]
 
@@ -37,7 +37,7 @@ class Cost(Figure):
         if self.n < 2:
             raise ValueError(f"the cost of sampling needs n of at least 2, not {self.n}")
 
-    def __call__(self, look: Look) -> Iterator[Found]:
+    def __call__(self, look: Look) -> Findings:
         def draw(n: int) -> Any:
             return look.model.sample(n, noise=look.noise())
 

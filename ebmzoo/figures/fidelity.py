@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ebmzoo.images import save_images
 from ebmzoo.metrics import METRICS, metric_settings
 
-from .base import Figure, Found, Look, Number
+from .base import Figure, Findings, Look, Number
 
 __all__ = ["Fidelity", "Saved"]
 
@@ -22,7 +22,7 @@ class Saved(Figure):
 
     name, part, of, takes = "saved samples", "generation", "images", "samples"
 
-    def __call__(self, look: Look) -> Iterator[Found]:
+    def __call__(self, look: Look) -> Findings:
         save_images(look.samples, look.folder / "samples")
         yield from ()
 
@@ -46,7 +46,7 @@ class Fidelity(Figure):
         if unknown := sorted(set(self.metrics) - set(METRICS)):
             raise ValueError(f"no metrics {unknown}: choose from {', '.join(METRICS)}")
 
-    def __call__(self, look: Look) -> Iterator[Found]:
+    def __call__(self, look: Look) -> Findings:
         samples = look.samples
         if look.extractor is None or not self.metrics:
             raise ValueError("no extractor or no metrics asked for")

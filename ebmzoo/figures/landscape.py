@@ -5,7 +5,6 @@ These are no numbers with a protocol; they lie beside the results as arrays, in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from ebmzoo.methods.capabilities import BoundsLikelihood, HasEnergy, HasLogDensity, Samples, Tilts
 
-from .base import Array, Figure, Found, Look, Picture
+from .base import Array, Figure, Findings, Look, Picture
 from .chains import chain_frames
 from .plots import histograms
 
@@ -38,7 +37,7 @@ class Energies(Figure):
 
     name, part, needs, quiet = "energies", "chains", (HasEnergy,), True
 
-    def __call__(self, look: Look) -> Iterator[Found]:
+    def __call__(self, look: Look) -> Findings:
         groups = {look.name(split): look.examples(split, self.n) for split in ("test", "train")}
         if isinstance(look.model, Samples):
             groups["samples"] = torch.cat([x.cpu() for x in look.batches_of_samples(min(self.n, look.n))])
@@ -54,7 +53,7 @@ class Landscape(Figure):
 
     name, part, of = "landscape", "chains", "points"
 
-    def __call__(self, look: Look) -> Iterator[Found]:
+    def __call__(self, look: Look) -> Findings:
         model = look.model
         if tuple(model.image_shape) != (2,):
             return

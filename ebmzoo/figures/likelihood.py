@@ -15,7 +15,7 @@ from ebmzoo.mcmc import Noise
 from ebmzoo.methods.capabilities import BoundsLikelihood, HasLogDensity, Tilts
 from ebmzoo.metrics import Protocol
 
-from .base import Figure, Found, Look, Number, numbers
+from .base import Figure, Findings, Look, Number, numbers
 
 __all__ = [
     "Bounds",
@@ -58,7 +58,7 @@ class Bounds(Figure):
         if min([1, *self.draws]) < 1 or self.n < 2:
             raise ValueError(f"bounds need draws of at least 1 and n of at least 2, not {list(self.draws)}, {self.n}")
 
-    def __call__(self, look: Look) -> Iterator[Found]:
+    def __call__(self, look: Look) -> Findings:
         for draws in (1, *self.draws):
             noise, batches = look.noise(), look.batches("test", None if draws == 1 else self.n)
             call = partial(look.model.log_likelihood_bound, samples=draws, noise=noise)
@@ -77,7 +77,7 @@ class Likelihood(Figure):
 
     name, part, of, needs = "likelihood", "likelihood", "points", (HasLogDensity,)
 
-    def __call__(self, look: Look) -> Iterator[Found]:
+    def __call__(self, look: Look) -> Findings:
         model, noise = look.model, look.noise()
         test = look.examples("test")
         low, high = test.amin(0), test.amax(0)
@@ -105,7 +105,7 @@ class Likelihood(Figure):
             yield from _of_base(look, noise)
 
 
-def _of_base(look: Look, noise: Noise) -> Iterator[Found]:
+def _of_base(look: Look, noise: Noise) -> Findings:
     """log Z by draws of the base, and the base's own log-likelihood."""
     model, size = look.model, look.batch_size
     sizes = [min(size, _BASE_DRAWS - start) for start in range(0, _BASE_DRAWS, size)]

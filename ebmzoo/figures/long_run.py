@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,7 @@ from ebmzoo.images import to_uint8
 from ebmzoo.methods.capabilities import HasEnergy, Samples
 from ebmzoo.metrics import mode_coverage
 
-from .base import Figure, Found, Look, Picture, numbers
+from .base import Figure, Findings, Look, Picture, numbers
 from .plots import curves, rows
 
 __all__ = ["LongRun"]
@@ -33,7 +32,7 @@ class LongRun(Figure):
 
     name, part, needs = "long run", "chains", (Samples,)
 
-    def __call__(self, look: Look) -> Iterator[Found]:
+    def __call__(self, look: Look) -> Findings:
         model, n = look.model, min(self.n, look.n)
         own = look.training_steps or look.chain_steps
         if not own:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from ebmzoo.images import from_uint8
 from ebmzoo.metrics.protocol import ROUNDING
 
-from .base import Figure, Found, Look, Number, Picture
+from .base import Figure, Findings, Found, Look, Number, Picture
 from .plots import histograms, rows
 
 __all__ = ["Nearest", "Neighbours", "centre_crop", "nearest_neighbours"]
@@ -37,7 +37,7 @@ class Neighbours(Figure):
 
     name, part, of, takes = "nearest neighbours", "memorisation", "images", "samples"
 
-    def __call__(self, look: Look) -> Iterator[Found]:
+    def __call__(self, look: Look) -> Findings:
         samples, crop = look.samples, self.crop
         most = max(1, int(_MOST_COMPARISONS / (len(look.data.reference("train")) * samples[0].numel())))
         both = samples[:most], look.bytes_of("test", range(min(most, len(look.data.reference("test")))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from ebmzoo.mcmc import GeneratorNoise, Noise
 from ebmzoo.methods.capabilities import Scores
 
-from .base import Array, Figure, Found, Left, Look, Number, Picture, numbers
+from .base import Array, Figure, Findings, Left, Look, Number, Picture, numbers
 from .plots import histograms
 
 __all__ = ["MADE", "Detection", "OutOfDistribution", "constants", "detection", "interpolations", "uniform_noise"]
@@ -46,7 +46,7 @@ class OutOfDistribution(Figure):
         if self.n < 2:
             raise ValueError(f"scores need n of at least 2, not {self.n}")
 
-    def __call__(self, look: Look) -> Iterator[Found]:
+    def __call__(self, look: Look) -> Findings:
         score, label = look.model.score, f"score of {type(look.model).__name__} (high: in-distribution)"
         test = look.examples("test", self.n)
         inside = look.over(score, test)

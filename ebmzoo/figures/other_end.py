@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ebmzoo.methods.capabilities import Samples
 from ebmzoo.metrics import mode_coverage
 
-from .base import Figure, Found, Look, Number
+from .base import Figure, Findings, Look, Number
 
 __all__ = ["OtherEnd"]
 
@@ -22,7 +21,7 @@ class OtherEnd(Figure):
 
     name, part, needs, quiet = "other end of the chain", "generation", (Samples,), True
 
-    def __call__(self, look: Look) -> Iterator[Found]:
+    def __call__(self, look: Look) -> Findings:
         chain, images, n = look.chain_steps, look.kind == "images", look.n
         modes = look.modes
         if not chain or (look.extractor is None if images else modes is None):

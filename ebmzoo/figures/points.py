@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ebmzoo.metrics import mode_coverage
 
-from .base import Figure, Found, Look, Number, numbers
+from .base import Figure, Findings, Look, Number, numbers
 
 __all__ = ["Points"]
 
@@ -19,7 +18,7 @@ class Points(Figure):
 
     name, part, of, takes = "density and modes", "generation", "points", "samples"
 
-    def __call__(self, look: Look) -> Iterator[Found]:
+    def __call__(self, look: Look) -> Findings:
         samples, density = look.samples, look.density
         if density is None:
             raise ValueError(f"the density of {look.data.name} is not known")

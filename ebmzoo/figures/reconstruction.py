@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from ebmzoo.methods.capabilities import InfersByChain, Reconstructs
 from ebmzoo.metrics.reconstruction import reconstruction_errors, ssim_window
 
-from .base import Figure, Found, Look, Number, Picture, numbers
+from .base import Figure, Findings, Look, Number, Picture, numbers
 from .plots import curves
 
 __all__ = ["Reconstruction"]
@@ -26,7 +25,7 @@ class Reconstruction(Figure):
 
     name, part, needs = "reconstruction", "reconstruction", (Reconstructs,)
 
-    def __call__(self, look: Look) -> Iterator[Found]:
+    def __call__(self, look: Look) -> Findings:
         model, n = look.model, len(look.data.reference("test"))
         if look.kind != "images":
             errors = look.over(lambda x: _squared(model.reconstruct(x) - x), look.batches("test"))
