@@ -22,11 +22,11 @@ from PIL import Image
 from torch import Tensor
 
 import ebmzoo
-from ebmzoo.callbacks.figures import curves
-from ebmzoo.callbacks.looking import chain_steps
-from ebmzoo.callbacks.pictures import chain_frames, chain_titles
 from ebmzoo.checkpoints import read
 from ebmzoo.data import digits
+from ebmzoo.figures.chains import chain_frames, chain_titles
+from ebmzoo.figures.look import chain_steps
+from ebmzoo.figures.plots import curves
 from ebmzoo.images import grid, strips
 from ebmzoo.mcmc import PerImageNoise
 

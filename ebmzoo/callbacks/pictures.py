@@ -8,17 +8,18 @@ from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image
 from torch import Tensor
 
-from ebmzoo.callbacks.figures import histograms, scatter
 from ebmzoo.callbacks.guard import Diverged, Guard
-from ebmzoo.callbacks.looking import chain_steps, looking_at, run_folder
+from ebmzoo.callbacks.looking import log_picture, looking_at, run_folder
+from ebmzoo.figures.chains import chain_frames, chain_titles
+from ebmzoo.figures.look import chain_steps
+from ebmzoo.figures.plots import histograms, scatter
 from ebmzoo.images import grid, save_png, strips
-from ebmzoo.mcmc import GeneratorNoise, Noise, State
+from ebmzoo.mcmc import GeneratorNoise
 from ebmzoo.methods.capabilities import HasEnergy, Reconstructs, Samples
 
-__all__ = ["Pictures", "chain_frames", "chain_titles", "log_picture", "place_of"]
+__all__ = ["Pictures"]
 
 _PAIRS_IN_A_ROW = 4
 
@@ -159,49 +160,6 @@ def _refuse(trainer: Trainer, samples: Tensor) -> NoReturn:
     raise Diverged(step, reason, [{"step": step, "reason": reason, "action": "stopped"}])
 
 
-def chain_frames(model: Any, n: int, steps: int, frames: int, noise: Noise) -> list[Tensor]:
-    """States of ``n`` chains of `sample`, equally spaced, the first and the last among them, as far as they are images.
-
-    Args:
-        model: a method that `Samples` by a chain.
-        n: number of chains.
-        steps: length of the chains.
-        frames: number of states, at most; 2 or more.
-        noise: where the chains' noise comes from.
-
-    Returns:
-        Batches ``(n, C, H, W)``; none where the chain's states are no images.
-    """
-    wanted = set(_steps_of(steps, frames))
-    shown: list[Tensor] = []
-    seen = 0
-
-    def watch(step: int, state: State) -> None:
-        nonlocal seen
-        if seen in wanted and tuple(state.x.shape[1:]) == tuple(model.image_shape):
-            shown.append(state.x)
-        seen += 1
-
-    last = model.sample(n, steps=steps, noise=noise, watch=watch)
-    return [*shown, last] if shown else []
-
-
-def chain_titles(count: int, steps: int, frames: int) -> list[str]:
-    """What stands above the ``count`` states that `chain_frames` gave, asked for so many frames.
-
-    Example:
-        >>> chain_titles(3, steps=10, frames=3)
-        ['step 0', 'step 5', 'step 10']
-    """
-    at = _steps_of(steps, frames)
-    # A method that runs several chains in turn shows the states of all; only one chain's steps can be named.
-    return [f"step {k}" for k in at] if len(at) == count else [f"state {k}" for k in range(count)]
-
-
-def _steps_of(steps: int, frames: int) -> list[int]:
-    return torch.linspace(0, steps, min(frames, steps + 1)).round().int().tolist()
-
-
 def _validation_data(trainer: Trainer) -> Callable[[int], Tensor] | None:
     module: Any = getattr(trainer, "datamodule", None)
     if not hasattr(module, "reference"):
@@ -220,26 +178,3 @@ def _beside(x: Tensor, reconstruction: Tensor) -> Tensor:
     blank = x.new_ones((-len(x) % pairs, *x.shape[1:]))
     columns = [torch.cat([part, blank])[k::pairs] for k in range(pairs) for part in (x, reconstruction.to(x))]
     return strips(columns, titles=["data", "recon."] * pairs)
-
-
-def place_of(iterations: int) -> int:
-    """Where on the loggers' axis stands what is so after that many iterations: Lightning counts them from 0.
-
-    Example:
-        >>> place_of(200)  # the losses of the 200th iteration stand there too
-        199
-    """
-    return max(iterations - 1, 0)
-
-
-def log_picture(trainer: Trainer, name: str, picture: Tensor, iterations: int) -> None:
-    """Hand a picture, uint8 ``(3, H, W)``, made after so many iterations, to every logger that takes images."""
-    for logger in trainer.loggers:
-        if hasattr(logger, "log_image"):  # W&B
-            caption = f"{name}, after {iterations:,} iterations"
-            image = Image.fromarray(picture.permute(1, 2, 0).numpy())
-            logger.log_image(key=f"pictures/{name}", images=[image], step=place_of(iterations), caption=[caption])
-            continue
-        experiment: Any = getattr(logger, "experiment", None)
-        if hasattr(experiment, "add_image"):  # TensorBoard
-            experiment.add_image(f"pictures/{name}", picture.numpy(), place_of(iterations))

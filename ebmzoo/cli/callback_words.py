@@ -91,7 +91,9 @@ def _set(found: list[dict[str, Any]], name: str, value: Any, appended: bool) -> 
     *path, last = key.removeprefix("init_args.").split(".")
     place = owner["init_args"]
     for step in path:
-        place = place.setdefault(step, {})
+        inner = place[step] = dict(place.get(step) or {})
+        # What a config says of a figure may name its class.
+        place = inner.setdefault("init_args", {}) if "class_path" in inner else inner
     place[last] = value
 
 

@@ -25,9 +25,9 @@ from ebmzoo.cli.runs import ROOT
 from ebmzoo.cli.timing import duration, seconds_an_iteration
 from ebmzoo.cli.trainer import check_trainer, for_processes
 from ebmzoo.data.base import DataModule
+from ebmzoo.figures.tally import Tally
 from ebmzoo.methods.base import Method
 from ebmzoo.metrics import find_extractor
-from ebmzoo.metrics.tally import Tally
 
 _HELP = """usage: ebmzoo doctor --config CONFIG [options of fit]
 

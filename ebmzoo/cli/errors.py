@@ -269,7 +269,7 @@ def _known_classes(key: str) -> set[str]:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    from ebmzoo import networks
+    from ebmzoo import networks, parts
     from ebmzoo.data.base import DataModule
     from ebmzoo.mcmc import Sampler
     from ebmzoo.methods.base import Method
@@ -289,7 +289,8 @@ def _known_classes(key: str) -> set[str]:
     last = key.rpartition(".")[2]
     base = next((base for role, base in roles.items() if last.endswith(role)), None)
     if base is None:
-        return {name for name in names("networks") if isinstance(getattr(networks, name), type)}
+        rooms = {"networks": networks, "parts": parts}
+        return {one for room in rooms for one in names(room) if isinstance(getattr(rooms[room], one), type)}
     return {kind.__name__ for kind in _subclasses(base) if not kind.__name__.startswith("_")}
 
 

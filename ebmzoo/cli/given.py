@@ -17,6 +17,7 @@ from ebmzoo.lazy import load
 ROOMS = (
     "callbacks",
     "data",
+    "figures",
     "mcmc",
     "methods",
     "networks",
@@ -72,7 +73,7 @@ def read_config(path: str) -> dict[str, Any]:
 
 def _of_test() -> set[str]:
     """The keys that only ``ebmzoo test --print_config`` writes."""
-    from ebmzoo.callbacks.evaluation import SWITCHES  # slow to import
+    from ebmzoo.figures import SWITCHES  # slow to import
 
     return {"only", *SWITCHES}
 

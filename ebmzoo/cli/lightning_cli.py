@@ -38,6 +38,7 @@ from ebmzoo.cli.runs import CHECKPOINTS, Run, RunRecord, folder_of, run_name, sa
 from ebmzoo.cli.shipped import with_paths
 from ebmzoo.cli.trainer import check_trainer, for_processes
 from ebmzoo.data.base import DataModule
+from ebmzoo.figures import PARTS, SWITCHES
 from ebmzoo.methods.base import Method
 from ebmzoo.storage import WholeFiles
 from ebmzoo.trust import modules_to_trust
@@ -125,9 +126,10 @@ class EbmzooCLI(LightningCLI):
         else:
             parser.add_argument("--no_ema", action="store_true", help="Take raw weights, not averaged ones.")
         if subcommand == "test":
-            from ebmzoo.cli.measuring import add_options  # slow to import
-
-            add_options(parser)
+            parser.add_argument("--only", type=str | None, help=f"Parts, by comma: {', '.join(PARTS)}.")
+            for name, figure in SWITCHES.items():
+                words = str(type(figure).__doc__).partition("\n")[0].replace("``", "")
+                parser.add_argument(f"--{name}", action="store_true", help=f"Also: {words}")
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

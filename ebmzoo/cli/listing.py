@@ -15,7 +15,7 @@ from ebmzoo.cli.arguments import OneLineParser, check_writable
 from ebmzoo.cli.errors import UserError, nearest
 from ebmzoo.cli.shipped import shipped
 
-KINDS = ("configs", "methods", "parts", "networks", "samplers", "data", "callbacks")
+KINDS = ("configs", "methods", "parts", "networks", "samplers", "data", "callbacks", "figures")
 
 
 def run(verb: str, arguments: Sequence[str]) -> None:
@@ -71,7 +71,7 @@ def _classes(kind: str) -> Iterator[tuple[str, str]]:
     from lightning import Callback
     from torch.nn import Module
 
-    from ebmzoo import callbacks, data, mcmc, methods, networks, parts
+    from ebmzoo import callbacks, data, figures, mcmc, methods, networks, parts
     from ebmzoo.data.base import DataModule
     from ebmzoo.mcmc import Sampler
     from ebmzoo.methods import Method
@@ -83,6 +83,7 @@ def _classes(kind: str) -> Iterator[tuple[str, str]]:
         "samplers": (mcmc, Sampler),
         "data": (data, DataModule),
         "callbacks": (callbacks, Callback),
+        "figures": (figures, figures.Figure),
     }
     room, base = rooms[kind]
     for name in sorted(room.__all__):

@@ -188,8 +188,8 @@ def _along_the_chain(options: argparse.Namespace, model: Any) -> Film:
     """States of the test-time chain."""
     import torch
 
-    from ebmzoo.callbacks.looking import chain_steps
-    from ebmzoo.callbacks.pictures import chain_frames, chain_titles
+    from ebmzoo.figures.chains import chain_frames, chain_titles
+    from ebmzoo.figures.look import chain_steps
 
     kind = type(model).__name__
     _images_only(model, "--chain")
@@ -234,7 +234,7 @@ def _write(samples: Tensor, out: Path) -> None:
     from ebmzoo.images import save_images, save_png
 
     if samples.ndim == 2 and out.suffix.lower() == ".png":
-        from ebmzoo.callbacks.pictures import scatter
+        from ebmzoo.figures.plots import scatter
 
         save_png(scatter(samples), out)
     else:

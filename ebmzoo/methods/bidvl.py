@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Literal, get_args
 
@@ -13,6 +12,7 @@ from torch.optim import Adam
 from ebmzoo.factories import (
     DecoderFactory,
     EncoderFactory,
+    EnergyFactory,
     ImageShape,
     OptimizerFactory,
     ScheduleFactory,
@@ -20,7 +20,7 @@ from ebmzoo.factories import (
 )
 from ebmzoo.mcmc import Noise, frozen
 from ebmzoo.objectives import squared_error
-from ebmzoo.parts import Energy, GaussianVAE
+from ebmzoo.parts import GaussianVAE
 from ebmzoo.parts.energy import energy_of
 from ebmzoo.parts.processes import mean_over_processes
 
@@ -98,7 +98,7 @@ class BiDVL(AnswersByCode, AnswersByEnergy, Method):
         image_shape: ImageShape,
         encoder: EncoderFactory,
         decoder: DecoderFactory,
-        energy: Callable[[ImageShape], Energy],
+        energy: EnergyFactory,
         latent_dim: int = 100,
         ratio: float = 0.05,
         ratio_bias: bool = False,

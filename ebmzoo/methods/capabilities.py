@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .base import Method
 
 __all__ = [
+    "LACKS",
     "BoundsLikelihood",
     "Decodes",
     "Encodes",
@@ -141,6 +142,17 @@ class InfersByChain(Protocol):
         self, x: Tensor, *, steps: int | None = None, noise: None | int | torch.Generator | Noise = 0
     ) -> Tensor:
         """``(B, *image_shape)``; 0 steps are the inference network's own."""
+
+
+#: what is said of a method that lacks a capability
+LACKS: dict[type, str] = {
+    Samples: "does not sample",
+    HasEnergy: "has no energy",
+    Scores: "has no score",
+    Reconstructs: "reconstructs nothing",
+    BoundsLikelihood: "bounds no likelihood",
+    HasLogDensity: "has no log-density",
+}
 
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, build, spec
+from ebmzoo.factories import EnergyFactory, ImageShape, OptimizerFactory, ScheduleFactory, build, spec
 from ebmzoo.mcmc import Langevin, Noise, Sampler
 from ebmzoo.parts import Energy, Pairs
 from ebmzoo.parts.energy import energy_of
@@ -66,7 +66,7 @@ class CooperativeVAE(AnswersByVAE, AnswersByChains, Method):
         self,
         image_shape: ImageShape,
         vae: VAEFactory,
-        energy: Callable[[ImageShape], Energy],
+        energy: EnergyFactory,
         sampler: Langevin = Langevin(steps=15, step_size=0.1, temperature=1e-5),  # noqa: B008 - frozen, holds no state
         refine: Sampler | None = None,
         vae_steps: int = 0,

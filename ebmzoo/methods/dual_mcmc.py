@@ -12,6 +12,7 @@ from torch.optim import Adam
 from ebmzoo.factories import (
     DecoderFactory,
     EncoderFactory,
+    EnergyFactory,
     ImageShape,
     OptimizerFactory,
     ScheduleFactory,
@@ -109,7 +110,7 @@ class DualMCMC(AnswersByCode, AnswersByChains, Method):
         image_shape: ImageShape,
         encoder: EncoderFactory,
         decoder: DecoderFactory,
-        energy: Callable[[ImageShape], Energy],
+        energy: EnergyFactory,
         latent_dim: int = 128,
         sampler: Sampler = Langevin(steps=30, step_size=0.25, temperature=4e-6),  # noqa: B008 - holds no state
         latent_sampler: Sampler = Langevin(steps=10, step_size=0.01),  # noqa: B008 - holds no state

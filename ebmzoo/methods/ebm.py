@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, build, spec
+from ebmzoo.factories import EnergyFactory, ImageShape, OptimizerFactory, ScheduleFactory, build, spec
 from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, frozen
 from ebmzoo.parts import Energy, LatentVAE
 from ebmzoo.parts.energy import energy_of
@@ -70,7 +68,7 @@ class EBM(AnswersByChains, Method):
     def __init__(
         self,
         image_shape: ImageShape,
-        energy: Callable[[ImageShape], Energy],
+        energy: EnergyFactory,
         vae: VAEFactory | None = None,
         vae_ckpt: str | None = None,
         sampler: Langevin = Langevin(60, 80.0, 1.25e-6, grad_clamp=0.005, bounds=(-1.0, 1.0), noise_first=True),  # noqa: B008 - frozen, holds no state

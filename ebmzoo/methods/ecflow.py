@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.factories import FlowFactory, ImageShape, OptimizerFactory, ScheduleFactory, build, spec
+from ebmzoo.factories import EnergyFactory, FlowFactory, ImageShape, OptimizerFactory, ScheduleFactory, build, spec
 from ebmzoo.mcmc import Langevin, Noise, Sampler, Tethered, as_noise
 from ebmzoo.objectives import squared_error
 from ebmzoo.parts import Calibration, Energy, ImageFlow
@@ -80,7 +80,7 @@ class ECFlow(AnswersByChains, Method):
         self,
         image_shape: ImageShape,
         flow: FlowFactory,
-        energy: Callable[[ImageShape], Energy],
+        energy: EnergyFactory,
         calibration: Callable[[], Calibration] = spec(Calibration),
         levels: int = 256,
         sampler: Langevin = Langevin(steps=30, step_size=0.1, temperature=1e-5),  # noqa: B008 - frozen, holds no state

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, build, spec
+from ebmzoo.factories import EnergyFactory, ImageShape, OptimizerFactory, ScheduleFactory, build, spec
 from ebmzoo.mcmc import Chain, Langevin, Noise, Sampler, Tethered
 from ebmzoo.objectives import squared_error
 from ebmzoo.parts import CalibratedPosterior, Calibration, Energy, Pairs
@@ -80,7 +80,7 @@ class ECVAE(AnswersByVAE, AnswersByChains, Method):
         self,
         image_shape: ImageShape,
         vae: VAEFactory,
-        energy: Callable[[ImageShape], Energy],
+        energy: EnergyFactory,
         calibration: Callable[[], Calibration] = spec(Calibration),
         sampler: Langevin = Langevin(steps=15, step_size=0.1, temperature=1e-5),  # noqa: B008 - frozen, holds no state
         refine: Sampler | None = None,

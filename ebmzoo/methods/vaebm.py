@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, build, spec
+from ebmzoo.factories import EnergyFactory, ImageShape, OptimizerFactory, ScheduleFactory, build, spec
 from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, SharedNoise, as_noise, frozen
 from ebmzoo.optim import ThreeSigmaAdam
-from ebmzoo.parts import Energy, InNoise, LatentVAE
+from ebmzoo.parts import InNoise, LatentVAE
 from ebmzoo.parts.energy import energy_of
 from ebmzoo.parts.health import health
 from ebmzoo.parts.latent_vae import VAEFactory
@@ -92,7 +90,7 @@ class VAEBM(AnswersByVAE, AnswersByEnergy, Method):
         self,
         image_shape: ImageShape,
         vae: VAEFactory,
-        energy: Callable[[ImageShape], Energy],
+        energy: EnergyFactory,
         vae_steps: int = 0,
         vae_ckpt: str | None = None,
         kl_warmup: int = 0,

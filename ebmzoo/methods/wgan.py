@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, build, spec
+from ebmzoo.factories import EnergyFactory, ImageShape, OptimizerFactory, ScheduleFactory, build, spec
 from ebmzoo.mcmc import Noise, frozen
-from ebmzoo.parts import Energy, LatentVAE
+from ebmzoo.parts import LatentVAE
 from ebmzoo.parts.energy import energy_of
 from ebmzoo.parts.latent_vae import VAEFactory
 
@@ -73,7 +71,7 @@ class WGAN(AnswersByVAE, AnswersByEnergy, Method):
         self,
         image_shape: ImageShape,
         vae: VAEFactory,
-        energy: Callable[[ImageShape], Energy],
+        energy: EnergyFactory,
         vae_ckpt: str | None = None,
         elbo_weight: float = 1.0,
         critic_steps: int = 1,

@@ -1,4 +1,4 @@
-"""What is measured: fidelity, modes, copying, and the protocol without which no number exists."""
+"""Numbers of tensors, whoever made them: fidelity, modes, and the protocol without which no number exists."""
 
 from typing import TYPE_CHECKING
 
@@ -7,8 +7,9 @@ from ebmzoo.lazy import attach
 if TYPE_CHECKING:
     from .digit_classifier import DigitClassifier as DigitClassifier
     from .digit_classifier import load_digit_classifier as load_digit_classifier
-    from .digit_classifier import report as classifier_report  # noqa: F401
+    from .digit_classifier import report as classifier_report  # noqa: F401 - it is offered
     from .digit_classifier import stacked_report as stacked_report
+    from .extractors import Extractor as Extractor
     from .extractors import find_extractor as find_extractor
     from .fidelity import METRICS as METRICS
     from .fidelity import StreamingFID as StreamingFID
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from .fidelity import metric_settings as metric_settings
     from .modes import Modes as Modes
     from .modes import mode_coverage as mode_coverage
-    from .neighbours import nearest_neighbours as nearest_neighbours
     from .protocol import Protocol as Protocol
     from .protocol import Results as Results
     from .protocol import config_hash as config_hash

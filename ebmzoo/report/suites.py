@@ -141,14 +141,18 @@ def small(config: Mapping[str, Any], n: int) -> dict[str, Any]:
         ...     {"class_path": "Evaluate", "init_args": {"n_val": 2000, "batch_size": 10000}},
         ...     {"class_path": "ModelCheckpoint", "init_args": {"monitor": "val/fid_2k"}},
         ... ]}}, 500)["trainer"]["callbacks"]
-        [{'class_path': 'Evaluate', 'init_args': {'n_val': 500, 'batch_size': 500, 'n_test': 500, 'n_scored': 500}},
+        [{'class_path': 'Evaluate', 'init_args': {'n_val': 500, 'batch_size': 500, 'n_test': 500,
+          'figures': {'bounds': {'n': 500}, 'ood': {'n': 500}, 'energies': {'n': 500}}}},
          {'class_path': 'ModelCheckpoint', 'init_args': {'monitor': 'val/fid_500'}}]
     """
     found = copy.deepcopy(dict(config))
     for callback in found["trainer"].get("callbacks") or []:
         settings = callback.setdefault("init_args", {})
         if _short(callback["class_path"]) == "Evaluate":
-            settings |= {name: min(n, settings.get(name, n)) for name in ("n_val", "batch_size", "n_test", "n_scored")}
+            settings |= {name: min(n, settings.get(name, n)) for name in ("n_val", "batch_size", "n_test")}
+            figures = settings.setdefault("figures", {})
+            for name in ("bounds", "ood", "energies"):
+                figures[name] = {**figures.get(name, {}), "n": min(n, figures.get(name, {}).get("n", n))}
         elif str(settings.get("monitor")).startswith("val/fid_"):
             settings["monitor"] = f"val/fid_{n}"  # the name carries the number
     return found

@@ -1,5 +1,6 @@
-"""A small method and small data that follow the contracts, for the tests of this folder."""
+"""A small method and small data that follow the contracts, for the tests of callbacks and figures."""
 
+import json
 from functools import lru_cache
 
 import lightning as L
@@ -7,8 +8,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ebmzoo.callbacks import Evaluate
 from ebmzoo.data.digits import digits
 from ebmzoo.mcmc import State, as_noise
+from ebmzoo.methods import ECVAE
+from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
 
 
 @lru_cache
@@ -138,4 +142,17 @@ def model(seed=0, **options):
     return Tiny(**options)
 
 
-__all__ = ["Images", "Tiny", "model", "same", "trainer", "weights"]
+def measured(path, method, data=None, **options):
+    """Numbers by name, the lines of what was left out, and the whole file."""
+    evaluate = Evaluate(**{"n_test": 40, "batch_size": 16, **options})
+    trainer(path, [evaluate]).test(method, data or Images(), verbose=False)
+    held = json.loads((path / "results.json").read_text())
+    return {entry["name"]: entry["value"] for entry in held["results"]}, held["run"]["skipped"], held
+
+
+def ecvae(**settings):
+    torch.manual_seed(0)
+    return ECVAE((1, 8, 8), MLPEncoder, MLPDecoder, MLPEnergy, latent_dim=4, **settings)
+
+
+__all__ = ["Images", "Tiny", "ecvae", "measured", "model", "same", "trainer", "weights"]

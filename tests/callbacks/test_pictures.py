@@ -5,10 +5,9 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 
 from ebmzoo.callbacks import EMA, Diverged, Guard, Pictures
-from ebmzoo.callbacks.figures import histograms
 from ebmzoo.callbacks.looking import looking_at
-from ebmzoo.callbacks.pictures import scatter
 from ebmzoo.data import Gaussians25
+from ebmzoo.figures.plots import histograms
 from ebmzoo.images import grid, strips
 from ebmzoo.mcmc import State, as_noise
 
@@ -173,20 +172,6 @@ def test_points_are_scattered_beside_the_data(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"samples.png"}
     wide, high = Image.open(tmp_path / "samples.png").size
     assert 1.7 < wide / high < 2  # two square panels and their titles
-
-
-def test_scatter_draws_points_where_they_are():
-    corners = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
-    alone = scatter(corners, corners)
-    dense = scatter(torch.cat([corners, torch.rand(4000, 2) * 0.5 + 0.4]), corners)
-    right = slice(alone.shape[2] // 2, None)
-    ink = (alone[:, :, right].float() - dense[:, :, right].float()).abs().sum(0)
-    rows, columns = torch.nonzero(ink[60:-60] > 30, as_tuple=True)  # without the title, which has the number
-    # The new points lie in the upper right of the samples' panel and nowhere else.
-    assert len(rows) > 100
-    assert rows.float().mean() < (ink.shape[0] - 120) / 2
-    assert columns.float().mean() > ink.shape[1] / 2
-    assert alone.dtype == torch.uint8 and alone.shape[0] == 3
 
 
 @pytest.mark.parametrize("options", [{"n": 0}, {"every_n_steps": 0}, {"frames": 1}, {"n_chain": 0}])

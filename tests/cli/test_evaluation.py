@@ -94,16 +94,49 @@ def test_what_a_user_can_get_wrong(ebmzoo, checkpoint):
     assert answer.code == 2 and "--only odd: did you mean ood?" in answer.err
     answer = ebmzoo("test", "--ckpt_path", checkpoint["vae"], "--long_run")
     assert answer.code == 2 and "--only, --long_run, --save_samples tell Evaluate: add it" in answer.err
-    options = [*EVALUATE, "--trainer.callbacks.ood", "[strange]"]
-    answer = ebmzoo("test", "--ckpt_path", checkpoint["vae"], *options)
-    assert answer.code == 2 and len(answer.err.strip().splitlines()) == 1
+    for option, value, words in (
+        ("ood.sets", "[strange]", "strange"),
+        ("neighbours.crap", 4, "no setting 'crap': did you mean crop?"),
+        ("neighbors.crop", 4, "did you mean neighbours?"),
+        ("cost.n", 1, "n of at least 2, not 1"),
+    ):
+        options = [*EVALUATE, f"--trainer.callbacks.figures.{option}", value]
+        answer = ebmzoo("test", "--ckpt_path", checkpoint["vae"], *options)
+        assert answer.code == 2 and len(answer.err.strip().splitlines()) == 1 and words in answer.err
 
 
 def test_other_sets_are_data_modules_of_the_config(ebmzoo, checkpoint, here):
     sets = '[{"class_path": "Glyphs", "init_args": {"size": 8, "n_test": 20}}, "uniform noise"]'
-    options = [*EVALUATE, f"--trainer.callbacks.ood={sets}", "--only", "ood", "--run_dir", "out"]
+    options = [*EVALUATE, f"--trainer.callbacks.figures.ood.sets={sets}", "--only", "ood", "--run_dir", "out"]
     answer = ebmzoo("test", "--ckpt_path", checkpoint["vae"], *options)
     assert answer.code == 0, answer.err
     found, _ = results(here / "out")
     assert {"ood_auroc_glyphs-letters-8", "ood_auroc_uniform_noise"} < set(found)
     assert "ood_auroc_constants" not in found
+
+
+def test_settings_of_figures_go_by_their_names(ebmzoo, checkpoint, here):
+    options = [*EVALUATE, "--trainer.callbacks.Evaluate.figures.cost.n", 3, "--only", "generation", "--run_dir", "out"]
+    answer = ebmzoo("test", "--ckpt_path", checkpoint["vae"], *options, "--trainer.callbacks.figures.fidelity", "null")
+    assert answer.code == 0, answer.err
+    found, _ = results(here / "out")
+    assert {"seconds_3_samples", "sure_share"} < set(found) and "fid" not in found
+
+
+def test_a_run_that_is_trained_on_keeps_them(ebmzoo, checkpoint, here):
+    options = [*EVALUATE, "--trainer.callbacks.figures.neighbours.crop=6", "--trainer.callbacks.figures.ood=null"]
+    words = ["--config", "vae.yaml", "--run_dir", "run", "--trainer.max_epochs", 1, *options]
+    answer = ebmzoo("fit", *words)
+    assert answer.code == 0, answer.err
+    # The checkpoint's own config names the figures' classes; what is said of one leaves the others.
+    last = here / "run" / "checkpoints" / "last.ckpt"
+    only = ["--only", "memorisation,ood,likelihood", "--trainer.callbacks.figures.bounds.draws", "[3]"]
+    answer = ebmzoo("test", "--ckpt_path", last, *only)
+    assert answer.code == 0, answer.err
+    found, _ = results(here / "run")
+    assert found["nn_rmse_mean"]["protocol"]["settings"]["crop"] == 6 and "iw_bound_3_nats" in found
+    assert not any(name.startswith("ood_") for name in found)
+    # And a list says exactly which.
+    answer = ebmzoo("test", "--ckpt_path", last, "--run_dir", "out", "--trainer.callbacks.figures", "[Reconstruction]")
+    assert answer.code == 0, answer.err
+    assert "psnr" in results(here / "out")[0] and "elbo_nats" not in results(here / "out")[0]

@@ -24,7 +24,8 @@ pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
 ROOT = Path(__file__).parents[2]
 CALLBACKS = """
     - {class_path: EMA, init_args: {decay: 0.5}}
-    - {class_path: Evaluate, init_args: {n_val: 20, n_test: 30, batch_size: 30, metrics: [fid], n_scored: 20}}
+    - class_path: Evaluate
+      init_args: {n_val: 20, n_test: 30, batch_size: 30, figures: {fidelity: {metrics: [fid]}, ood: {n: 20}}}
     - {class_path: Pictures, init_args: {n: 6, every_n_steps: 4}}"""
 BLOCK = 32 * 1024
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4

@@ -172,7 +172,8 @@ def test_a_quick_config_measures_few_and_monitors_what_it_measures(path):
     config = yaml.safe_load(path.read_text())
     callbacks = {one["class_path"]: one["init_args"] for one in small(config, 500)["trainer"]["callbacks"]}
     evaluate = callbacks["Evaluate"]
-    assert (evaluate["n_test"], evaluate["n_scored"], evaluate["batch_size"]) == (500, 500, 500)
+    assert (evaluate["n_test"], evaluate["batch_size"]) == (500, 500)
+    assert evaluate["figures"] == {name: {"n": 500} for name in ("bounds", "ood", "energies")}
     assert evaluate["n_val"] == (0 if path.stem == "denoising_ebm_digits" else 500)
     assert callbacks.get("ModelCheckpoint", {"monitor": "val/fid_500"})["monitor"] == "val/fid_500"
     assert config == yaml.safe_load(path.read_text())  # the original is left alone

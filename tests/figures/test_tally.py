@@ -8,11 +8,11 @@ import torch
 from ebmzoo.methods.denoising_ebm_chains import Semantic, Texture
 from torch import nn
 
+from ebmzoo.figures.tally import Tally
 from ebmzoo.mcmc import HMC, MALA, AnnealedLangevin, Langevin, Potential
 from ebmzoo.mcmc.backend import _programs
 from ebmzoo.mcmc.potential import squared_norm
 from ebmzoo.mcmc.program import Program
-from ebmzoo.metrics.tally import Tally
 from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy
 
 IMAGE = (1, 8, 8)

@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ebmzoo.figures.chains import ChainHealth, convergence, watching
 from ebmzoo.mcmc import HMC, MALA, Langevin, Potential
 from ebmzoo.mcmc.potential import squared_norm
-from ebmzoo.metrics.chains import convergence, watching
+
+from ..callbacks.fakes import ecvae, measured
 
 
 def quadratic(x):
@@ -180,3 +182,21 @@ def test_convergence_of_independent_draws_and_of_chains_apart():
     assert math.isnan(convergence(stuck[:8])[1])
     with pytest.raises(ValueError, match="R-hat needs 4 steps"):
         convergence(draws[:3])
+
+
+def test_chain_health(tmp_path):
+    method = ecvae(sampler=Langevin(steps=8, step_size=0.1, temperature=1e-2))
+    found, skipped, _ = measured(tmp_path, method, figures=[ChainHealth()])
+    assert skipped == [] and (tmp_path / "chain_energy.png").is_file()
+    health = {"energy_start", "energy_end", "displacement", "drift_to_noise", "acceptance_if_adjusted", "rhat"}
+    assert {f"chain_{name}" for name in health} == set(found)
+    # No effective sample size of four steps.
+    # From one start, the noise alone displaces by √(K·s·T) per coordinate; the last state seen had 7 steps.
+    assert found["chain_displacement"] == pytest.approx((7 * 0.1 * 1e-2) ** 0.5, rel=0.2)
+    assert 0.9 < found["chain_acceptance_if_adjusted"] <= 1
+
+
+def test_longer_chains_have_an_effective_sample_size(tmp_path):
+    method = ecvae(sampler=Langevin(steps=20, step_size=0.1, temperature=1e-2))
+    found, _, _ = measured(tmp_path, method, figures=[ChainHealth()])
+    assert found["chain_rhat"] > 1.5 and found["chain_ess"] < 4 * 64  # 64 chains that hardly move

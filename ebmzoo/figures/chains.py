@@ -1,9 +1,9 @@
-"""The health of chains: do they move, do they mix, and would a Metropolis test have let them?"""
+"""Chains, watched: do they move, do they mix, would a Metropolis test have let them, and what do they look like?"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
@@ -11,13 +11,64 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ebmzoo.mcmc import Chain, Sampler, State, Watch
+from ebmzoo.mcmc import Chain, Noise, Sampler, State, Watch
 from ebmzoo.mcmc.potential import squared_norm
+from ebmzoo.methods.capabilities import Samples
 
-__all__ = ["ChainTrace", "convergence", "swapped", "watching"]
+from .base import Figure, Findings, Look, Picture, numbers
+from .plots import curves
 
+__all__ = ["ChainHealth", "ChainTrace", "chain_frames", "chain_titles", "convergence", "watching"]
+
+_CHAINS = 64
 _PROJECTIONS = 8
 _ESS_STEPS = 10  # below, ArviZ sums no autocorrelation, and chains that do not move have its largest size
+
+
+@dataclass(frozen=True)
+class ChainHealth(Figure):
+    """Energy, displacement, drift against noise, acceptance, R-hat and effective sample size of a few chains."""
+
+    name, part, takes, needs = "chain health", "chains", "model", (Samples,)
+
+    def __call__(self, look: Look) -> Findings:
+        kind, steps = type(look.model).__name__, look.chain_steps
+        if not steps:
+            raise ValueError(f"{kind} has no chain")
+        with watching(look.model) as traces:
+            look.model.sample(_CHAINS, steps=steps, noise=look.noise())
+        ran = {name: trace for name, trace in traces.items() if trace.energy}
+        if not ran:
+            raise ValueError(f"no sampler of {kind} was called")
+        for name, trace in ran.items():
+            steps = len(trace.energy)
+            stage = f"chain_{name.rpartition('.')[2]}_" if len(ran) > 1 else "chain_"
+            found = {f"{stage}{key}": value for key, value in _health(trace).items()}
+            how = {"sampler of": name}
+            yield from numbers(found, look.of_samples(_CHAINS, steps=steps, rounding=None, settings=how))
+            lines, label = {"U": torch.stack(trace.energy)}, "potential U before the step"
+            title = f"{_CHAINS} chains of {kind} by its {name}"
+            yield Picture(f"{stage}energy", curves(lines, list(range(steps)), "step", label, title, bands=True))
+
+
+def _health(trace: ChainTrace) -> dict[str, float]:
+    energy = torch.stack(trace.energy)
+    found = {
+        "energy_start": energy[0].mean().item(),
+        "energy_end": energy[-1].mean().item(),
+        "displacement": trace.displacement[-1].mean().item(),
+    }
+    if trace.signal_to_noise:
+        found["drift_to_noise"] = torch.stack(trace.signal_to_noise).median().item()
+    if trace.acceptance:
+        found["acceptance_if_adjusted"] = torch.stack(trace.acceptance).mean().item()
+    if trace.accepted:
+        found["acceptance"] = torch.stack(trace.accepted).mean().item()
+    if len(energy) >= 8:  # of the second half: the way in from the start is no sample
+        values = torch.cat([energy[..., None], torch.stack(trace.projections)], dim=2)[len(energy) // 2 :]
+        found["rhat"], size = convergence(values)
+        found |= {} if math.isnan(size) else {"ess": size}
+    return found
 
 
 @dataclass
@@ -103,35 +154,14 @@ class _Record:
 
 
 @contextmanager
-def swapped(model: Any, wrap: Callable[[str, Sampler], Any]) -> Iterator[None]:
-    """Put something else in the place of each sampler of a model, while the context lasts.
-
-    Args:
-        model: its samplers are attributes, or fields of attributes that are dataclasses.
-        wrap: makes what stands in a sampler's place, from its name ("sampler", "refine.texture") and itself.
-    """
-    kept: dict[str, Any] = {name: value for name, value in vars(model).items() if is_dataclass(value)}
-    try:
-        for name, value in kept.items():
-            if isinstance(value, Sampler):
-                setattr(model, name, wrap(name, value))
-                continue
-            parts = {part.name: getattr(value, part.name) for part in fields(value) if part.init}
-            inner = {part: wrap(f"{name}.{part}", own) for part, own in parts.items() if isinstance(own, Sampler)}
-            if inner:
-                setattr(model, name, replace(value, **inner))
-        yield
-    finally:
-        for name, value in kept.items():
-            setattr(model, name, value)
-
-
-@contextmanager
 def watching(model: Any) -> Iterator[dict[str, ChainTrace]]:
     """Write down what the samplers of a model do, while the context lasts.
 
+    Args:
+        model: its samplers are attributes, or fields of attributes that are dataclasses.
+
     Yields:
-        What each did, by its name; those that were not called have empty traces.
+        What each did, by its name ("sampler", "refine.texture"); those that were not called have empty traces.
 
     Example:
         >>> from types import SimpleNamespace
@@ -144,12 +174,24 @@ def watching(model: Any) -> Iterator[dict[str, ChainTrace]]:
     """
     traces: dict[str, ChainTrace] = {}
 
-    def wrap(name: str, sampler: Sampler) -> _Watched:
+    def watched(name: str, sampler: Sampler) -> Any:
         traces[name] = ChainTrace()
         return _Watched(sampler, traces[name])
 
-    with swapped(model, wrap):
+    kept: dict[str, Any] = {name: value for name, value in vars(model).items() if is_dataclass(value)}
+    try:
+        for name, value in kept.items():
+            if isinstance(value, Sampler):
+                setattr(model, name, watched(name, value))
+                continue
+            parts = {part.name: getattr(value, part.name) for part in fields(value) if part.init}
+            inner = {part: watched(f"{name}.{part}", own) for part, own in parts.items() if isinstance(own, Sampler)}
+            if inner:
+                setattr(model, name, replace(value, **inner))
         yield traces
+    finally:
+        for name, value in kept.items():
+            setattr(model, name, value)
 
 
 def convergence(values: Tensor) -> tuple[float, float]:
@@ -183,3 +225,48 @@ def convergence(values: Tensor) -> tuple[float, float]:
         return max(rhats), math.nan
     sizes = [float(array_stats.ess(column, chain_axis=0, draw_axis=1)) for column in columns]
     return max(rhats), min(sizes)
+
+
+def chain_frames(model: Any, n: int, steps: int, frames: int, noise: Noise) -> list[Tensor]:
+    """States of ``n`` chains of `sample`, equally spaced, the first and the last among them, as far as they are images.
+
+    Args:
+        model: a method that `Samples` by a chain.
+        n: number of chains.
+        steps: length of the chains.
+        frames: number of states, at most; 2 or more.
+        noise: where the chains' noise comes from.
+
+    Returns:
+        Batches ``(n, C, H, W)``; none where the chain's states are no images.
+    """
+    wanted = set(_steps_of(steps, frames))
+    shown: list[Tensor] = []
+    seen = 0
+
+    def watch(step: int, state: Tensor | tuple[Tensor, ...], energy: Tensor) -> None:
+        nonlocal seen
+        leaves = state if isinstance(state, tuple) else (state,)
+        image = next((leaf for leaf in leaves if tuple(leaf.shape[1:]) == tuple(model.image_shape)), None)
+        if image is not None and seen in wanted:
+            shown.append(image.detach().clone())  # the kernel goes on writing into it
+        seen += 1
+
+    last = model.sample(n, steps=steps, noise=noise, callback=watch)
+    return [*shown, last] if shown else []
+
+
+def chain_titles(count: int, steps: int, frames: int) -> list[str]:
+    """What stands above the ``count`` states that `chain_frames` gave, asked for so many frames.
+
+    Example:
+        >>> chain_titles(3, steps=10, frames=3)
+        ['step 0', 'step 5', 'step 10']
+    """
+    at = _steps_of(steps, frames)
+    # A method that runs several chains in turn shows the states of all; only one chain's steps can be named.
+    return [f"step {k}" for k in at] if len(at) == count else [f"state {k}" for k in range(count)]
+
+
+def _steps_of(steps: int, frames: int) -> list[int]:
+    return torch.linspace(0, steps, min(frames, steps + 1)).round().int().tolist()

@@ -1,19 +1,126 @@
-"""Normalising constants and likelihoods: by a lattice in the plane, and by Monte Carlo."""
+"""How likely the test data are: bounds, and in the plane the likelihood itself, by a lattice and by Monte Carlo."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Estimate", "LatticeSum", "base_log_partition", "lattice_log_partition", "mean_and_error"]
+from ebmzoo.mcmc import Noise
+from ebmzoo.methods.capabilities import BoundsLikelihood, HasLogDensity, Tilts
+from ebmzoo.metrics import Protocol
 
+from .base import Figure, Findings, Look, Number, numbers
+
+__all__ = [
+    "Bounds",
+    "Estimate",
+    "LatticeSum",
+    "Likelihood",
+    "base_log_partition",
+    "lattice_log_partition",
+    "mean_and_error",
+]
+
+_DRAWS = 100  # importance-weighted draws for a test point
+_LATTICE_DRAWS = 10, 200  # and for points of the lattice, all of them and the heaviest
+_BASE_DRAWS = 1_000_000
+_POINTS = 256
+_MARGIN = 0.25  # of the data's extent, on every side of the box
 _LEFT_COARSE = 1e-4  # share of the mass on a lattice that is not worth a better estimate
 
 LogDensity = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Bounds(Figure):
+    """The ELBO of the test split, and importance-weighted bounds of some of it.
+
+    Args:
+        draws: of each importance-weighted bound.
+        n: at most so many examples are bounded with more than one draw; 2 or more.
+
+    Raises:
+        ValueError: for other numbers.
+    """
+
+    draws: Sequence[int] = (100,)
+    n: int = 1000
+
+    name, part, needs = "ELBO", "likelihood", (BoundsLikelihood,)
+
+    def __post_init__(self) -> None:
+        if min([1, *self.draws]) < 1 or self.n < 2:
+            raise ValueError(f"bounds need draws of at least 1 and n of at least 2, not {list(self.draws)}, {self.n}")
+
+    def __call__(self, look: Look) -> Findings:
+        for draws in (1, *self.draws):
+            noise, batches = look.noise(), look.batches("test", None if draws == 1 else self.n)
+            call = partial(look.model.log_likelihood_bound, samples=draws, noise=noise)
+            found = look.over(call, batches)
+            how = look.of_data(len(found), "test", seed=look.seed, settings={"unit": "nats", "draws": draws})
+            yield Number("elbo_nats" if draws == 1 else f"iw_bound_{draws}_nats", found.mean().item(), how)
+
+
+@dataclass(frozen=True)
+class Likelihood(Figure):
+    """The exact test log-likelihood of 2-D points, log Z by a lattice around the data.
+
+    For a method whose density is a base tilted by an energy, h(x) = p(x) exp(−E(x))/Z, log p(x) is estimated by
+    importance weighting, log Z is checked by draws of p, and p's own log-likelihood stands beside it.
+    """
+
+    name, part, of, needs = "likelihood", "likelihood", "points", (HasLogDensity,)
+
+    def __call__(self, look: Look) -> Findings:
+        model, noise = look.model, look.noise()
+        test = look.examples("test")
+        low, high = test.amin(0), test.amax(0)
+        margin = _MARGIN * (high - low)
+        box = (low - margin).tolist(), (high + margin).tolist()
+        tilts = isinstance(model, Tilts) and model.has_base
+
+        def tilted(x: Tensor, draws: int) -> Tensor:
+            return model.log_likelihood_bound(x, draws, noise) - model.energy(x)
+
+        coarse, fine, at_test = model.log_density, None, model.log_density
+        if tilts:
+            coarse, fine = (partial(tilted, draws=draws) for draws in _LATTICE_DRAWS)
+            at_test = partial(tilted, draws=_DRAWS)
+        lattice = lattice_log_partition(coarse, *box, points=_POINTS, like=look.like, refined=fine)
+        how: dict[str, Any] = {"unit": "nats", "box": [*box], "points": _POINTS}
+        how |= {"lattice_draws": list(_LATTICE_DRAWS)} if tilts else {}
+        found = {"log_z": lattice.log_z, "log_z_spread": lattice.spread, "mass_outside": lattice.outside}
+        yield from numbers(found, look.of_data(_POINTS**2, None, seed=look.seed, settings=how))
+        values = torch.cat([at_test(x) for x in look.batches("test")]) - lattice.log_z
+        of_test = {**how, "draws": _DRAWS} if tilts else how
+        protocol = look.of_data(len(test), "test", seed=look.seed, settings=of_test)
+        yield from _estimate("log_likelihood", mean_and_error(values), protocol)
+        if tilts:
+            yield from _of_base(look, noise)
+
+
+def _of_base(look: Look, noise: Noise) -> Findings:
+    """log Z by draws of the base, and the base's own log-likelihood."""
+    model, size = look.model, look.batch_size
+    sizes = [min(size, _BASE_DRAWS - start) for start in range(0, _BASE_DRAWS, size)]
+    energy = torch.cat([model.energy(x) for x in [model.base_sample(n, noise=noise) for n in sizes]])
+    settings: dict[str, Any] = {"unit": "nats", "estimate": "log of the mean of exp(-E) over draws of the base"}
+    protocol = look.of_data(_BASE_DRAWS, None, seed=look.seed, settings=settings)
+    yield from _estimate("log_z_base_draws", base_log_partition(energy), protocol)
+    bounds = look.over(lambda x: model.log_likelihood_bound(x, _DRAWS, noise), look.batches("test"))
+    settings = {"unit": "nats", "draws": _DRAWS}
+    protocol = look.of_data(len(bounds), "test", seed=look.seed, settings=settings)
+    yield from numbers({"base_log_likelihood": mean_and_error(bounds).value}, protocol)
+
+
+def _estimate(name: str, found: Estimate, protocol: Protocol) -> Iterator[Number]:
+    return numbers({name: found.value, f"{name}_error": found.error}, protocol)
 
 
 class Estimate(NamedTuple):

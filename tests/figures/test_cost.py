@@ -1,9 +1,10 @@
+import pytest
 import torch
 
 from ebmzoo.factories import spec
+from ebmzoo.figures.cost import Cost, network_evaluations, seconds
 from ebmzoo.mcmc import HMC, MALA, Langevin
 from ebmzoo.methods import ECVAE, VAEBM, BiDVL, DenoisingEBM, Flow
-from ebmzoo.metrics.cost import network_evaluations, seconds
 from ebmzoo.networks import Glow, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy, MultiScaleResNetEnergy
 from ebmzoo.parts import GaussianVAE
 
@@ -60,3 +61,8 @@ def test_nothing_stays_behind():
 def test_seconds():
     ran = []
     assert seconds(lambda: ran.append(torch.zeros(1))) > 0 and len(ran) == 1
+
+
+def test_one_sample_is_too_few_to_time():
+    with pytest.raises(ValueError, match="n of at least 2, not 1"):
+        Cost(1)

@@ -2,8 +2,11 @@ import pytest
 import torch
 
 from ebmzoo.data.digits import digits
+from ebmzoo.figures.neighbours import Neighbours, centre_crop, nearest_neighbours
 from ebmzoo.images import from_uint8, to_uint8
-from ebmzoo.metrics.neighbours import centre_crop, nearest_neighbours
+from ebmzoo.metrics import load_digit_classifier
+
+from ..callbacks.fakes import Images, Tiny, measured
 
 
 def test_against_a_plain_loop():
@@ -46,7 +49,7 @@ def test_training_images_may_come_batch_by_batch(monkeypatch):
     samples, train = (torch.randint(256, (n, 3, 8, 8), generator=generator).byte() for n in (7, 50))
     whole = nearest_neighbours(samples, train)
     assert whole.row.unique().numel() > 4
-    monkeypatch.setattr("ebmzoo.metrics.neighbours._VALUES", 4 * 192)  # four images at once
+    monkeypatch.setattr("ebmzoo.figures.neighbours._VALUES", 4 * 192)  # four images at once
     found = nearest_neighbours(samples, iter(train.split(11)))
     assert torch.equal(found.row, whole.row) and torch.allclose(found.distance, whole.distance, rtol=1e-12)
 
@@ -61,3 +64,32 @@ def test_a_centre_crop_looks_at_the_middle_alone():
     assert torch.equal(centre_crop(train, 9), train)
     with pytest.raises(ValueError, match="a centre crop of 10 px does not fit images of 9 x 9 px"):
         centre_crop(train, 10)
+
+
+class Copies(Tiny):
+    """Training images with another border."""
+
+    def sample(self, n, *, steps=None, noise=None, callback=None):
+        x = Images().reference("train")[torch.arange(n) % 40].clone()
+        x[..., 0, :] = 1 - x[..., 0, :].abs()
+        return x
+
+
+def test_a_centre_crop_finds_copies_with_another_background(tmp_path):
+    whole, _, _ = measured(tmp_path / "whole", Copies(), figures=[Neighbours()], extractor=None)
+    centre, _, held = measured(tmp_path / "centre", Copies(), figures=[Neighbours(crop=6)], extractor=None)
+    assert whole["nn_rmse_mean"] > 0.1 and centre["nn_rmse_mean"] < 1e-6 < centre["nn_rmse_test_mean"]
+    protocol = next(e["protocol"] for e in held["results"] if e["name"] == "nn_rmse_mean")
+    assert protocol["settings"]["crop"] == 6
+    assert (tmp_path / "centre" / "neighbours.png").is_file()
+    _, skipped, _ = measured(tmp_path / "large", Copies(), figures=[Neighbours(crop=9)])
+    assert skipped == ["nearest neighbours: a centre crop of 9 px does not fit images of 8 x 8 px"]
+
+
+def test_copies_are_near_in_features_too(tmp_path):
+    found, _, _ = measured(tmp_path, Copies(), figures=[Neighbours()], batch_size=40)
+    network = load_digit_classifier().double()
+    x = Images().reference("train")
+    copies, train = (network.features(to_uint8(y)) for y in (Copies().sample(40), x))
+    expected = torch.cdist(copies, train, compute_mode="donot_use_mm_for_euclid_dist").amin(1) / 64**0.5
+    assert found["nn_feature_mean"] == pytest.approx(expected.mean().item(), rel=1e-6)

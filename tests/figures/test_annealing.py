@@ -4,9 +4,14 @@ import pytest
 import torch
 
 from ebmzoo.data.densities import GaussianMixture
+from ebmzoo.figures.annealing import Annealing, annealed_bracket, white_gaussian
+from ebmzoo.figures.likelihood import Bounds, base_log_partition
 from ebmzoo.mcmc import as_noise
-from ebmzoo.metrics.annealing import annealed_bracket, white_gaussian
-from ebmzoo.networks import MLPEnergy
+from ebmzoo.methods import VAEBM
+from ebmzoo.methods.base import spec
+from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPEncoder, MLPEnergy
+
+from ..callbacks.fakes import Images, Tiny, measured
 
 WIDEST = {2: 0.1, 20: 3.0}  # nats, by dimension
 TEMPERATURES = {2: 160, 20: 320}  # more of them narrow a bracket
@@ -114,3 +119,35 @@ def test_what_a_user_can_get_wrong():
         annealed_bracket(lambda u: u.sum(1), [(2,)], as_noise(0), chains=5, temperatures=10)
     with pytest.raises(ValueError, match="40 backward chains need as many samples to start from, not 3"):
         annealed_bracket(lambda u: u.sum(1), [(2,)], as_noise(0), [torch.zeros(3, 2)], chains=40)
+
+
+def test_annealed_bounds_of_a_vaebm(tmp_path):
+    torch.manual_seed(0)
+    vae = spec(GaussianVAE, encoder=spec(MLPEncoder), decoder=spec(MLPDecoder), latent_dim=2, sigma=0.5)
+    method = VAEBM((1, 8, 8), vae, MLPEnergy)
+    found, _, _ = measured(tmp_path, method, figures=[Bounds(), Annealing(4)])
+    log_z = base_log_partition(method.energy(method.base_sample(4000, noise=1)).detach())
+    assert found["log_z_ais_lower"] < log_z.value < found["log_z_ais_upper_approximate"]
+    assert found["log_z_ais_upper_approximate"] - found["log_z_ais_lower"] < 0.1
+
+
+def test_annealed_bounds_of_an_energy_on_x(tmp_path):
+    class Gaussian(Tiny):
+        log_likelihood_bound = None
+
+        def log_density(self, x):
+            return -4 * (x + 0.5).square().flatten(1).sum(1)
+
+    found, skipped, _ = measured(tmp_path, Gaussian(), figures=[Bounds(), Annealing(40)])
+    exact = 32 * math.log(math.pi / 4)
+    assert found["log_z_ais_lower"] < exact < found["log_z_ais_upper_approximate"]
+    x = Images().reference("test")
+    value = Gaussian().log_density(x).mean().item() - found["log_z_ais_lower"]
+    assert found["log_likelihood_ais_upper"] == pytest.approx(value, rel=1e-5)
+    assert skipped == ["ELBO: Gaussian bounds no likelihood"]
+
+
+@pytest.mark.parametrize("options", [{"temperatures": 1}, {"n": 1}])
+def test_settings_out_of_range(options):
+    with pytest.raises(ValueError, match="AIS needs temperatures and n of at least 2"):
+        Annealing(**options)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from scipy.stats import t as student
@@ -12,12 +13,70 @@ from torch import Tensor, nn
 
 from ebmzoo.mcmc import HMC, Noise, Potential, Row, frozen
 from ebmzoo.mcmc.potential import squared_norm
+from ebmzoo.methods.capabilities import HasLogDensity, Tilts
 
-__all__ = ["Bracket", "annealed_bracket", "white_gaussian"]
+from .base import Figure, Findings, Look, numbers
 
+__all__ = ["Annealing", "Bracket", "annealed_bracket", "white_gaussian"]
+
+_CHAINS = 500
+_BASE_EXAMPLES, _LEAST_STD = 10_000, 0.1
 _GROUPS = 20
 _PILOT = 50  # chains that find the step sizes
 _TARGET = 0.8  # acceptance that they aim at
+
+
+@dataclass(frozen=True)
+class Annealing(Figure):
+    """log Z between bounds by annealed importance sampling, of which the upper is approximate without exact samples.
+
+    Args:
+        temperatures: of the path, 2 or more.
+        n: at most so many test examples are held against it, 2 or more.
+
+    Raises:
+        ValueError: for other numbers.
+    """
+
+    temperatures: int = 500
+    n: int = 1000
+
+    name, part, needs = "AIS", "likelihood", (HasLogDensity,)
+
+    def __post_init__(self) -> None:
+        if min(self.temperatures, self.n) < 2:
+            raise ValueError(f"AIS needs temperatures and n of at least 2, not {self.temperatures} and {self.n}")
+
+    def __call__(self, look: Look) -> Findings:
+        model = look.model
+        # Lightning tests in inference mode, whose tensors cannot enter the graph of a chain.
+        with torch.inference_mode(False):
+            if isinstance(model, Tilts) and model.has_base:
+                potential: Any = model.white_energy
+                shapes, base = [tuple(shape) for shape in model.white_shapes], "the VAE's white noise"
+            else:
+                train = look.examples("train", _BASE_EXAMPLES).to(look.like)
+                mean, std = train.mean(0), train.std(0).clamp_min(_LEAST_STD)
+                potential = white_gaussian(model.log_density, mean, std)
+                shapes, base = [tuple(mean.shape)], "a Gaussian of the training data's means and deviations"
+            found = annealed_bracket(
+                potential,
+                shapes,
+                look.noise(),
+                chains=_CHAINS,
+                temperatures=self.temperatures,
+                long_chains=self.temperatures,
+                networks=list(model.children()),
+                like=look.like,
+            )
+        counts = {"temperatures": self.temperatures, "long_chains": self.temperatures}
+        how = {"seed": look.seed, "settings": {"unit": "nats", "base": base, **counts}}
+        values = {"log_z_ais_lower": found.lower, "log_z_ais_upper_approximate": found.upper}
+        yield from numbers({**values, "ais_acceptance": found.acceptance}, look.of_data(_CHAINS, None, **how))
+        log_density = look.over(model.log_density, look.batches("test", self.n))
+        mean_value, name = log_density.mean().item(), "log_likelihood_ais"
+        values = {f"{name}_lower_approximate": mean_value - found.upper, f"{name}_upper": mean_value - found.lower}
+        yield from numbers(values, look.of_data(len(log_density), "test", **how))
 
 
 class Bracket(NamedTuple):

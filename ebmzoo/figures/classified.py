@@ -1,0 +1,37 @@
+"""What a classifier of digits says of samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ebmzoo.metrics import classifier_report, load_digit_classifier, stacked_report
+from ebmzoo.metrics.digit_classifier import WEIGHTS, sha256_of
+
+from .base import Figure, Findings, Look, numbers
+
+__all__ = ["Classified"]
+
+
+@dataclass(frozen=True)
+class Classified(Figure):
+    """What the digit classifier says of the samples; of stacked digits, which have one in each channel, their modes."""
+
+    name, part, of, takes = "classifier report", "generation", "images", "samples"
+
+    def __call__(self, look: Look) -> Findings:
+        samples, data = look.samples, look.data
+        stacked = hasattr(data.reference("train"), "modes")
+        if look.extractor != "digits" and not stacked:
+            raise ValueError("it needs the digit extractor")
+        path = getattr(data, "classifier", WEIGHTS) if stacked else WEIGHTS
+        if path is None:
+            raise ValueError(
+                f"the modes of {data.name} need a classifier of its digits: make one with python -m "
+                "ebmzoo.metrics.digit_classifier --mnist ROOT --out FILE, and give FILE as data.init_args.classifier"
+            )
+        network = load_digit_classifier(path)
+        how: dict[str, Any] = {"extractor": "digits", "extractor_sha256": sha256_of(path)}
+        how["resize"] = f"area average to {network.side}x{network.side}"
+        found = stacked_report(samples, network=network) if stacked else classifier_report(samples)
+        yield from numbers(found, look.of_samples(len(samples), settings={"sure": 0.9}, **how))
