@@ -14,7 +14,7 @@ from ebmzoo.factories import build, plain, spec
 from ebmzoo.mcmc import Langevin, frozen
 from ebmzoo.methods import ECVAE, Method
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
-from ebmzoo.parts import GaussianVAE
+from ebmzoo.parts import Energy, GaussianVAE
 
 from .conftest import quiet_trainer
 
@@ -195,6 +195,49 @@ def test_a_copy_trains_its_own_networks():
     quiet_trainer(max_epochs=1).fit(twin, DataLoader(list(X), batch_size=None))
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
     assert not torch.equal(twin.a.weight, method.a.weight)
+
+
+def test_losses_are_those_of_a_box_that_updates_nobody():
+    method = Two(good)
+    before = copy.deepcopy(method.state_dict())
+    found = dict(method.losses(X[0], iteration=7))
+    assert list(found) == ["a", "b"] and method.iteration == 7
+    torch.testing.assert_close(found["a"], method.a(X[0]).mean())
+    torch.testing.assert_close(found["b"], method.b(method.a(X[0])).mean())
+    assert found["b"].requires_grad and all(p.grad is None for p in method.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+
+
+class Scaled(nn.Module):
+    """A network that takes its scale from the first data it is shown."""
+
+    def __init__(self, image_shape):
+        super().__init__()
+        self.scale, self.shown = nn.Parameter(torch.ones(())), []
+
+    @property
+    def initialised(self):
+        return bool(self.shown)
+
+    def initialise(self, x):
+        self.shown.append(x)
+
+    def forward(self, x):
+        return self.scale * x.sum(1)
+
+
+def test_an_energy_takes_its_first_scales_from_the_first_batch_before_anything_sees_it():
+    """Also where a warm start leaves the energy alone for some iterations."""
+    known = []
+
+    def box(m, x):
+        known.append(len(m.ebm.network.shown))
+        yield "a", m.a(x).mean()
+
+    method = Two(box)
+    method.ebm = Energy((2,), Scaled)
+    quiet_trainer(max_epochs=1).fit(method, DataLoader(list(X), batch_size=None))
+    assert known == [1, 1, 1, 1] and torch.equal(method.ebm.network.shown[0].reshape(-1, 2), X[0])
 
 
 def test_an_optimiser_that_asks_for_several_losses_is_refused():

@@ -13,7 +13,7 @@ from torch.optim import SGD
 from ebmzoo.factories import spec
 from ebmzoo.mcmc import MALA, Langevin, as_noise
 from ebmzoo.methods import VAEBM
-from ebmzoo.networks import VAEBMEnergy
+from ebmzoo.networks import MLPDecoder, VAEBMEnergy
 from ebmzoo.objectives import SpectralPenalty
 from ebmzoo.parts import Energy, HierarchicalVAE
 from ebmzoo.parts.latent_vae import LatentVAE
@@ -305,7 +305,8 @@ def test_the_score_is_the_importance_weighted_likelihood_minus_the_energy(digits
 
 
 def test_a_cool_start_begins_the_chains_of_samples():
-    method = vaebm(DEEP, start_temperature=0.7).eval()
+    decoder = spec(MLPDecoder, width=7, depth=1, norm="batch")
+    method = vaebm(vae_of(decoder=decoder), start_temperature=0.7).eval()
     noise, like = as_noise(2), torch.empty(0).double()
     start = method.start(4, like, noise)
     expected = method.potential(start, method.sampler).cooled(start, 0.7, noise)
