@@ -152,7 +152,9 @@ def small(config: Mapping[str, Any], n: int) -> dict[str, Any]:
             settings |= {name: min(n, settings.get(name, n)) for name in ("n_val", "batch_size", "n_test")}
             figures = settings.setdefault("figures", {})
             for name in ("bounds", "ood", "energies"):
-                figures[name] = {**figures.get(name, {}), "n": min(n, figures.get(name, {}).get("n", n))}
+                if (figure := figures.setdefault(name, {})) is not None:
+                    figure = figure.setdefault("init_args", {}) if "class_path" in figure else figure
+                    figure["n"] = min(n, figure.get("n", n))
         elif str(settings.get("monitor")).startswith("val/fid_"):
             settings["monitor"] = f"val/fid_{n}"  # the name carries the number
     return found
