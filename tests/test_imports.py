@@ -13,17 +13,15 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # What all methods share: the base and what it is made of.
 SHELF = {
+    "methods.answers",
     "methods.at_rest",
     "methods.base",
     "methods.capabilities",
-    "methods.factories",
     "methods.lightning_contract",
-    "methods.mixins",
-    "methods.potentials",
     "methods.random_state",
     "methods.reports",
+    "methods.resuming",
     "methods.settings",
-    "methods.stage_one",
 }
 # What else the rooms of pure torch may import.
 OTHERS = {

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ebmzoo.methods.mixins import Autoencoding, GaussianLatent
 from PIL import Image
 
 import ebmzoo as package
@@ -15,6 +14,7 @@ from ebmzoo.cli.main import main
 from ebmzoo.data.digits import digits
 from ebmzoo.images import from_uint8, save_images, save_png, to_uint8
 from ebmzoo.mcmc import PerImageNoise
+from ebmzoo.methods.answers import AnswersByCode
 from ebmzoo.metrics.reconstruction import reconstruction_errors, ssim_window
 from ebmzoo.tasks import Inpaint, Restorer, SuperResolve, box_mask, scattered_mask
 
@@ -222,7 +222,7 @@ def test_bad_input(ebmzoo, here, checkpoint, bad, words, line):
 
 
 def test_a_method_that_cannot_says_which_can(ebmzoo, here, checkpoint, whole, monkeypatch):
-    for kind in (package.VAE, Autoencoding, GaussianLatent):
+    for kind in (package.VAE, AnswersByCode):
         monkeypatch.delattr(kind, "log_prior")
     words = ["--ckpt_path", checkpoint["vae"]]
     for verb in (["restore", *words, *BOX, "--input", "whole", "--out", "out"], ["sample", *words, "--interpolate", 4]):

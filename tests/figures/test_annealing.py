@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from ebmzoo.data.densities import GaussianMixture
+from ebmzoo.factories import spec
 from ebmzoo.figures.annealing import Annealing, annealed_bracket, white_gaussian
 from ebmzoo.figures.likelihood import Bounds, base_log_partition
 from ebmzoo.mcmc import as_noise
 from ebmzoo.methods import VAEBM
-from ebmzoo.methods.base import spec
-from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.parts import GaussianVAE
 
 from ..callbacks.fakes import Images, Tiny, measured
 

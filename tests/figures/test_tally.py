@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from ebmzoo.methods.denoising_ebm_chains import Semantic, Texture
 from torch import nn
 
 from ebmzoo.figures.tally import Tally
@@ -13,7 +12,9 @@ from ebmzoo.mcmc import HMC, MALA, AnnealedLangevin, Langevin, Potential
 from ebmzoo.mcmc.backend import _programs
 from ebmzoo.mcmc.potential import squared_norm
 from ebmzoo.mcmc.program import Program
-from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy
+from ebmzoo.networks import MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy
+from ebmzoo.parts import GaussianVAE
+from ebmzoo.parts.textures import Semantic, Texture
 
 IMAGE = (1, 8, 8)
 

@@ -7,13 +7,13 @@ from functools import partial
 
 import pytest
 import torch
-from ebmzoo.methods.denoising_ebm_chains import Semantic, Texture
-from ebmzoo.methods.vaebm_space import InData, InNoise
 
 from ebmzoo.mcmc import MALA, AnnealedLangevin, Langevin, Potential, Tethered
 from ebmzoo.mcmc.backend import PAYS_AFTER
 from ebmzoo.mcmc.program import Program
-from ebmzoo.networks import GaussianVAE, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy
+from ebmzoo.networks import MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy
+from ebmzoo.parts import GaussianVAE, InData, InNoise
+from ebmzoo.parts.textures import Semantic, Texture
 
 from .examples import (
     IMAGE,

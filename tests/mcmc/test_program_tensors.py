@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from ebmzoo.methods.potentials import Posterior
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.optim import SGD, Adam
 
 from ebmzoo.mcmc import Langevin, Potential, Tethered
 from ebmzoo.networks import MLPDecoder
+from ebmzoo.parts.potentials import Posterior
 
 from .examples import IMAGE, Two, assert_backends_agree, assert_same, kept, made
 

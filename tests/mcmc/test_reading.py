@@ -73,7 +73,9 @@ def called(net):
 SAME = [stepped(partial(SGD, lr=0.1)), stepped(partial(Adam, lr=0.1, fused=True)), written, replaced, exchanged]
 
 
-@pytest.mark.parametrize("change", [*SAME, loaded, assigned, called], ids=str)
+@pytest.mark.parametrize(
+    "change", [*SAME, loaded, assigned, called], ids=lambda change: change.__qualname__.partition(".")[0]
+)
 def test_values_of_weights_and_buffers_are_no_part_of_a_key(change):
     net = energy(spectral_norm=True).eval()
     tethered = Tethered(net, START, 0.3)
