@@ -25,14 +25,7 @@ def floats(values):
 
 
 @pytest.mark.parametrize("make", MOST_SLOW, indirect=True)
-# A part of each kind; the others are of the same parts.
-QUICK = ("ecvae", "ecvae with all its options", "flow", "vaebm, persistent, from its VAE on")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in METHODS]
-)
-def test_every_method_trains_resumes_and_is_loaded_in_double_precision(name, tmp_path):
+def test_every_method_trains_resumes_and_is_loaded_in_double_precision(make, tmp_path):
     def run(*callbacks, checkpoint=None):
         settings = {"limit_val_batches": 1, "val_check_interval": 4, "check_val_every_n_epoch": None}
         trainer = quiet_trainer(
@@ -43,7 +36,7 @@ def test_every_method_trains_resumes_and_is_loaded_in_double_precision(name, tmp
             **settings,
         )
         torch.manual_seed(7)
-        trainer.fit(seeded(name), Digits(batch_size=100), ckpt_path=checkpoint)
+        trainer.fit(make(), Digits(batch_size=100), ckpt_path=checkpoint)
         return trainer
 
     saver = ModelCheckpoint(tmp_path, "middle", every_n_train_steps=5)
