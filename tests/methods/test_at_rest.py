@@ -74,6 +74,7 @@ def ask(method, name):
 ASKED = {"denoise", "elbo"} | {
     name
     for protocol in map(vars(capabilities).get, capabilities.__all__)
+    if isinstance(protocol, type)
     for name, value in vars(protocol).items()
     if isfunction(value) and not name.startswith("_")
 }
