@@ -31,7 +31,7 @@ class LoudEnergy(Fault):
     """Energies 10,000 times as large from then on."""
 
     def harm(self, method, batch):
-        method.energy_network.register_forward_hook(lambda module, inputs, energy: 1e4 * energy)
+        method.ebm.network.register_forward_hook(lambda module, inputs, energy: 1e4 * energy)
 
 
 class FrozenChain(Fault):

@@ -37,19 +37,22 @@ def ablations():
 # What makes the large configs small enough for two steps on a CPU, in the same structure.
 SMALL = {
     "ecvae": {
-        "latent_dim": 8,
-        "encoder.init_args": {"width": 8},
-        "decoder.init_args": {"width": 4},
-        "energy.init_args": {"width": 8, "head": 16},
+        "vae.init_args.latent_dim": 8,
+        "vae.init_args.encoder.init_args": {"width": 8},
+        "vae.init_args.decoder.init_args": {"width": 4},
+        "energy.init_args.network.init_args": {"width": 8, "head": 16},
     },
     "vaebm": {
         "vae_steps": 1,
         "kl_warmup": 0,
         "vae.init_args": {"width": 16, "latents": 2, "cells": 1},
     },
-    "ebm": {"energy.init_args": {"width": 8, "head": 16}},
-    "wgan": {"energy.init_args": {"width": 8, "head": 16}},
-    "bidvl": {"latent_dim": 8, **{f"{part}.init_args": {"width": 8} for part in ("encoder", "decoder", "energy")}},
+    "ebm": {"energy.init_args.network.init_args": {"width": 8, "head": 16}},
+    "wgan": {"energy.init_args.network.init_args": {"width": 8, "head": 16}},
+    "bidvl": {
+        "latent_dim": 8,
+        **{f"{part}.init_args": {"width": 8} for part in ("encoder", "decoder", "energy.init_args.network")},
+    },
 }
 
 

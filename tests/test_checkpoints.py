@@ -20,25 +20,28 @@ from ebmzoo.checkpoints import check_trusted, export, load, newest_good, read, r
 from ebmzoo.data import Digits
 from ebmzoo.mcmc import HMC, Langevin
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.parts import GaussianVAE
 from ebmzoo.storage import WholeFiles, write_whole
 
 SHAPE = (1, 8, 8)
-SMALL = {
-    "encoder": functools.partial(MLPEncoder, width=16, depth=1),
-    "decoder": {"class_path": "ebmzoo.networks.MLPDecoder", "init_args": {"width": 16, "depth": 1}},
-    "latent_dim": 4,
-}
+SMALL = functools.partial(
+    GaussianVAE,
+    encoder=functools.partial(MLPEncoder, width=16, depth=1),
+    decoder={"class_path": "ebmzoo.networks.MLPDecoder", "init_args": {"width": 16, "depth": 1}},
+    latent_dim=4,
+)
 
 
 def ecvae(**settings):
     torch.manual_seed(0)
     defaults = {
+        "vae": SMALL,
         "energy": functools.partial(MLPEnergy, width=16, depth=1),
         "sampler": Langevin(steps=2, step_size=0.1, temperature=1e-4),
         "refine": HMC(steps=3, step_size=0.01),
         "energy_optimizer": functools.partial(torch.optim.SGD, lr=0.01),
     }
-    return ebmzoo.ECVAE(SHAPE, **{**SMALL, **defaults, **settings})
+    return ebmzoo.ECVAE(SHAPE, **{**defaults, **settings})
 
 
 def saved(model, path, **extra):
@@ -166,9 +169,9 @@ class OwnEnergy(nn.Module):
 def test_networks_of_imported_modules_may_be_named(tmp_path):
     path = saved(ecvae(energy=functools.partial(OwnEnergy, gain=2.0)), tmp_path / "own.ckpt")
     again = load(path)
-    assert type(again.energy_network) is OwnEnergy
+    assert type(again.ebm.network) is OwnEnergy
     x = torch.ones(2, *SHAPE)
-    torch.testing.assert_close(again.energy(x), 64 * again.energy_network.gain.expand(2))
+    torch.testing.assert_close(again.energy(x), 64 * again.ebm.network.gain.expand(2))
 
 
 def test_networks_given_as_functions_must_be_passed_again(tmp_path):
@@ -179,7 +182,7 @@ def test_networks_given_as_functions_must_be_passed_again(tmp_path):
     ):
         load(path)
     again = load(path, energy=lambda shape: OwnEnergy(shape))
-    assert again.energy_network.gain.item() == model.energy_network.gain.item() != 1.0
+    assert again.ebm.network.gain.item() == model.ebm.network.gain.item() != 1.0
 
 
 def test_unknown_replacements_are_refused(plain):
@@ -418,7 +421,7 @@ def test_weights_that_do_not_fit_leave_the_model_alone(plain, tmp_path):
 
 
 def test_a_checkpoint_of_another_method(plain):
-    vae = ebmzoo.VAE(SHAPE, **SMALL)
+    vae = ebmzoo.VAE(SHAPE, SMALL)
     with pytest.raises(ValueError, match="is a checkpoint of ECVAE, not of VAE"):
         restore(vae, read(plain[1]), plain[1])
 

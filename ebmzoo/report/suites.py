@@ -32,7 +32,7 @@ _ITERATIONS |= {"kl_warmup", "replay_ramp"}
 # Evaluations for each image of an iteration of a first stage: networks with a gradient count two.
 _STAGES = {"vae_steps": 4, "flow_steps": 2}
 _PROBES = 20, 120  # iterations: the difference of their times has no start of a process in it
-_NETWORKS = ("encoder", "decoder", "energy", "generator", "discriminator")
+_NETWORKS = ("encoder", "decoder", "network", "generator", "discriminator")  # "network" is an energy's
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,9 @@ def same_networks(config: Mapping[str, Any], reference: Mapping[str, Any]) -> di
     A network of another class (a flow, a U-Net) stays as it is, and so do settings that the reference's network does
     not name, such as the spectral norm that a method needs.
     """
-    theirs = dict(reference["model"]["init_args"])
-    theirs |= {"generator": theirs.get("decoder"), "discriminator": theirs.get("energy")}
+    own = reference["model"]["init_args"]
+    theirs = {**own["vae"]["init_args"], **own["energy"]["init_args"]}
+    theirs |= {"generator": theirs["decoder"], "discriminator": theirs["network"]}
 
     def alike(value: Any) -> Any:
         if isinstance(value, list):

@@ -10,9 +10,11 @@ from torch.utils.data import DataLoader
 
 from ebmzoo.callbacks import Evaluate
 from ebmzoo.data.digits import digits
+from ebmzoo.factories import spec
 from ebmzoo.mcmc import State, as_noise
 from ebmzoo.methods import ECVAE
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.parts import GaussianVAE
 
 
 @lru_cache
@@ -152,7 +154,8 @@ def measured(path, method, data=None, **options):
 
 def ecvae(**settings):
     torch.manual_seed(0)
-    return ECVAE((1, 8, 8), MLPEncoder, MLPDecoder, MLPEnergy, latent_dim=4, **settings)
+    vae = spec(GaussianVAE, encoder=spec(MLPEncoder), decoder=spec(MLPDecoder), latent_dim=4)
+    return ECVAE((1, 8, 8), vae, MLPEnergy, **settings)
 
 
 __all__ = ["Images", "Tiny", "ecvae", "measured", "model", "same", "trainer", "weights"]

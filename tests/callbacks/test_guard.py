@@ -16,6 +16,7 @@ from ebmzoo.factories import spec
 from ebmzoo.mcmc import Langevin
 from ebmzoo.methods import ECVAE
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.parts import GaussianVAE
 
 from ..faults import BadBatch, Fault, FrozenChain, LoudEnergy
 from ..processes import trainer, two_processes
@@ -86,10 +87,10 @@ def test_what_is_left_alone():
 def ecvae(rate=1e-3, **settings):
     torch.manual_seed(0)
     sampler = Langevin(steps=5, step_size=2.0, temperature=5e-5, grad_clamp=0.1, bounds=(-1.2, 1.2))
+    networks = {"encoder": spec(MLPEncoder, width=32, depth=1), "decoder": spec(MLPDecoder, width=32, depth=1)}
     return ECVAE(
-        (1, 8, 8), spec(MLPEncoder, width=32, depth=1), spec(MLPDecoder, width=32, depth=1),
-        spec(MLPEnergy, width=32, depth=2), latent_dim=8, sampler=sampler, sigma=0.2,
-        energy_optimizer=spec(Adam, lr=rate, betas=[0.0, 0.9]), **settings,
+        (1, 8, 8), spec(GaussianVAE, **networks, latent_dim=8, sigma=0.2, kl_weight=0.1),
+        spec(MLPEnergy, width=32, depth=2), sampler=sampler, energy_optimizer=spec(Adam, lr=rate, betas=[0.0, 0.9]), **settings,
     )  # fmt: skip
 
 
@@ -139,7 +140,8 @@ def test_faults_are_named(tmp_path, fault, settings, words, by):
 
 def test_points_have_no_edge(tmp_path):
     torch.manual_seed(0)
-    method = ECVAE((2,), MLPEncoder, MLPDecoder, MLPEnergy, latent_dim=4, sampler=Langevin(3, 0.02, 0.04))
+    vae = spec(GaussianVAE, encoder=spec(MLPEncoder), decoder=spec(MLPDecoder), latent_dim=4, sigma=0.7)
+    method = ECVAE((2,), vae, MLPEnergy, sampler=Langevin(3, 0.02, 0.04))
     train(method, Guard(), folder=tmp_path, steps=40, data=Gaussians25(batch_size=64))
 
 

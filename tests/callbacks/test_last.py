@@ -9,6 +9,7 @@ from ebmzoo.data import Digits
 from ebmzoo.factories import spec
 from ebmzoo.methods import VAE
 from ebmzoo.networks import MLPDecoder, MLPEncoder
+from ebmzoo.parts import GaussianVAE
 
 
 class Seen(L.Callback):
@@ -41,7 +42,10 @@ def run(folder, steps, checkpoint=None, **settings):
         callbacks=[seen, LastCheckpoint(folder / "last.ckpt")],
         **settings,
     )
-    method = VAE((1, 8, 8), spec(MLPEncoder, **network), spec(MLPDecoder, **network), latent_dim=2)
+    method = VAE(
+        (1, 8, 8),
+        spec(GaussianVAE, encoder=spec(MLPEncoder, **network), decoder=spec(MLPDecoder, **network), latent_dim=2),
+    )
     trainer.fit(method, Digits(batch_size=300), ckpt_path=checkpoint)
     return seen
 

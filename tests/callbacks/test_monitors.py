@@ -18,18 +18,22 @@ from ebmzoo.data import Digits
 from ebmzoo.factories import spec
 from ebmzoo.methods import VAE
 from ebmzoo.networks import MLPDecoder, MLPEncoder
+from ebmzoo.parts import GaussianVAE
 
 NETWORK = {"width": 4, "depth": 1}
 
 
 def make():
     torch.manual_seed(0)
-    return VAE((1, 8, 8), spec(MLPEncoder, **NETWORK), spec(MLPDecoder, **NETWORK), latent_dim=2)
+    return VAE(
+        (1, 8, 8),
+        spec(GaussianVAE, encoder=spec(MLPEncoder, **NETWORK), decoder=spec(MLPDecoder, **NETWORK), latent_dim=2),
+    )
 
 
 def figure(weights):
     """A number that no two states of a training share."""
-    return float(sum(value.double().sum() for name, value in weights.items() if name.startswith("decoder")))
+    return float(sum(value.double().sum() for name, value in weights.items() if name.startswith("vae.decoder")))
 
 
 class Figure(L.Callback):

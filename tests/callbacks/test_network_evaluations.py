@@ -3,9 +3,11 @@
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ebmzoo.callbacks import EMA, NetworkEvaluations, Pictures
+from ebmzoo.factories import spec
 from ebmzoo.mcmc import Langevin
 from ebmzoo.methods import ECVAE
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.parts import GaussianVAE
 
 from .fakes import Images, trainer
 
@@ -31,7 +33,8 @@ class Seen(NetworkEvaluations):
 
 
 def fit(path, steps, resume=None, saved=False):
-    method = ECVAE((1, 8, 8), MLPEncoder, MLPDecoder, MLPEnergy, 4, sampler=Langevin(2, 0.1, 1e-5), vae_steps=2)
+    vae = spec(GaussianVAE, encoder=spec(MLPEncoder), decoder=spec(MLPDecoder), latent_dim=4)
+    method = ECVAE((1, 8, 8), vae, MLPEnergy, sampler=Langevin(2, 0.1, 1e-5), vae_steps=2)
     keep = [ModelCheckpoint(path, filename="kept")] if saved else []
     seen = Seen()
     others = [EMA(decay=0.5), Pictures(n=4, every_n_steps=1), *keep]

@@ -19,9 +19,12 @@ trainer:
 model:
   class_path: VAE
   init_args:
-    encoder: {class_path: MLPEncoder, init_args: {width: 16, depth: 1}}
-    decoder: {class_path: MLPDecoder, init_args: {width: 16, depth: 1}}
-    latent_dim: 4
+    vae:
+      class_path: GaussianVAE
+      init_args:
+        encoder: {class_path: MLPEncoder, init_args: {width: 16, depth: 1}}
+        decoder: {class_path: MLPDecoder, init_args: {width: 16, depth: 1}}
+        latent_dim: 4
 data:
   class_path: Digits
   init_args: {batch_size: 32}
@@ -30,12 +33,12 @@ data:
 ECVAE = (
     VAE.replace("class_path: VAE", "class_path: ECVAE")
     .replace(
-        "    latent_dim: 4\n",
+        "        latent_dim: 4\n",
         """\
+        latent_dim: 4
     energy: {class_path: MLPEnergy, init_args: {width: 16, depth: 1}}
     sampler: {class_path: Langevin, init_args: {steps: 2, step_size: 0.1, temperature: 1.0e-5}}
     refine: {class_path: Langevin, init_args: {steps: 3, step_size: 0.1, temperature: 1.0e-5}}
-    latent_dim: 4
 """,
     )
     .replace("trainer:\n", "trainer:\n  callbacks: [{class_path: EMA, init_args: {decay: 0.5}}]\n")

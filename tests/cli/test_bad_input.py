@@ -9,14 +9,14 @@ ECVAE = ["fit", "--config", "ecvae.yaml"]
 WORDS = {
     # key, type, class
     "misspelt setting": (
-        [*FIT, "--model.latentdim", "3"],
-        "VAE has no setting 'latentdim': did you mean latent_dim?",
+        [*FIT, "--model.vae.latentdim", "3"],
+        "GaussianVAE has no setting 'latentdim': did you mean latent_dim?",
     ),
     "misspelt inner setting": (
-        [*FIT, "--model.encoder.widht", "3"],
+        [*FIT, "--model.vae.encoder.widht", "3"],
         "MLPEncoder has no setting 'widht': did you mean",
     ),
-    "wrong type": ([*FIT, "--model.latent_dim", "x"], "model.latent_dim: expected int, not 'x'"),
+    "wrong type": ([*FIT, "--model.vae.latent_dim", "x"], "model.vae.latent_dim: expected int, not 'x'"),
     "wrong inner type": (
         [*FIT, "--model.optimizer.lr", "fast"],
         "model.optimizer.lr: expected float, not 'fast'",
@@ -25,8 +25,8 @@ WORDS = {
     "misspelt trainer setting": ([*FIT, "--trainer.maxepochs", "3"], "did you mean max_epochs"),
     "misspelt option": ([*FIT, "--modell", "VAE"], "no option --modell: did you mean model?"),
     "misspelt part of a method": (
-        [*FIT, "--model.enkoder.width", "3"],
-        "model: VAE has no setting 'enkoder': did you mean encoder",
+        [*FIT, "--model.vae.enkoder.width", "3"],
+        "model.vae: GaussianVAE has no setting 'enkoder': did you mean encoder",
     ),
     "misspelt setting of a base class": (
         [*FIT, "--data.batch_siz", "3"],
@@ -39,7 +39,7 @@ WORDS = {
     "stray word": ([*FIT, "extra"], "'extra' belongs to no option"),
     "misspelt method": ([*FIT, "--model", "VAEE"], "no class 'VAEE' here: did you mean VAE or"),
     "misspelt data": ([*FIT, "--data", "Digit"], "no class 'Digit' here: did you mean Digits?"),
-    "misspelt network": ([*FIT, "--model.encoder", "MLPEncodr"], "did you mean MLPEncoder"),
+    "misspelt network": ([*FIT, "--model.vae.encoder", "MLPEncodr"], "did you mean MLPEncoder"),
     "misspelt sampler": ([*ECVAE, "--model.sampler", "Langevi"], "did you mean Langevin or"),
     "sampler of another kind": (
         [*ECVAE, "--model.sampler", "MALA"],
@@ -155,7 +155,7 @@ def test_a_checkpoint_of_another_method(ebmzoo, here, checkpoint):
 
 
 def test_a_checkpoint_with_other_networks(ebmzoo, here, checkpoint):
-    answer = ebmzoo("fit", "--ckpt_path", checkpoint["vae"], "--model.encoder.width", "32")
+    answer = ebmzoo("fit", "--ckpt_path", checkpoint["vae"], "--model.vae.encoder.width", "32")
     refused(answer, "do not fit this model", here, ["ecvae.yaml", "vae.yaml"])
 
 

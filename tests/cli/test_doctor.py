@@ -20,7 +20,7 @@ def test_it_counts_parameters_memory_and_evaluations(ebmzoo, here):
         f"{encoder + decoder + energy:,}: vae {encoder + decoder:,}, energy {energy:,}"
     )
     # Two chain steps and the update of two halves, each with a gradient; the decoder for the chain and for the bound.
-    assert found["evaluations"].endswith("encoder 2, decoder 4, energy_network 8")
+    assert found["evaluations"].endswith("vae.encoder 2, vae.decoder 4, ebm 8")
     assert found["data"] == "1,500 train, 297 test"
     assert found["precision"].startswith("32-true")
     assert answer.out.splitlines()[-1] == "ready: nothing is missing"
@@ -40,7 +40,7 @@ def test_it_names_what_is_missing(ebmzoo, here):
 
 def test_a_longer_chain_costs_more_evaluations(ebmzoo):
     answer = ebmzoo("doctor", "--config", "ecvae.yaml", "--model.sampler.steps", 7)
-    assert lines(answer)["evaluations"].endswith("energy_network 18")
+    assert lines(answer)["evaluations"].endswith("ebm 18")
 
 
 def test_out_of_memory_is_answered_with_what_to_change(ebmzoo, here):
@@ -54,4 +54,4 @@ def test_out_of_memory_is_answered_with_what_to_change(ebmzoo, here):
 def test_of_two_stages_the_second_is_counted(ebmzoo):
     answer = ebmzoo("doctor", "--config", CONFIGS / "ecflow_digits.yaml", "--model.sampler.steps", 15)
     # A chain's 15 steps and the update of two halves; the flow draws once and scores the data; each with a gradient.
-    assert lines(answer)["evaluations"].endswith("flow 4, energy_network 34")
+    assert lines(answer)["evaluations"].endswith("flow 4, ebm 34")

@@ -170,7 +170,11 @@ def test_what_a_forked_process_raised(statement, kind, line):
     ("key", "given", "line"),
     [
         ("model.sampler", "MALA", "none that sampler takes: there are AnnealedLangevin, Langevin"),
-        ("model.energy", "Langevin", "none that energy takes: there are ConvEnergy, DualMCMCEnergy, MLPEnergy,"),
+        (
+            "model.energy",
+            "Langevin",
+            "none that energy takes: there are ConvEnergy, DualMCMCEnergy, Energy, MLPEnergy,",
+        ),
         ("model.refine", "MAL", "no class 'MAL' here: did you mean MALA?"),
         ("data", "ECVAE", "none that data takes"),
     ],

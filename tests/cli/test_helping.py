@@ -25,9 +25,11 @@ def test_a_method_lists_the_classes_that_its_places_take(ebmzoo):
     answer = ebmzoo("fit", "--model.help", "ECVAE")
     text = " ".join(answer.out.split())
     assert answer.code == 0 and "torch.nn." not in text and "torch.jit" not in text
-    _, _, encoder = text.rpartition("--model.encoder ENCODER")
-    listed = encoder.partition("classes: ")[2].partition(")")[0].split(", ")
-    assert {"MLPEncoder", "ResNetEncoder", "FastGANDecoder"} <= set(listed) and "ECVAE" not in listed
+    _, _, energy = text.rpartition("--model.energy ENERGY")
+    listed = energy.partition("classes: ")[2].partition(")")[0].split(", ")
+    assert {"Energy", "MLPEnergy", "VAEBMEnergy"} <= set(listed) and "ECVAE" not in listed
+    _, _, vae = text.rpartition("--model.vae VAE")
+    assert vae.partition("classes: ")[2].partition(")")[0].split(", ") == ["GaussianVAE", "HierarchicalVAE"]
     _, _, refine = text.rpartition("--model.refine REFINE")
     assert {"Langevin", "MALA", "HMC"} <= set(refine.partition("classes: ")[2].partition(")")[0].split(", "))
     assert "torch.optim.Adam" in text

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -61,9 +62,11 @@ def test_a_run_without_a_config_is_named_after_method_and_data(ebmzoo, here):
     words = [
         "--model",
         "VAE",
-        "--model.encoder",
+        "--model.vae",
+        "GaussianVAE",
+        "--model.vae.encoder",
         "MLPEncoder",
-        "--model.decoder",
+        "--model.vae.decoder",
         "MLPDecoder",
         "--data",
         "Digits",
@@ -137,7 +140,7 @@ def test_averaged_weights_are_not_the_raw_ones(checkpoint):
     stored = read(checkpoint["ecvae"])
     assert stored["ema"].keys() <= stored["state_dict"].keys()
     matrices = {name: value for name, value in stored["ema"].items() if value.ndim > 1}
-    assert {name.partition(".")[0] for name in matrices} == {"encoder", "decoder", "energy_network"}
+    assert {name.partition(".")[0] for name in matrices} == {"vae", "ebm"}
     assert not any(torch.equal(value, stored["state_dict"][name]) for name, value in matrices.items())
 
 
@@ -147,7 +150,7 @@ def test_the_command_line_wins_over_the_checkpoint(ebmzoo, checkpoint, here):
     last = here / "runs" / "ecvae" / "version_0" / "checkpoints" / "last.ckpt"
     stored = weights(last, "hyper_parameters")
     assert stored["sampler"]["init_args"]["steps"] == 99
-    assert stored["latent_dim"] == 4
+    assert stored["vae"]["init_args"]["latent_dim"] == 4
     assert read(last)["global_step"] == 12
 
 
@@ -191,8 +194,9 @@ def test_a_checkpoint_of_a_plain_trainer_needs_data_only(ebmzoo, tmp_path):
     import lightning
 
     from ebmzoo.networks import MLPDecoder, MLPEncoder
+    from ebmzoo.parts import GaussianVAE
 
-    vae = package.VAE((1, 8, 8), MLPEncoder, MLPDecoder, latent_dim=4)
+    vae = package.VAE((1, 8, 8), partial(GaussianVAE, encoder=MLPEncoder, decoder=MLPDecoder, latent_dim=4))
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = lightning.Trainer(max_steps=1, accelerator="cpu", **quiet, enable_checkpointing=False)
     trainer.fit(vae, package.Digits())

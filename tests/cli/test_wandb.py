@@ -220,7 +220,7 @@ def test_a_test_of_a_run_that_was_not_logged_is_of_its_own_job_type(ebmzoo, here
     (path,) = here.rglob("run-*.wandb")
     found = list(records(path))
     (run,) = of_kind(found, "run")
-    assert run.job_type == "test" and config_of(found)["model"]["init_args"]["latent_dim"] == 4
+    assert run.job_type == "test" and config_of(found)["model"]["init_args"]["vae"]["init_args"]["latent_dim"] == 4
 
 
 def test_checkpoints_become_artifacts_where_they_are_asked_for(whole):
@@ -294,7 +294,7 @@ def test_an_offline_run_holds_losses_images_config_and_one_exit(ebmzoo, here, of
 
     config = config_of(found)
     assert config == json.loads(json.dumps(yaml.safe_load((run / "config.yaml").read_text())))
-    assert config["model"]["init_args"]["latent_dim"] == 4
+    assert config["model"]["init_args"]["vae"]["init_args"]["latent_dim"] == 4
     (name,) = (record.run.display_name for record in found if record.WhichOneof("record_type") == "run")
     assert name == "vae/version_0"
     ((group, tags),) = ((r.run.run_group, list(r.run.tags)) for r in found if r.WhichOneof("record_type") == "run")

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from ebmzoo.figures.landscape import Energies, Landscape
 from ebmzoo.mcmc import Langevin
 from ebmzoo.methods import ECVAE
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
+from ebmzoo.parts import GaussianVAE
 
 from ..callbacks.fakes import measured
 
@@ -14,7 +17,8 @@ from ..callbacks.fakes import measured
 def test_arrays_for_the_report_hold_energies_scores_and_the_plane(tmp_path):
     data = Gaussians25(n_train=50, n_test=30, batch_size=10)
     torch.manual_seed(0)
-    method = ECVAE((2,), MLPEncoder, MLPDecoder, MLPEnergy, latent_dim=2, sampler=Langevin(steps=3, temperature=0.5))
+    vae = partial(GaussianVAE, encoder=MLPEncoder, decoder=MLPDecoder, latent_dim=2)
+    method = ECVAE((2,), vae, MLPEnergy, sampler=Langevin(steps=3, temperature=0.5))
     measured(tmp_path, method, data, figures=[Energies(), Landscape()])
     arrays = np.load(tmp_path / "arrays.npz")
     data.setup("test")

@@ -68,13 +68,14 @@ def test_a_stretched_config_stretches_all_that_counts_iterations_and_nothing_els
 
 def test_the_same_networks_are_the_references_and_a_methods_need_stays():
     ours, theirs = (yaml.safe_load((CONFIGS / f"{name}_digits.yaml").read_text()) for name in ("bidvl", "ecvae"))
-    theirs["model"]["init_args"]["latent_dim"] = 5
+    theirs["model"]["init_args"]["vae"]["init_args"]["latent_dim"] = 5
     theirs["data"]["init_args"]["batch_size"] = 7
     found = same_networks(ours, theirs)
     model = found["model"]["init_args"]
-    assert model["encoder"]["init_args"]["depth"] == theirs["model"]["init_args"]["encoder"]["init_args"]["depth"] == 3
+    reference = theirs["model"]["init_args"]["vae"]["init_args"]
+    assert model["encoder"]["init_args"]["depth"] == reference["encoder"]["init_args"]["depth"] == 3
     assert ours["model"]["init_args"]["encoder"]["init_args"]["depth"] == 2  # the original is left alone
-    assert model["energy"]["init_args"]["spectral_norm"] is True
+    assert model["energy"]["init_args"]["network"]["init_args"]["spectral_norm"] is True
     assert (model["latent_dim"], found["data"]["init_args"]["batch_size"]) == (5, 7)
     nested = same_networks(yaml.safe_load((CONFIGS / "vaebm_digits.yaml").read_text()), theirs)
     assert nested["model"]["init_args"]["vae"]["init_args"]["latent_dim"] == 5
