@@ -88,10 +88,9 @@ def ecvae(rate=1e-3, **settings):
     torch.manual_seed(0)
     sampler = Langevin(steps=5, step_size=2.0, temperature=5e-5, grad_clamp=0.1, bounds=(-1.2, 1.2))
     networks = {"encoder": spec(MLPEncoder, width=32, depth=1), "decoder": spec(MLPDecoder, width=32, depth=1)}
-    return ECVAE(
-        (1, 8, 8), spec(GaussianVAE, **networks, latent_dim=8, sigma=0.2, kl_weight=0.1),
-        spec(MLPEnergy, width=32, depth=2), sampler=sampler, energy_optimizer=spec(Adam, lr=rate, betas=[0.0, 0.9]), **settings,
-    )  # fmt: skip
+    vae = spec(GaussianVAE, **networks, latent_dim=8, sigma=0.2, kl_weight=0.1)
+    energy, adam = spec(MLPEnergy, width=32, depth=2), spec(Adam, lr=rate, betas=[0.0, 0.9])
+    return ECVAE((1, 8, 8), vae, energy, sampler=sampler, energy_optimizer=adam, **settings)
 
 
 def train(method, *callbacks, folder, steps=200, data=None, **settings):

@@ -73,12 +73,8 @@ def ask(method, name):
 # All functions of all capabilities, but what says how one samples, and two that methods have besides.
 ASKED = {"denoise", "elbo"} | {
     name
-<<<<<<< HEAD
-    for protocol in (getattr(capabilities, one) for one in capabilities.__all__ if one != "LACKS")
-=======
     for protocol in map(vars(capabilities).get, capabilities.__all__)
     if isinstance(protocol, type)
->>>>>>> btests
     for name, value in vars(protocol).items()
     if isfunction(value) and not name.startswith("_")
 }
