@@ -244,15 +244,13 @@ def chain_frames(model: Any, n: int, steps: int, frames: int, noise: Noise) -> l
     shown: list[Tensor] = []
     seen = 0
 
-    def watch(step: int, state: Tensor | tuple[Tensor, ...], energy: Tensor) -> None:
+    def watch(step: int, state: State) -> None:
         nonlocal seen
-        leaves = state if isinstance(state, tuple) else (state,)
-        image = next((leaf for leaf in leaves if tuple(leaf.shape[1:]) == tuple(model.image_shape)), None)
-        if image is not None and seen in wanted:
-            shown.append(image.detach().clone())  # the kernel goes on writing into it
+        if seen in wanted and tuple(state.x.shape[1:]) == tuple(model.image_shape):
+            shown.append(state.x)
         seen += 1
 
-    last = model.sample(n, steps=steps, noise=noise, callback=watch)
+    last = model.sample(n, steps=steps, noise=noise, watch=watch)
     return [*shown, last] if shown else []
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .noise import Noise
 from .potential import Potential
-from .program import Program, Recorded, Run, Unseen
+from .program import GradientOnly, Program, Recorded, Run
 from .reading import Reading, key_of_tensor
 from .trace import Untraceable
 
@@ -55,7 +55,7 @@ def engine(backend: Backend, potential: Potential, x: Tensor, steps: int) -> Ite
     if recorded is None:
         yield potential, potential
         return
-    yield recorded, Unseen(recorded, x)
+    yield recorded, GradientOnly(recorded, x)
     recorded.tell_observers()
 
 

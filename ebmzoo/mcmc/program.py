@@ -128,7 +128,7 @@ class Recorded:
         return torch.autocast(self._device, enabled=False) if self._autocast else nullcontext()
 
 
-class Unseen:
+class GradientOnly:
     """A recorded potential where nobody looks at energies: they are NaN, and what only they need is left out."""
 
     def __init__(self, recorded: Recorded, like: Tensor):

@@ -26,7 +26,7 @@ class State(NamedTuple):
 
     Attributes:
         x: where the chains are, ``(B, …)``.
-        energy: U ``(B,)``, where it was last taken.
+        energy: U ``(B,)``, where it was last taken; NaN where nobody looks at it.
         grad: ∇U there, as ``x``, as the step used it.
         accepted: number of accepted steps of each chain, ``(B,)``; None for unadjusted samplers.
     """
@@ -171,17 +171,17 @@ class Sampler:
         first_level = next(self.kernels(1))[1]
         check = NaNCheck(x) if refuses_nan() else None
         potential.refresh(x, noise, first_level)  # what it draws has a shape from now on, as a program needs
-        with engine(self.backend, potential, x, steps) as (walked, unseen):
-            seen = Seen(walked)
+        with engine(self.backend, potential, x, steps) as (walked, slopes):
+            noted = Noted(walked)
             state = self.start(walked, x)
             for k, (kernel, level) in enumerate(self.kernels(steps)):
                 if k:
                     walked.refresh(state.x, noise, level)
-                looks = watch is not None or k == steps - 1
-                on: Walked = walked if self.metropolis else seen if looks else unseen
+                looks = watch is not None or k == steps - 1  # the chain returns the energy of its last step
+                on: Walked = walked if self.metropolis else noted if looks else slopes
                 before, state = state, kernel.step(on, state, noise)
                 if watch is not None:
-                    watch(k, before if self.metropolis else state._replace(x=seen.x))
+                    watch(k, before if self.metropolis else state._replace(x=noted.x))
                 if check is not None:
                     check.look(state.grad)
             if not steps:
@@ -232,7 +232,7 @@ class Independence(Metropolis):
         return self.accept(state, x, energy, state.grad, (state.energy - energy) / self.temperature, noise)
 
 
-class Seen:
+class Noted:
     """A potential that knows where it was evaluated last: with ``noise_first`` that is not where a step began."""
 
     x: Tensor

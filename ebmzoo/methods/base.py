@@ -159,7 +159,7 @@ class Method(AnswersAtRest, Reports, Resumes):
         sampler, own = self.test_sampler()
         sampler, steps = sampler or self.sampler, own if steps is None else steps
         if steps and sampler is None:
-            raise ValueError(f"{type(self).__name__} samples in one step: it has no chain, so --steps cannot be given")
+            raise ValueError(f"{type(self).__name__} samples in one step: it has no chain, so it takes no steps")
         source = as_noise(noise, self.device)
 
         def see(step: int, state: State) -> None:
@@ -176,7 +176,7 @@ class Method(AnswersAtRest, Reports, Resumes):
     # -- optimisation -----------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[Any]]:
-        """One optimiser per player, in the players' order; schedules step once per training iteration."""
+        """One optimiser per player, in the players' order; a schedule counts its player's own iterations."""
         optimizers, schedules = [], []
         for player, (networks, make_optimizer, make_schedule) in self.players().items():
             try:
@@ -211,7 +211,9 @@ class Method(AnswersAtRest, Reports, Resumes):
         self._step_schedules(updated)
 
     def losses(self, x: Tensor, iteration: int = 0) -> Iterator[tuple[str, Tensor]]:
-        """Players and losses of one run of the box without a training: nobody is updated.
+        """Players and losses of one run of the box without a training: no weights are updated.
+
+        What the box itself keeps (λ, pairs, chains) moves as in training.
 
         Args:
             x: a batch of data.

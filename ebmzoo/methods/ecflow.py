@@ -119,8 +119,8 @@ class ECFlow(AnswersByChains, Method):
         yield "energy", *self.ebm.loss(x, chain.x, self.noise)  # 4
         yield from self.update_flow(x, self.calibration(generated, chain.x, self.log_sigma))  # 5
         distance = squared_error(generated.detach(), chain.x).mean()
-        floors = self.calibration.ascend(distance, self.sampler, x[0].numel())  # 6
-        self.report({"train/lambda": self.calibration.weight, "train/distance_in_floors": floors}, show=self.shows)
+        in_floors = self.calibration.ascend(distance, self.sampler, x[0].numel())  # 6
+        self.report({"train/lambda": self.calibration.weight, "train/distance_in_floors": in_floors})
         if self.logs_now():
             self.report(health(generated.detach(), chain.x, chain))
 

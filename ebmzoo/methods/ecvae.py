@@ -55,7 +55,7 @@ class ECVAE(AnswersByVAE, AnswersByChains, Method):
         sampler: the training chain; the released code: 15 steps (30 for CIFAR-10), s = 0.1, T = 1e-5.
         refine: the test-time chain, from the decoder's samples; None is the paper's one-step generation.
         condition_weight: w above; it acts only when w ≳ 0.1/(s·T).
-        vae_steps: iterations of plain VAE training before the calibration begins.
+        vae_steps: iterations of VAE training before the calibration towards revised samples begins.
         pairs: makes what the VAE's updates take: how many a chain gives, of which pairs (z, x̃).
         fresh_chains: the VAE gets a chain of its own under the updated energy.
         posterior: makes the calibration of q(z|x) (section 4.1, Table 7), see `CalibratedPosterior`.
@@ -64,6 +64,9 @@ class ECVAE(AnswersByVAE, AnswersByChains, Method):
         vae_schedule: makes the VAE's learning-rate schedule, which counts the VAE's iterations.
         energy_schedule: makes the energy's, which counts the energy's.
         grad_clip: largest norm of a player's gradient.
+
+    Raises:
+        ValueError: the training chain has no noise floor, or a calibrated posterior is asked of a hierarchy.
 
     Example:
         >>> from functools import partial
@@ -96,10 +99,16 @@ class ECVAE(AnswersByVAE, AnswersByChains, Method):
         grad_clip: float | None = None,
     ):
         super().__init__(image_shape, grad_clip)
+        if isinstance(sampler, Sampler) and not isinstance(sampler, Langevin):
+            raise ValueError(
+                f"the training chain is held against its noise floor: Langevin, not {type(sampler).__name__}"
+            )
         self.vae = build(vae, self.image_shape)
         self.ebm = energy_of(energy, self.image_shape)
         self.calibration, self.pairs = build(calibration), build(pairs)
         self.posterior = None if posterior is None else build(posterior)
+        if self.posterior is not None and len(self.vae.noise_shapes) > 1:
+            raise ValueError("a calibrated posterior is of one vector of latents, not of a hierarchy")
         self.sampler, self.refine, self.condition_weight = sampler, refine, condition_weight
         self.vae_steps, self.fresh_chains = vae_steps, fresh_chains
         self.trains(
@@ -119,8 +128,8 @@ class ECVAE(AnswersByVAE, AnswersByChains, Method):
         for mean, revised in self.pairs(self.vae.decode, z, generated, chain.x):  # 5
             yield from self.update_vae(x, self.calibration(mean, revised, self.vae.log_sigma))
         distance = squared_error(generated.detach(), chain.x).mean()
-        floors = self.calibration.ascend(distance, self.sampler, x[0].numel())  # 6
-        self.report({"train/lambda": self.calibration.weight, "train/distance_in_floors": floors}, show=self.shows)
+        in_floors = self.calibration.ascend(distance, self.sampler, x[0].numel())  # 6
+        self.report({"train/lambda": self.calibration.weight, "train/distance_in_floors": in_floors})
         if self.logs_now():
             self.report(health(generated.detach(), chain.x, chain))
 
@@ -128,16 +137,15 @@ class ECVAE(AnswersByVAE, AnswersByChains, Method):
         """The bound on x and the pull towards revised samples; with a calibrated posterior, that of the codes."""
         bound = self.vae.bound(x, self.noise)
         loss = self.vae.loss(x, bound) + pull
-        if self.posterior is None:
-            yield "vae", loss, {"train/loss_vae": loss, "train/kl": bound.kl.sum(0)}
-            return
-        (z,) = bound.latents.z
-        revised = self.posterior.revise(self.vae, x, z, self.noise)
-        loss = loss + self.posterior(z, revised)
+        z, *_ = bound.latents.z
+        if self.posterior is not None:
+            revised = self.posterior.revise(self.vae, x, z, self.noise)
+            loss = loss + self.posterior(z, revised)
         yield "vae", loss, {"train/loss_vae": loss, "train/kl": bound.kl.sum(0)}
-        distance = squared_error(z.detach(), revised).mean()
-        floors = self.posterior.ascend(distance, self.posterior.sampler, z.shape[1])
-        self.report({"train/lambda_posterior": self.posterior.weight, "train/posterior_in_floors": floors})
+        if self.posterior is not None:
+            distance = squared_error(z.detach(), revised).mean()
+            in_floors = self.posterior.ascend(distance, self.posterior.sampler, z.shape[1])
+            self.report({"train/lambda_posterior": self.posterior.weight, "train/posterior_in_floors": in_floors})
 
     def generate_and_revise(self, n: int, like: Tensor) -> tuple[Tensor, Tensor, Chain]:
         """z, x̂ = decoder(z), and the chain from x̂."""

@@ -61,5 +61,5 @@ class Calibration(Dual):
     """λ·d/2σ² with d = ‖x̂ − x̃‖², the pull of generated samples towards revised ones (EC-VAE, Definition 1)."""
 
     def forward(self, generated: Tensor, revised: Tensor, log_sigma: Tensor) -> Tensor:
-        """A scalar, whose gradient reaches ``generated``."""
-        return self.weight * 0.5 * (-2 * log_sigma).exp() * squared_error(generated, revised).mean()
+        """A scalar, whose gradient reaches ``generated`` alone: a learned σ is the bound's matter."""
+        return self.weight * 0.5 * (-2 * log_sigma.detach()).exp() * squared_error(generated, revised).mean()

@@ -26,7 +26,7 @@ WORDS = {
     "misspelt option": ([*FIT, "--modell", "VAE"], "no option --modell: did you mean model?"),
     "misspelt part of a method": (
         [*FIT, "--model.vae.enkoder.width", "3"],
-        "model.vae: GaussianVAE has no setting 'enkoder': did you mean encoder",
+        "model.vae: VAE has no setting 'enkoder'",
     ),
     "misspelt setting of a base class": (
         [*FIT, "--data.batch_siz", "3"],
@@ -52,8 +52,8 @@ WORDS = {
         [*FIT, "--model", "Digits"],
         "model: Digits is a class of this package, but none that model takes",
     ),
-    "missing networks": (["fit", "--model", "VAE", "--data", "Digits"], "VAE needs encoder, decoder"),
-    "nothing given": (["fit"], "no data and no model given: use --config FILE"),
+    "missing networks": (["fit", "--model", "VAE", "--data", "Digits"], "VAE needs vae"),
+    "nothing given": (["fit"], "no data and no model given: use --config NAME"),
     "impossible number": ([*ECVAE, "--model.sampler.steps", "-3"], "steps and proposals are counts, not -3"),
     "impossible size": ([*FIT, "--data.size", "9"], "9"),
     "impossible precision": ([*FIT, "--trainer.precision", "17"], "trainer.precision: expected one of"),
@@ -131,7 +131,7 @@ CONFIGS = {
         "model: {class_path: ebmzoo.methods.VEA}\ndata: Digits\n",
         "no class 'VEA' here: did you mean VAE",
     ),
-    "unknown module": ("model: {class_path: foo.bar.Baz}\ndata: Digits\n", "no class 'foo.bar.Baz' here"),
+    "unknown module": ("model: {class_path: foo.bar.Baz}\ndata: Digits\n", "no module 'foo' on Python's path"),
     "misspelt penalty": (
         "model: {class_path: ECVAE, init_args: {encoder: MLPEncoder, decoder: MLPDecoder, energy: MLPEnergy, "
         "penalties: [{class_path: EnergyL3}]}}\ndata: Digits\n",

@@ -131,7 +131,7 @@ def test_a_benchmark_goes_on_where_it_stopped_and_one_failure_stops_nobody(tmp_p
         (["--seeds", "0"], "--seeds, --jobs and --threads are at least 1"),
         (["--configs", "nowhere"], "no configs *_digits.yaml in"),
         (["--seed", "1"], "no option --seed: did you mean seeds"),
-        (["--suite", "digit"], "argument --suite: invalid choice: 'digit'"),
+        (["--suite", "digit"], "no 'digit' here: did you mean digits?"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_line(tmp_path, capsys, words, said):

@@ -10,7 +10,7 @@ from ..callbacks.fakes import Tiny, measured
 class Triples(Tiny):
     image_shape = (3, 8, 8)
 
-    def sample(self, n, *, steps=None, noise=None, callback=None):
+    def sample(self, n, *, steps=None, noise=None, watch=None):
         return StackedDigits().reference("train")[torch.arange(n)]
 
 

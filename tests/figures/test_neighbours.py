@@ -69,7 +69,7 @@ def test_a_centre_crop_looks_at_the_middle_alone():
 class Copies(Tiny):
     """Training images with another border."""
 
-    def sample(self, n, *, steps=None, noise=None, callback=None):
+    def sample(self, n, *, steps=None, noise=None, watch=None):
         x = Images().reference("train")[torch.arange(n) % 40].clone()
         x[..., 0, :] = 1 - x[..., 0, :].abs()
         return x
