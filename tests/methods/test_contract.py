@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
 
 from ebmzoo import methods
 from ebmzoo.callbacks import EMA, Evaluate, LastCheckpoint, MonitoredCheckpoint
@@ -58,7 +59,7 @@ def test_contract(name, make):
         assert method.reconstruct(x).shape == x.shape
     if not isinstance(method, BoundsLikelihood):
         return
-    one, many = (method.log_likelihood_bound(x, samples, noise=0).mean() for samples in (1, 200))
+    one, many = (method.log_likelihood_bound(x, samples, noise=0).mean() for samples in (1, 50))
     assert many > one
 
 
@@ -193,8 +194,9 @@ class Figures(Callback):
 
 
 def test_checkpoints_hold_tensors_and_primitives_only(make, tmp_path):
-    trainer = quiet_trainer(max_steps=2)
-    trainer.fit(make(), Digits(batch_size=300))
+    batch = torch.rand(6, *SHAPE) * 2 - 1
+    trainer = quiet_trainer(max_epochs=1)
+    trainer.fit(make(), DataLoader([batch, batch], batch_size=None))
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
     assert checkpoint["ebmzoo"]["class_path"].startswith("ebmzoo.methods.")

@@ -166,9 +166,11 @@ def test_a_warm_start_is_the_vae(fit, digits):
     plain = made(VAE, vae_of(kl_weight=0.3), optimizer=spec(SGD, lr=1.0))
     plain.vae.load_state_dict(method.vae.state_dict())
     energy = copy.deepcopy(method.ebm)
+    told = []
     for model in (method, plain):
         model.noise = as_noise(3)
-        fit(model, [0.1 * digits, 0.1 * digits])
+        told.append(fit(model, [0.1 * digits, 0.1 * digits]).callback_metrics["train/loss_vae"])
+    assert told[0] == told[1]
     for name, value in plain.vae.state_dict().items():
         torch.testing.assert_close(method.vae.state_dict()[name], value, rtol=1e-12, atol=1e-12)
     assert all(torch.equal(a, b) for a, b in zip(energy.parameters(), method.ebm.parameters(), strict=True))

@@ -33,7 +33,7 @@ class Keys(Logger):
 @pytest.mark.parametrize("name", METHODS)
 def test_shared_keys(name):
     method, logger = seeded(name), Keys()
-    batches = [torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(k)) * 2 - 1 for k in range(9)]
+    batches = [torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(k)) * 2 - 1 for k in range(6)]
     trainer = quiet_trainer(max_epochs=1, logger=logger, callbacks=[NetworkEvaluations()])
     trainer.fit(method, DataLoader(batches, batch_size=None))
     assert isinstance(method, Method)

@@ -67,6 +67,18 @@ def test_the_posterior_is_relative_to_the_prior_and_softly_bounded():
     torch.testing.assert_close(found.posterior[0][1].exp(), torch.full_like(found.z[0], 1.01))
     for q, p in zip(found.posterior[1:], found.prior[1:], strict=True):
         assert torch.equal(q[0], p[0]) and torch.equal(q[1], p[1])
+    for head in vae.posteriors:  # by 0.3 in every mean, by 0.5 in every log σ, before they are bounded
+        with torch.no_grad():
+            head.bias.copy_(torch.tensor([0.3, 0.5], dtype=head.bias.dtype).repeat_interleave(len(head.bias) // 2))
+    shifted = vae.infer(x, draw)
+    top = shifted.posterior[0]
+    torch.testing.assert_close(top.mean, torch.full_like(top.mean, 5 * math.tanh(0.3 / 5)))
+    torch.testing.assert_close(top.log_sigma.exp(), torch.full_like(top.mean, math.exp(5 * math.tanh(0.1)) + 0.01))
+    for q, p in zip(shifted.posterior[1:], shifted.prior[1:], strict=True):
+        mean = 5 * torch.tanh(torch.atanh(p.mean / 5) + 0.3 / 5)
+        sigma = (5 * torch.tanh(torch.atanh((p.log_sigma.exp() - 0.01).log() / 5) + 0.5 / 5)).exp() + 0.01
+        torch.testing.assert_close(q.mean, mean, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(q.log_sigma, sigma.log(), rtol=1e-8, atol=1e-8)
     for head in vae.posteriors:
         with torch.no_grad():
             head.parametrizations.weight[0].log_gain.fill_(20.0)
