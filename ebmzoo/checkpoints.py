@@ -21,7 +21,7 @@ import ebmzoo
 from ebmzoo.mcmc import Sampler
 from ebmzoo.methods.base import Method
 from ebmzoo.objectives import Penalty
-from ebmzoo.storage import read_archive, read_export, when_written, write_export
+from ebmzoo.storage import check_version, read_archive, read_export, when_written, write_export
 from ebmzoo.trust import URL, check_trusted, trusted
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ __all__ = [
     "stored_config",
     "trusted",
 ]
-
-_UNREADABLE = "0.1."  # versions whose checkpoints have other names for the parts of a method
 
 # jsonargparse takes a dataclass for a closed set of fields; these are bases of families chosen by class_path.
 set_parsing_settings(subclasses_enabled=[Sampler, Penalty])
@@ -76,11 +74,7 @@ def read(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str
     about = checkpoint.get("ebmzoo")
     if not isinstance(about, dict) or not isinstance(about.get("class_path"), str):
         raise ValueError(f"{path} is not a checkpoint of this package: it names no method")
-    if (written := str(about.get("version", ebmzoo.__version__))).startswith(_UNREADABLE):
-        raise ValueError(
-            f"{path} was written by ebmzoo {written}, whose parts have other names than those of {ebmzoo.__version__}: "
-            f"read it with that version, or train again"
-        )
+    check_version(about.get("version"), path)
     return checkpoint
 
 

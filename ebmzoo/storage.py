@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ebmzoo.files import written_whole
 
-__all__ = ["WholeFiles", "read_archive", "read_export", "when_written", "write_export", "write_whole"]
+__all__ = ["WholeFiles", "read_archive", "read_export", "when_written", "write_export", "write_whole", "check_version"]
 
 Location = str | torch.device
 
@@ -202,3 +202,16 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.flatten().view(torch.uint8).numpy().data if value.numel() else b"")
     return digest.hexdigest()
+
+
+def check_version(written: str | None, path: str | Path) -> None:
+    """Refuse what an older version wrote, whose methods have other names for their parts.
+
+    Raises:
+        ValueError: it says which version that was.
+    """
+    if written is not None and written.startswith("0.1."):
+        raise ValueError(
+            f"{path} was written by ebmzoo {written}, whose parts have other names than this version's: read it with "
+            f"that version, or train again"
+        )

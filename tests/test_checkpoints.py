@@ -93,13 +93,13 @@ def test_a_loaded_model_can_be_saved_and_loaded_again(plain, tmp_path):
 
 def test_averaged_weights_lie_over_the_others(plain, tmp_path):
     _, path = plain
-    decoder = plain[0].decoder.state_dict()
-    ema = {f"decoder.{name}": torch.zeros_like(value) for name, value in decoder.items()}
+    decoder = plain[0].vae.decoder.state_dict()
+    ema = {f"vae.decoder.{name}": torch.zeros_like(value) for name, value in decoder.items()}
     torch.save({**torch.load(path, weights_only=True), "ema": ema}, tmp_path / "ema.ckpt")
     averaged, raw = load(tmp_path / "ema.ckpt"), load(tmp_path / "ema.ckpt", ema=False)
     assert averaged.ema_active
     assert not raw.ema_active
-    assert not any(value.any() for value in averaged.decoder.parameters())
+    assert not any(value.any() for value in averaged.vae.decoder.parameters())
     for name, value in plain[0].state_dict().items():
         assert torch.equal(raw.state_dict()[name], value)
         assert torch.equal(averaged.state_dict()[name], ema.get(name, value))
@@ -145,7 +145,7 @@ def test_a_model_with_its_averages_in_exports_these(tmp_path):
     for name, value in model.named_parameters():
         assert torch.equal(raw.get_parameter(name), value)
         assert torch.equal(averaged.get_parameter(name), ema.averages.get(name, value))
-    assert not torch.equal(averaged.decoder.net[0].weight, raw.decoder.net[0].weight)
+    assert not torch.equal(averaged.vae.decoder.net[0].weight, raw.vae.decoder.net[0].weight)
 
 
 def test_loading_says_nothing(plain, capfd, caplog, recwarn):

@@ -96,8 +96,9 @@ def test_a_training_imports_what_it_needs(tmp_path):
     callbacks["Evaluate"]["extractor"] = None
     callbacks["ModelCheckpoint"].clear()
     model = config["model"]["init_args"]
-    for part in ("encoder", "decoder", "energy"):
-        model[part]["init_args"]["width"] = 8
+    networks = {**model["vae"]["init_args"], **model["energy"]["init_args"]}
+    for part in ("encoder", "decoder", "network"):
+        networks[part]["init_args"]["width"] = 8
     model["sampler"]["init_args"]["steps"] = 1
     config["data"]["init_args"] = {"root": str(tmp_path), "batch_size": 2}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))

@@ -20,14 +20,15 @@ _SHOWN = ("ebmzoo.", "torch.optim.", *(f"lightning.pytorch.{room}." for room in 
 
 class _Formatter(DefaultHelpFormatter):
     def _expand_help(self, action: Action) -> str:
-        return _KNOWN.sub(_own, super()._expand_help(action))
+        also = ["Energy"] if action.dest.endswith(".energy") else []
+        return _KNOWN.sub(lambda match: _own(match, also), super()._expand_help(action))
 
 
-def _own(match: re.Match[str]) -> str:
+def _own(match: re.Match[str], also: list[str]) -> str:
     found = [name for name in match[1].split(", ") if name.startswith(_SHOWN) and ".swa_utils." not in name]
     shorts = [name.rpartition(".")[2] if name.startswith("ebmzoo.") else name for name in found]
     if set(shorts) & set(names("networks")):  # what takes any Module is a place for networks
-        shorts = [name for name in shorts if name in names("networks")]
+        shorts = [*also, *(name for name in shorts if name in names("networks"))]
     elif len(set(shorts) & set(names("methods"))) > 1:
         shorts = [name for name in shorts if name in names("methods")]
     return f"classes: {', '.join(shorts) or 'your own'}"

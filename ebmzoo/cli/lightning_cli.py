@@ -38,7 +38,6 @@ from ebmzoo.cli.runs import CHECKPOINTS, Run, RunRecord, folder_of, run_name, sa
 from ebmzoo.cli.shipped import with_paths
 from ebmzoo.cli.trainer import check_trainer, for_processes
 from ebmzoo.data.base import DataModule
-from ebmzoo.figures import PARTS, SWITCHES
 from ebmzoo.methods.base import Method
 from ebmzoo.storage import WholeFiles
 from ebmzoo.trust import modules_to_trust
@@ -126,10 +125,9 @@ class EbmzooCLI(LightningCLI):
         else:
             parser.add_argument("--no_ema", action="store_true", help="Take raw weights, not averaged ones.")
         if subcommand == "test":
-            parser.add_argument("--only", type=str | None, help=f"Parts, by comma: {', '.join(PARTS)}.")
-            for name, figure in SWITCHES.items():
-                words = str(type(figure).__doc__).partition("\n")[0].replace("``", "")
-                parser.add_argument(f"--{name}", action="store_true", help=f"Also: {words}")
+            from ebmzoo.cli.measuring import add_options  # slow to import
+
+            add_options(parser)
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -156,8 +154,7 @@ class EbmzooCLI(LightningCLI):
     def _dump_config(self) -> None:
         """The verb's config as plain data, once: for the run's record, and for Lightning, which asks for it again."""
         if not hasattr(self, "config_dump"):
-            dumped = self._parser(self.verb).dump(self.config[self.verb], skip_none=False)
-            self.config_dump = yaml.safe_load(dumped)
+            self.config_dump = yaml.safe_load(self._parser(self.verb).dump(self.config[self.verb], skip_none=False))
 
     # -- what is made --------------------------------------------------------------------------------------------------
 
@@ -216,11 +213,15 @@ class EbmzooCLI(LightningCLI):
             from ebmzoo.cli.predictions import Predictions
 
             added.append(Predictions(folder))
-        if trainer.enable_progress_bar is not False and not _has(given, ProgressBar):
+        if trainer.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in given):
             added.append(Progress())
-        if trainer.enable_model_summary is not False and not _has(given, ModelSummary) and self.verb == "fit":
+        if (
+            trainer.enable_model_summary is not False
+            and not any(isinstance(one, ModelSummary) for one in given)
+            and self.verb == "fit"
+        ):
             added.append(Summary())
-        if trainer.enable_checkpointing is not False and not _has(given, ModelCheckpoint):
+        if trainer.enable_checkpointing is not False and not any(isinstance(one, ModelCheckpoint) for one in given):
             added.append(ModelCheckpoint(save_top_k=0))  # or Lightning would add one that keeps every epoch's
         if trainer.enable_checkpointing is not False and self.verb == "fit":
             last = LastCheckpoint(folder.resolve() / CHECKPOINTS / "last.ckpt")
@@ -228,7 +229,7 @@ class EbmzooCLI(LightningCLI):
         for callback in [*given, *added]:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str((folder / CHECKPOINTS).resolve())
-        if self.verb == "fit" and not _has(given, NetworkEvaluations):
+        if self.verb == "fit" and not any(isinstance(one, NetworkEvaluations) for one in given):
             given = [NetworkEvaluations(), *given]
         kwargs["callbacks"] = [*given, *added]
         return super().instantiate_trainer(**kwargs)
@@ -343,17 +344,11 @@ class EbmzooCLI(LightningCLI):
             self.run.discard_if_unused()
             raise
         wandb_run.finish(self.trainer, exit_code=0)
-        if not self.trainer.is_global_zero:
-            return
-        if self.verb == "fit":
+        if self.verb == "fit" and self.trainer.is_global_zero:
             say_what_next(self.trainer, self.run.folder, self._trusted())
-        else:
+        elif self.trainer.is_global_zero:
             print(f"run folder: {self.run.folder}")
 
     def _trusted(self) -> list[str]:
-        """The modules that a verb which reads this run's checkpoints must be told to trust."""
+        """The modules that who reads this run's checkpoints must be told to trust."""
         return sorted({*(self.config[self.verb].trust or []), *modules_to_trust(self.plain_config)})
-
-
-def _has(given: Sequence[Callback], kind: type) -> bool:
-    return any(isinstance(callback, kind) for callback in given)

@@ -36,6 +36,7 @@ ECVAE = (
         "        latent_dim: 4\n",
         """\
         latent_dim: 4
+        sigma: 0.7
     energy: {class_path: MLPEnergy, init_args: {width: 16, depth: 1}}
     sampler: {class_path: Langevin, init_args: {steps: 2, step_size: 0.1, temperature: 1.0e-5}}
     refine: {class_path: Langevin, init_args: {steps: 3, step_size: 0.1, temperature: 1.0e-5}}

@@ -133,8 +133,8 @@ CONFIGS = {
     ),
     "unknown module": ("model: {class_path: foo.bar.Baz}\ndata: Digits\n", "no module 'foo' on Python's path"),
     "misspelt penalty": (
-        "model: {class_path: ECVAE, init_args: {encoder: MLPEncoder, decoder: MLPDecoder, energy: MLPEnergy, "
-        "penalties: [{class_path: EnergyL3}]}}\ndata: Digits\n",
+        "model: {class_path: EBM, init_args: {energy: {class_path: Energy, init_args: {network: MLPEnergy, "
+        "penalties: [{class_path: EnergyL3}]}}}}\ndata: Digits\n",
         "did you mean EnergyL2?",
     ),
     "binary": (b"\xff\xfe\x00\x01", "is not a text file"),

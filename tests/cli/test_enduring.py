@@ -334,7 +334,8 @@ def test_classes_of_other_modules_need_to_be_trusted(ebmzoo, here, monkeypatch):
     monkeypatch.syspath_prepend(here)
     (here / "stranger.py").write_text("from ebmzoo.networks import MLPEncoder\nclass Net(MLPEncoder):\n    pass\n")
     config = yaml.safe_load((here / "vae.yaml").read_text())
-    config["model"]["init_args"]["encoder"] = {"class_path": "stranger.Net", "init_args": {"width": 8, "depth": 1}}
+    own = {"class_path": "stranger.Net", "init_args": {"width": 8, "depth": 1}}
+    config["model"]["init_args"]["vae"]["init_args"]["encoder"] = own
     (here / "own.yaml").write_text(yaml.safe_dump(config))
     assert ebmzoo("fit", "--config", "own.yaml", "--run_dir", "own", "--trainer.max_epochs", 1).code == 0
     last = here / "own" / "checkpoints" / "last.ckpt"

@@ -20,7 +20,10 @@ UNION = """Parser key "model":
   Given value: {{'class_path': 'VAE'}}"""
 
 CASES = [
-    ("Option 'latentdim' is not accepted", "VAE has no setting 'latentdim': did you mean latent_dim?"),
+    (
+        "Option 'latentdim' is not accepted",
+        "VAE has no setting 'latentdim': there are grad_clip, image_shape, optimizer, schedule, vae",
+    ),
     ("the following arguments are required: encoder", "VAE needs encoder"),
     (
         "'NoneType' object has no attribute 'keys'",

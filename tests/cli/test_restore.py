@@ -196,7 +196,7 @@ BAD = {
     "mask's box": (["--task", "inpaint", "--mask", "2,2,9,6"], "does not lie in 8 x 8 px"),
     "mask's file": (["--task", "inpaint", "--mask", "broken.png"], "broken.png cannot be read as an image"),
     "scale of a mask": ([*BOX, "--scale", "2"], "--scale belongs to --task superres, not to inpaint"),
-    "task": (["--task", "sharpen"], "argument --task: invalid choice: 'sharpen'"),
+    "task": (["--task", "sharpen"], "no 'sharpen' here: there are colorize, inpaint, superres"),
     "unreadable": ([*BOX, "--input", "broken.png"], "broken.png cannot be read as an image"),
     "size": ([*BOX, "--input", "wide.png"], "wide.png has 9 x 8 px, 8 x 8 are needed"),
     "no input": ([*BOX, "--input", "nowhere"], "there is no image or folder nowhere"),

@@ -87,7 +87,7 @@ def test_hyper_parameters_are_plain_data(checkpoint):
     stored = weights(checkpoint["ecvae"], "hyper_parameters")
     assert json.loads(json.dumps(stored)) == stored
     assert stored["image_shape"] == [1, 8, 8]
-    assert stored["encoder"]["class_path"].endswith("MLPEncoder")
+    assert stored["vae"]["init_args"]["encoder"]["class_path"].endswith("MLPEncoder")
     assert stored["sampler"]["init_args"]["steps"] == 2
 
 
