@@ -49,7 +49,7 @@ def present(table: Table, out: Path | None, command: str) -> None:
     from rich.console import Console
 
     console = Console()
-    _show(console, table)
+    _show(console, table, written=out is not None)
     if out is None:
         return
     from ebmzoo.report.page import page
@@ -61,7 +61,7 @@ def present(table: Table, out: Path | None, command: str) -> None:
         console.print(f"{out / name}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _show(console: Console, table: Table) -> None:
+def _show(console: Console, table: Table, written: bool) -> None:
     """One table: on a terminal of the columns that fit, those looked for first; else of all, in aligned lines."""
     chosen: list[Column | str] = [*table.first, *table.FACTS, *table.further]
     shown, best = len(chosen), "is bold"
@@ -74,11 +74,13 @@ def _show(console: Console, table: Table) -> None:
         print("\n".join(_lines(table, chosen)))
         best = "has a star"
     if hidden := chosen[shown:]:
-        said = f"{len(hidden)} more, with --out FOLDER or in a pipe: {'; '.join(map(_heading, hidden))}."
+        where = "in the files" if written else "with --out FOLDER or in a pipe"
+        said = f"{len(hidden)} more, {where}: {'; '.join(map(_heading, hidden))}."
         console.print(said, markup=False, highlight=False)
     measured = [one for one in chosen[:shown] if not isinstance(one, str)]
     for line in [*table.notes(best), *table.protocols(measured)]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        # A terminal breaks lines within words; a pipe shall have each as one.
+        console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _heading(one: Column | str) -> str:

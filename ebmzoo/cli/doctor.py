@@ -154,6 +154,9 @@ class Doctor(EbmzooCLI):
         try:
             datamodule.setup("fit")
         except (OSError, ValueError) as error:
+            if getattr(datamodule, "download", False) and isinstance(error, FileNotFoundError):
+                _say("data", "not here yet: a training downloads them, as download says")
+                return
             problems.append(str(error))
             _say("data", f"missing: {error}")
         else:
@@ -174,6 +177,11 @@ class Doctor(EbmzooCLI):
             if isinstance(one, Evaluate) and one.extractor is not None:
                 try:
                     network = find_extractor(one.extractor, one.inception_path, download=False)
+                except FileNotFoundError as error:
+                    if one.inception_path is None:  # a training downloads them
+                        _say("extractor", f"not here yet: {error}")
+                    else:
+                        problems.append(str(error))
                 except (OSError, ValueError) as error:
                     problems.append(str(error))
                 else:

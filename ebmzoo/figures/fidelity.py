@@ -49,7 +49,9 @@ class Fidelity(Figure):
     def __call__(self, look: Look) -> Findings:
         samples = look.samples
         if look.extractor is None or not self.metrics:
-            raise ValueError("no extractor or no metrics asked for")
+            raise ValueError(
+                "Evaluate has no extractor (inception, whose weights are 91 MB, or digits), or metrics are left out"
+            )
         for name, value in look.compare(samples, self.metrics).items():
             metric = _FAMILY.get(name, name.removesuffix("_std"))
             n_reference = len(look.data.reference("train"))

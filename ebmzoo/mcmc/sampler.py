@@ -62,6 +62,11 @@ class Chain(NamedTuple):
     acceptance: Tensor | None = None
     proposal_acceptance: Tensor | None = None
 
+    def __repr__(self) -> str:
+        """Short: a chain of a thousand images would fill the terminal."""
+        accepted = "" if self.acceptance is None else f", acceptance {self.acceptance.mean():.3g}"
+        return f"Chain(x {tuple(self.x.shape)}, mean energy {self.energy.mean():.4g}{accepted})"
+
     @property
     def grad_norm(self) -> Tensor:
         """Euclidean norm of the gradient, ``(B,)``."""

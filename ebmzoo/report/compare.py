@@ -142,6 +142,10 @@ class Table:
             notes += [
                 f"Collapsed: {COLLAPSED}, in one of its seeds at least; never the best, whatever its other figures."
             ]
+        if any("_quick" in self.name(row) for row in self.rows):  # of `ebmzoo benchmark --quick`
+            notes += [
+                "Quick runs train for a few hundred iterations: who is behind here, or collapsed, may only be undertrained."
+            ]
         if any(column.level for column in self.columns):
             notes += ["≈: the seeds' range overlaps that of the best; the order of these is not settled."]
         if any(len(self.of(row)) == 1 for row in self.rows):

@@ -19,7 +19,7 @@ from ebmzoo.report.results import load
 from .test_compare import finished
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SECTIONS = ["Ranking", "Samples", "Quality and cost", "Training", "Energies", "Out-of-distribution data", "Chains"]
+SECTIONS = ["Comparison", "Samples", "Quality and cost", "Training", "Energies", "Out-of-distribution data", "Chains"]
 SECTIONS += ["Landscapes", "Protocols", "The runs"]
 
 
@@ -88,7 +88,7 @@ def test_costs_are_set_against_the_quality_that_most_rows_share(tmp_path):
 def test_sections_without_material_are_left_out(tmp_path):
     finished(tmp_path / "a", fid=1.0)
     assert re.findall("<h2>(.*?)</h2>", page(compare(load([tmp_path])), "again")) == [
-        "Ranking",
+        "Comparison",
         "Protocols",
         "The runs",
     ]
@@ -194,7 +194,7 @@ def test_what_is_looked_for_first_stands_first_and_a_collapsed_row_has_its_mark(
     assert names[1] == ["run", "KID (digits) ↓"] and "<summary>1 further column</summary>" in text
     assert ">a <small>collapsed</small></th>" in first and ">0.339 ms</td>" in first and ">500 ms</td>" in first
     assert 'class="best"' not in first  # nothing to compare b with
-    assert text.index("<h2>Ranking") < text.index("<h2>Protocols")
+    assert text.index("<h2>Comparison") < text.index("<h2>Protocols")
 
 
 # What the page does, reported by a script in it to the page around it, which is as wide as a phone.
