@@ -144,7 +144,7 @@ class Table:
             ]
         if any("_quick" in self.name(row) for row in self.rows):  # of `ebmzoo benchmark --quick`
             notes += [
-                "Quick runs train for a few hundred iterations: who is behind here, or collapsed, may only be undertrained."
+                "Quick runs train for few iterations: what is behind here, or collapsed, may only be undertrained."
             ]
         if any(column.level for column in self.columns):
             notes += ["≈: the seeds' range overlaps that of the best; the order of these is not settled."]
