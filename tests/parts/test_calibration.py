@@ -55,7 +55,7 @@ def test_a_margin_that_is_not_positive_is_refused(margin):
 
 
 def test_the_pull_is_towards_what_was_revised():
-    """λ·d/2σ², d the mean of the examples' squared distances; with respect to log σ it is −2 of itself."""
+    """λ·d/2σ², d the mean of the examples' squared distances; a learned σ is left to the bound."""
     generated = torch.tensor([[1.0, 2.0], [0.0, 0.0]], requires_grad=True)
     revised, log_sigma = torch.tensor([[1.0, 4.0], [3.0, 1.0]]), torch.tensor(-0.5).requires_grad_()
     pull = Calibration(weight=3.0)(generated, revised, log_sigma)
@@ -63,4 +63,4 @@ def test_the_pull_is_towards_what_was_revised():
     torch.testing.assert_close(pull, expected)
     pull.backward()
     torch.testing.assert_close(generated.grad, 3.0 * (generated.detach() - revised) / 2 / torch.tensor(-1.0).exp())
-    torch.testing.assert_close(log_sigma.grad, -2 * expected)
+    assert log_sigma.grad is None
