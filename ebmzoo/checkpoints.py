@@ -105,9 +105,10 @@ def load(path: str | Path, ema: bool = True, map_location: str | torch.device = 
         ValueError: the file cannot be read, names classes that are not trusted, or its weights do not fit.
 
     Example:
-        >>> import tempfile, lightning, ebmzoo
-        >>> from ebmzoo.networks import MLPDecoder, MLPEncoder
-        >>> vae = ebmzoo.VAE((1, 8, 8), MLPEncoder, MLPDecoder, latent_dim=4)
+        >>> import functools, tempfile, lightning, ebmzoo
+        >>> from ebmzoo import networks, parts
+        >>> own = {"encoder": networks.MLPEncoder, "decoder": networks.MLPDecoder}
+        >>> vae = ebmzoo.VAE((1, 8, 8), functools.partial(parts.GaussianVAE, **own))
         >>> trainer = lightning.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
         >>> trainer.strategy.connect(vae)
         >>> with tempfile.TemporaryDirectory() as folder:

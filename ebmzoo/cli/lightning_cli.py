@@ -213,15 +213,15 @@ class EbmzooCLI(LightningCLI):
             from ebmzoo.cli.predictions import Predictions
 
             added.append(Predictions(folder))
-        if trainer.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in given):
+
+        def lacks(kind: type) -> bool:
+            return not any(isinstance(one, kind) for one in given)
+
+        if trainer.enable_progress_bar is not False and lacks(ProgressBar):
             added.append(Progress())
-        if (
-            trainer.enable_model_summary is not False
-            and not any(isinstance(one, ModelSummary) for one in given)
-            and self.verb == "fit"
-        ):
+        if trainer.enable_model_summary is not False and lacks(ModelSummary) and self.verb == "fit":
             added.append(Summary())
-        if trainer.enable_checkpointing is not False and not any(isinstance(one, ModelCheckpoint) for one in given):
+        if trainer.enable_checkpointing is not False and lacks(ModelCheckpoint):
             added.append(ModelCheckpoint(save_top_k=0))  # or Lightning would add one that keeps every epoch's
         if trainer.enable_checkpointing is not False and self.verb == "fit":
             last = LastCheckpoint(folder.resolve() / CHECKPOINTS / "last.ckpt")
@@ -229,7 +229,7 @@ class EbmzooCLI(LightningCLI):
         for callback in [*given, *added]:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str((folder / CHECKPOINTS).resolve())
-        if self.verb == "fit" and not any(isinstance(one, NetworkEvaluations) for one in given):
+        if self.verb == "fit" and lacks(NetworkEvaluations):
             given = [NetworkEvaluations(), *given]
         kwargs["callbacks"] = [*given, *added]
         return super().instantiate_trainer(**kwargs)

@@ -37,8 +37,8 @@ class Energy(Potential):
         >>> from ebmzoo.networks import MLPEnergy
         >>> energy, x = Energy((2,), MLPEnergy), torch.zeros(3, 2)
         >>> loss, seen = energy.loss(x, x, as_noise(0))
-        >>> loss.item(), seen["train/energy_data"].shape
-        (0.0, torch.Size([3]))
+        >>> abs(loss.item()) < 1e-6, seen["train/energy_data"].shape
+        (True, torch.Size([3]))
     """
 
     def __init__(
