@@ -61,7 +61,7 @@ def present(table: Table, out: Path | None, command: str) -> None:
         console.print(f"{out / name}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _show(console: Console, table: Table, written: bool) -> None:
+def _show(console: Console, table: Table, written: bool = False) -> None:
     """One table: on a terminal of the columns that fit, those looked for first; else of all, in aligned lines."""
     chosen: list[Column | str] = [*table.first, *table.FACTS, *table.further]
     shown, best = len(chosen), "is bold"

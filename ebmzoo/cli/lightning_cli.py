@@ -12,18 +12,13 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from lightning import Callback, Trainer, seed_everything
+from lightning import Trainer, seed_everything
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch.multiprocessing import ProcessRaisedException
 
 from ebmzoo import optim  # noqa: F401 - gives its classes their short names
-from ebmzoo.callbacks import NetworkEvaluations, Progress, Summary
 from ebmzoo.callbacks.guard import Diverged, Guard
-from ebmzoo.callbacks.last import LastCheckpoint
-from ebmzoo.callbacks.monitors import monitored
-from ebmzoo.callbacks.preemption import SaveOnTermination
 from ebmzoo.checkpoints import check_fits, check_whole, newest_good, read, restore, stored_config
 from ebmzoo.cli import wandb_run
 from ebmzoo.cli.callback_words import with_callbacks
@@ -36,7 +31,7 @@ from ebmzoo.cli.metrics_file import MetricsFile
 from ebmzoo.cli.quiet import quieten
 from ebmzoo.cli.runs import CHECKPOINTS, Run, RunRecord, folder_of, run_name, say
 from ebmzoo.cli.shipped import with_paths
-from ebmzoo.cli.trainer import check_trainer, for_processes
+from ebmzoo.cli.trainer import check_trainer, for_processes, with_ours
 from ebmzoo.data.base import DataModule
 from ebmzoo.methods.base import Method
 from ebmzoo.storage import WholeFiles
@@ -207,31 +202,8 @@ class EbmzooCLI(LightningCLI):
             # metrics.csv is a training run's, whatever other loggers there are: evaluation has results.json.
             file = [MetricsFile(folder)] if self.verb == "fit" else []
             kwargs["logger"] = [*as_list(trainer.logger), *file]
-        given: list[Callback] = [monitored(one) for one in as_list(trainer.callbacks)]
-        added: list[Callback] = [RunRecord(folder, self.plain_config, self.wandb_id)]
-        if self.verb == "predict":
-            from ebmzoo.cli.predictions import Predictions
-
-            added.append(Predictions(folder))
-
-        def lacks(kind: type) -> bool:
-            return not any(isinstance(one, kind) for one in given)
-
-        if trainer.enable_progress_bar is not False and lacks(ProgressBar):
-            added.append(Progress())
-        if trainer.enable_model_summary is not False and lacks(ModelSummary) and self.verb == "fit":
-            added.append(Summary())
-        if trainer.enable_checkpointing is not False and lacks(ModelCheckpoint):
-            added.append(ModelCheckpoint(save_top_k=0))  # or Lightning would add one that keeps every epoch's
-        if trainer.enable_checkpointing is not False and self.verb == "fit":
-            last = LastCheckpoint(folder.resolve() / CHECKPOINTS / "last.ckpt")
-            added += [last, SaveOnTermination(last)]
-        for callback in [*given, *added]:
-            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                callback.dirpath = str((folder / CHECKPOINTS).resolve())
-        if self.verb == "fit" and lacks(NetworkEvaluations):
-            given = [NetworkEvaluations(), *given]
-        kwargs["callbacks"] = [*given, *added]
+        record = RunRecord(folder, self.plain_config, self.wandb_id)
+        kwargs["callbacks"] = with_ours(trainer, self.verb, folder, record)
         return super().instantiate_trainer(**kwargs)
 
     def _make_run(self, config: Any) -> Run:

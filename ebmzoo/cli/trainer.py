@@ -1,25 +1,35 @@
-"""What of Lightning's Trainer does not go with methods that step their optimisers themselves, and what does."""
+"""What of Lightning's Trainer goes with methods that step their optimisers themselves, and what every run has."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
     BatchSizeFinder,
+    Callback,
     GradientAccumulationScheduler,
     LearningRateFinder,
+    ModelCheckpoint,
+    ModelSummary,
+    ProgressBar,
     StochasticWeightAveraging,
     WeightAveraging,
 )
 from lightning.pytorch.callbacks.spike import SpikeDetection
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
+from ebmzoo.callbacks import NetworkEvaluations, Progress, Summary
+from ebmzoo.callbacks.last import LastCheckpoint
+from ebmzoo.callbacks.monitors import monitored
+from ebmzoo.callbacks.preemption import SaveOnTermination
 from ebmzoo.cli.errors import UserError
 from ebmzoo.cli.given import as_list
+from ebmzoo.cli.runs import CHECKPOINTS
 
-__all__ = ["check_trainer", "for_processes"]
+__all__ = ["check_trainer", "for_processes", "with_ours"]
 
 _EMA = "writes averaged weights that no verb knows as such: take EMA, --trainer.callbacks+=EMA"
 _STEPS = "each method steps its optimisers itself"
@@ -101,3 +111,39 @@ def for_processes(trainer: Any) -> dict[str, Any]:
     if several and torch.cuda.is_available() and trainer.accelerator != "cpu":
         found["sync_batchnorm"] = True  # there is none for CPUs
     return found
+
+
+def with_ours(trainer: Any, verb: str, folder: Path, record: Callback) -> list[Callback]:
+    """The callbacks of a config, and those that every run has beside them.
+
+    Args:
+        trainer: the Trainer's settings.
+        verb: what is done.
+        folder: the run's.
+        record: keeps the run's config in its checkpoints.
+    """
+    given: list[Callback] = [monitored(one) for one in as_list(trainer.callbacks)]
+    added: list[Callback] = [record]
+    if verb == "predict":
+        from ebmzoo.cli.predictions import Predictions
+
+        added.append(Predictions(folder))
+
+    def lacks(kind: type) -> bool:
+        return not any(isinstance(one, kind) for one in given)
+
+    if trainer.enable_progress_bar is not False and lacks(ProgressBar):
+        added.append(Progress())
+    if trainer.enable_model_summary is not False and lacks(ModelSummary) and verb == "fit":
+        added.append(Summary())
+    if trainer.enable_checkpointing is not False and lacks(ModelCheckpoint):
+        added.append(ModelCheckpoint(save_top_k=0))  # or Lightning would add one that keeps every epoch's
+    if trainer.enable_checkpointing is not False and verb == "fit":
+        last = LastCheckpoint(folder.resolve() / CHECKPOINTS / "last.ckpt")
+        added += [last, SaveOnTermination(last)]
+    for callback in [*given, *added]:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str((folder / CHECKPOINTS).resolve())
+    if verb == "fit" and lacks(NetworkEvaluations):
+        given = [NetworkEvaluations(), *given]
+    return [*given, *added]
