@@ -63,7 +63,7 @@ def test_the_packages_own_names_are_its_rooms():
         _ = ebmzoo.Nothing
 
 
-@pytest.mark.parametrize("first", ["the file", "the function"])
+@pytest.mark.parametrize("first", ["the file", pytest.param("the function", marks=pytest.mark.slow)])
 def test_a_function_that_bears_its_files_name_is_the_function(first):
     lines = ["import ebmzoo.data.digits, ebmzoo.mcmc.frozen", "from ebmzoo.data import digits, mnist"]
     lines = "\n".join(lines if first == "the file" else lines[::-1])

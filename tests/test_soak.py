@@ -5,6 +5,7 @@ import pytest
 from benchmarks import soak
 
 
+@pytest.mark.slow
 def test_killed_runs_resume(capsys):
     assert soak.kill(1, seed=1) == 0
     assert "1 resumed from a whole checkpoint" in capsys.readouterr().out

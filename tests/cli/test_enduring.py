@@ -294,6 +294,7 @@ def test_half_weights_are_refused_with_the_reason(ebmzoo, here, precision):
 # -- files ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_exported_model_is_the_checkpoints_averaged_one(ebmzoo, checkpoint, here):
     answer = ebmzoo("export", "--ckpt_path", checkpoint["ecvae"], "--out", "m.safetensors")
     assert answer.code == 0 and "averaged (EMA) weights" in answer.out
@@ -359,6 +360,7 @@ def test_classes_of_other_modules_need_to_be_trusted(ebmzoo, here, monkeypatch):
 # -- Weights & Biases -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_its_wandb_run(ebmzoo, here, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

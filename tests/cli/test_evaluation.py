@@ -52,6 +52,7 @@ def by_hand(samples, reference, **options):
     return torch_fidelity.calculate_metrics(input1=Rows(samples), input2=Rows(reference), save_cpu_ram=True, **options)
 
 
+@pytest.mark.slow
 def test_anybody_can_measure_the_saved_samples_again(ebmzoo, checkpoint, here):
     options = [*EVALUATE, "--trainer.callbacks.n_test", 300, "--only", "generation", "--save_samples"]
     answer = ebmzoo("test", "--ckpt_path", checkpoint["vae"], "--run_dir", "out", *options)
@@ -80,6 +81,7 @@ def test_anybody_can_measure_the_saved_samples_again(ebmzoo, checkpoint, here):
     assert found["fid"] == pytest.approx(exact, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_long_runs_are_asked_for(ebmzoo, checkpoint, here):
     words = ["test", "--ckpt_path", checkpoint["ecvae"], "--run_dir", "out", "--only", "chains", *EVALUATE]
     assert ebmzoo(*words).code == 0
@@ -123,6 +125,7 @@ def test_settings_of_figures_go_by_their_names(ebmzoo, checkpoint, here):
     assert {"seconds_3_samples", "sure_share"} < set(found) and "fid" not in found
 
 
+@pytest.mark.slow
 def test_a_run_that_is_trained_on_keeps_them(ebmzoo, checkpoint, here):
     options = [*EVALUATE, "--trainer.callbacks.figures.neighbours.crop=6", "--trainer.callbacks.figures.ood=null"]
     words = ["--config", "vae.yaml", "--run_dir", "run", "--trainer.max_epochs", 1, *options]

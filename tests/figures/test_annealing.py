@@ -61,7 +61,7 @@ def brackets(kind, dim, seeds):
     return sum(held), max(widths)
 
 
-@pytest.mark.parametrize(("kind", "dim"), [("gaussian", 20), ("mixture", 2)])
+@pytest.mark.parametrize(("kind", "dim"), [pytest.param("gaussian", 20, marks=pytest.mark.slow), ("mixture", 2)])
 def test_brackets_hold_the_truth(kind, dim):
     held, width = brackets(kind, dim, range(1))
     assert held == 1 and width < WIDEST[dim]

@@ -142,6 +142,7 @@ def write_mnist(root, split, n):
         (root / f"{split}-{kind}-ubyte").write_bytes(head + content.numpy().tobytes())
 
 
+@pytest.mark.slow
 def test_the_classifier_of_stacked_mnist(tmp_path, capsys):
     write_mnist(tmp_path, "train", 1000)
     write_mnist(tmp_path, "t10k", 200)

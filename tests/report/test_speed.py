@@ -89,7 +89,13 @@ data: {class_path: Gaussians25, init_args: {batch_size: 5}}
 
 
 @pytest.mark.parametrize(
-    "written", [POINTS, POINTS.replace("{class_path: MLPEnergy, init_args: {width: 4}}", "MLPEnergy")]
+    "written",
+    [
+        POINTS,
+        pytest.param(
+            POINTS.replace("{class_path: MLPEnergy, init_args: {width: 4}}", "MLPEnergy"), marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_the_verb_prints_a_table_and_writes_the_figures(tmp_path, capsys, written):
     out = tmp_path / "new" / "speed.json"
