@@ -6,10 +6,10 @@ STAMP := .venv/.installed
 
 # One thread per process: the networks of demo and tests are so small that threads wait for each other more than they
 # work, two workers have two cores, and sums stay in one order.
-demo test test-all soak: export OMP_NUM_THREADS = 1
-demo test test-all soak: export MKL_NUM_THREADS = 1
+demo test test-thorough test-all soak: export OMP_NUM_THREADS = 1
+demo test test-thorough test-all soak: export MKL_NUM_THREADS = 1
 
-.PHONY: help venv demo test test-all bench soak docs lint format clean
+.PHONY: help venv demo test test-thorough test-all bench soak docs lint format clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,9 @@ lint: $(STAMP)  ## style, types, and who may import whom
 
 test: lint  ## the same and the tests
 	$(BIN)/pytest -q -n 2 --dist worksteal
+
+test-thorough: $(STAMP)  ## the tests that take seconds each: with `test`, what must pass
+	$(BIN)/pytest -q -n 2 --dist worksteal -m thorough
 
 test-all: lint  ## the same with the tests that take minutes
 	$(BIN)/pytest -q -n 2 --dist worksteal -m ''

@@ -121,6 +121,7 @@ def first_of_each_base():
 
 
 @pytest.mark.parametrize(("base", "words"), first_of_each_base())
+@pytest.mark.thorough
 def test_an_ablation_can_be_made_at_the_papers_size(base, words):
     with torch.device("meta"):
         model = parser().instantiate_classes(parsed(base, words)).model

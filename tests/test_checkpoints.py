@@ -509,6 +509,7 @@ def test_no_string_of_a_file_brings_a_module_in(plain, tmp_path, monkeypatch, va
     assert not (tmp_path / "pwned").exists()
 
 
+@pytest.mark.thorough
 def test_settings_nested_without_end_are_refused():
     inside_itself = []
     inside_itself.append(inside_itself)

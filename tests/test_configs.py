@@ -31,12 +31,12 @@ def test_there_are_small_and_large_ones():
     assert len(SMALL) >= 6 and len(LARGE) >= 5
 
 
-QUICK = ("ecvae_digits", "vaebm_gaussians25")  # images and points; two steps of every other one take a minute or two
+QUICK = ("ecvae_digits", "vaebm_gaussians25")  # images and points; two steps of every other one take seconds
 
 
 @pytest.mark.parametrize(
     "path",
-    [path if path.stem in QUICK else pytest.param(path, marks=pytest.mark.slow) for path in SMALL],
+    [path if path.stem in QUICK else pytest.param(path, marks=pytest.mark.thorough) for path in SMALL],
     ids=lambda path: path.stem,
 )
 def test_small_configs_take_two_steps(path, tmp_path):
@@ -65,7 +65,8 @@ def parser():
 
 # Of the large ones, one of each method; the others are of the same classes.
 SEEN = [
-    one if one in SMALL or one.stem.endswith("_cifar") else pytest.param(one, marks=pytest.mark.slow) for one in CONFIGS
+    one if one in SMALL or one.stem.endswith("_cifar") else pytest.param(one, marks=pytest.mark.thorough)
+    for one in CONFIGS
 ]
 
 

@@ -86,7 +86,7 @@ def target_exists(target):
 
 
 @pytest.mark.timeout(600)  # whole commands: seconds on an idle machine, minutes on a crowded one
-@pytest.mark.slow  # tests/test_sixth_method.py and the verbs' own tests hold what the pages show
+@pytest.mark.thorough  # tests/test_sixth_method.py and the verbs' own tests hold what the pages show
 @pytest.mark.parametrize("page", RUN)
 def test_the_code_of_a_page_runs_from_top_to_bottom(page, elsewhere):
     names, variables = {"__name__": page}, {"PWD": str(elsewhere)}
@@ -99,6 +99,7 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, elsewhere):
             run(words, variables)
 
 
+@pytest.mark.thorough
 def test_your_own_images_need_nothing_but_their_folder(elsewhere):
     (elsewhere / "photos").mkdir()
     for number in range(40):

@@ -23,7 +23,9 @@ def frechet_distance_after(name, run, steps, *schedules):
 
 
 @pytest.mark.timeout(600)  # seconds on an idle machine, minutes on a crowded one
-@pytest.mark.parametrize("steps", [80, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "steps", [pytest.param(80, marks=pytest.mark.thorough), pytest.param(400, marks=pytest.mark.slow)]
+)
 def test_ecvae_beats_the_vae_of_the_same_networks_and_as_many_decoder_updates(tmp_path, steps):
     ecvae = frechet_distance_after("ecvae_digits", tmp_path / "ecvae", steps, "vae_schedule", "energy_schedule")
     vae = frechet_distance_after("vae_digits", tmp_path / "vae", 2 * steps, "schedule")

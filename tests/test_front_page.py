@@ -30,6 +30,7 @@ def runs(tmp_path):
     return folder
 
 
+@pytest.mark.thorough
 def test_pictures_are_of_finished_runs(runs, tmp_path, capsys):
     capsys.readouterr()
     front_page.main(["--runs", str(runs), "--out", str(tmp_path / "out")])

@@ -63,7 +63,7 @@ def test_the_packages_own_names_are_its_rooms():
         _ = ebmzoo.Nothing
 
 
-@pytest.mark.parametrize("first", ["the file", pytest.param("the function", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("first", ["the file", pytest.param("the function", marks=pytest.mark.thorough)])
 def test_a_function_that_bears_its_files_name_is_the_function(first):
     lines = ["import ebmzoo.data.digits, ebmzoo.mcmc.frozen", "from ebmzoo.data import digits, mnist"]
     lines = "\n".join(lines if first == "the file" else lines[::-1])
@@ -85,6 +85,7 @@ print(json.dumps(seen))
 """
 
 
+@pytest.mark.thorough
 def test_a_training_imports_what_it_needs(tmp_path):
     rows = np.random.RandomState(0).randint(0, 256, (8, 3072), dtype=np.uint8)
     for name in [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]:

@@ -94,6 +94,7 @@ def test_each_process_draws_its_own_noise_and_holds_the_same_weights():
     assert_identical(a["weights"], b["weights"])
 
 
+@pytest.mark.thorough
 def test_no_process_draws_what_a_neighbouring_seed_draws():
     assert len({one["seed"] for seed in (0, 1) for one in two_processes(own_noise, seed)}) == 4
 
@@ -142,6 +143,7 @@ def test_resume_at_random_iterations_on_two_processes(tmp_path, name, count):
     assert not torch.equal(ranks[0]["whole"]["rng"], ranks[1]["whole"]["rng"])
 
 
+@pytest.mark.thorough
 def test_another_number_of_processes_deals_the_kept_chains_out_anew_and_says_so(tmp_path):
     name = "vaebm, persistent, from its VAE on"
     train(0, 1, tmp_path, name, 7)

@@ -67,7 +67,9 @@ def test_make_targets_exist():
 
 
 @pytest.mark.timeout(600)  # whole commands: seconds on an idle machine, minutes on a crowded one
-@pytest.mark.parametrize("only", ["likelihood", pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "only", [pytest.param("likelihood", marks=pytest.mark.thorough), pytest.param(None, marks=pytest.mark.slow)]
+)
 def test_commands_run(elsewhere, only):
     ran = [words for words in commands() if words[0] == "ebmzoo"]
     assert {words[1] for words in ran} >= {"fit", "test", "sample", "predict"}
@@ -80,6 +82,7 @@ def test_commands_run(elsewhere, only):
     assert (elsewhere / "grid.png").is_file()
 
 
+@pytest.mark.thorough
 def test_commands_that_take_days_are_understood(elsewhere, capfd):
     for name, body in FILES.items():
         (elsewhere / name).write_text(body)

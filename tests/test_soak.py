@@ -5,12 +5,13 @@ import pytest
 from benchmarks import soak
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_killed_runs_resume(capsys):
     assert soak.kill(1, seed=1) == 0
     assert "1 resumed from a whole checkpoint" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_odd_configs_run_or_end_in_one_line(capsys):
     assert soak.fuzz(3, seed=2) == 0
     assert "0 failed" in capsys.readouterr().out

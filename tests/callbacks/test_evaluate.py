@@ -316,6 +316,7 @@ def test_what_cannot_be_sampled_is_said(tmp_path):
     ]
 
 
+@pytest.mark.thorough
 def test_too_few_samples_and_no_extractor(tmp_path):
     trainer(tmp_path, [Evaluate(n_test=1)]).test(model(), Images(), verbose=False)
     found, about = results(tmp_path)
@@ -371,6 +372,7 @@ def test_what_a_user_can_get_wrong(options):
         Evaluate(**options)
 
 
+@pytest.mark.thorough
 def test_two_processes_measure_what_one_does(tmp_path):
     numbers = []
     for devices in (1, 2):

@@ -102,6 +102,7 @@ def train(method, *callbacks, folder, steps=200, data=None, **settings):
     return fit
 
 
+@pytest.mark.thorough
 def test_a_healthy_run_is_left_alone_and_not_changed(tmp_path):
     watched, alone = ecvae(), ecvae()
     train(watched, Guard(rollbacks=1, checkpoint_every=20), folder=tmp_path, steps=65)
@@ -137,6 +138,7 @@ def test_faults_are_named(tmp_path, fault, settings, words, by):
     assert entry == {"step": caught.value.step, "reason": caught.value.reason, "action": "stopped"}
 
 
+@pytest.mark.thorough
 def test_points_have_no_edge(tmp_path):
     torch.manual_seed(0)
     vae = spec(GaussianVAE, encoder=spec(MLPEncoder), decoder=spec(MLPDecoder), latent_dim=4, sigma=0.7)
@@ -144,6 +146,7 @@ def test_points_have_no_edge(tmp_path):
     train(method, Guard(), folder=tmp_path, steps=40, data=Gaussians25(batch_size=64))
 
 
+@pytest.mark.thorough
 def test_what_a_rollback_changes(tmp_path):
     def make():
         return ecvae(vae_schedule=spec(CosineAnnealingLR, T_max=100), vae_optimizer=spec(SGD, lr=1e-5))
@@ -210,6 +213,7 @@ def bad_on_one(rank, folder):
         return {"step": trouble.step, "reason": trouble.reason}
 
 
+@pytest.mark.thorough
 def test_all_processes_stop_together_for_what_one_has_seen(tmp_path):
     a, b = two_processes(bad_on_one, str(tmp_path))
     assert a == b == {"step": 20, "reason": "the batch of data of step 12 holds values that are not finite"}

@@ -1,5 +1,6 @@
 """What a training has cost, against counts by hand; pictures and validation cost it nothing."""
 
+import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ebmzoo.callbacks import EMA, NetworkEvaluations, Pictures
@@ -44,6 +45,7 @@ def fit(path, steps, resume=None, saved=False):
     return seen
 
 
+@pytest.mark.thorough
 def test_the_count_of_a_training_of_two_stages(tmp_path):
     seen = fit(tmp_path, 7)
     expected = [WARM, 2 * WARM] + [2 * WARM + n * JOINT for n in range(1, 6)]
@@ -52,6 +54,7 @@ def test_the_count_of_a_training_of_two_stages(tmp_path):
     assert seen.spent == expected[-1]
 
 
+@pytest.mark.thorough
 def test_a_resumed_training_counts_on(tmp_path):
     fit(tmp_path, 5, saved=True)
     assert fit(tmp_path, 7, resume=tmp_path / "kept.ckpt").trained == [2 * WARM + n * JOINT for n in (4, 5)]

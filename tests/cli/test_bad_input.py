@@ -108,6 +108,7 @@ def refused(answer, words, folder, files):
 
 
 @pytest.mark.parametrize(("words", "line"), WORDS.values(), ids=WORDS)
+@pytest.mark.thorough
 def test_one_clear_line_and_nothing_written(ebmzoo, here, words, line):
     refused(ebmzoo(*words), line, here, ["ecvae.yaml", "vae.yaml"])
 
@@ -148,6 +149,7 @@ def test_bad_configs(ebmzoo, here, content, line):
     refused(ebmzoo("fit", "--config", "bad.yaml"), line, here, ["bad.yaml", "ecvae.yaml", "vae.yaml"])
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_of_another_method(ebmzoo, here, checkpoint):
     for words in (["fit", "--config", "vae.yaml"], ["test", "--config", "vae.yaml"]):
         answer = ebmzoo(*words, "--ckpt_path", checkpoint["ecvae"])

@@ -79,6 +79,7 @@ def test_what_cannot_be_meant_is_one_line(words, line):
     assert line in str(caught.value)
 
 
+@pytest.mark.thorough
 def test_a_run_takes_them(ebmzoo, here):
     words = ["--trainer.callbacks.EMA.decay", "0.25", "--trainer.callbacks+=Pictures", "--trainer.callbacks.n=4"]
     assert ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "run", *words, "--trainer.max_epochs", 1).code == 0

@@ -23,6 +23,7 @@ def validations(folder):
         return {row["step"]: row["val/elbo"] for row in csv.DictReader(file) if row["val/elbo"]}
 
 
+@pytest.mark.thorough
 def test_validation_does_not_change_the_training(ebmzoo, here):
     fit = ["fit", "--config", "ecvae.yaml", "--trainer.max_epochs", 1]
     often = ["--trainer.val_check_interval", 2, "--trainer.limit_val_batches", 2]
@@ -34,6 +35,7 @@ def test_validation_does_not_change_the_training(ebmzoo, here):
     assert same(a["state_dict"], b["state_dict"]) and same(a["ema"], b["ema"])
 
 
+@pytest.mark.thorough
 def test_a_resume_within_an_epoch_validates_on_everything(ebmzoo, here):
     """Lightning's loop took its place within the last validation for one that was still to be ended."""
     fit = ["fit", "--config", "vae.yaml", "--trainer.val_check_interval", 2, "--trainer.limit_val_batches", 3]
@@ -46,6 +48,7 @@ def test_a_resume_within_an_epoch_validates_on_everything(ebmzoo, here):
     assert validations(here / "cut") == {step: whole[step] for step in ("3", "5", "7")}
 
 
+@pytest.mark.thorough
 def test_a_finished_run_that_is_resumed_stays_as_it_is(ebmzoo, here):
     fit = ["fit", "--config", "vae.yaml", "--run_dir", "run", "--resume", "auto", "--trainer.max_epochs", 1]
     assert ebmzoo(*fit).code == 0

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
@@ -51,6 +53,7 @@ def test_out_of_memory_is_answered_with_what_to_change(ebmzoo, here):
     assert not (here / "runs").exists()
 
 
+@pytest.mark.thorough
 def test_of_two_stages_the_second_is_counted(ebmzoo):
     answer = ebmzoo("doctor", "--config", CONFIGS / "ecflow_digits.yaml", "--model.sampler.steps", 15)
     # A chain's 15 steps and the update of two halves; the flow draws once and scores the data; each with a gradient.

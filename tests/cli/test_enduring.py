@@ -53,7 +53,7 @@ class Told(Callback):
     ("number", "word"),
     [
         (signal.SIGTERM, "terminated"),
-        pytest.param(signal.SIGINT, "interrupted", marks=pytest.mark.slow),  # quick below: what it says goes on
+        pytest.param(signal.SIGINT, "interrupted", marks=pytest.mark.thorough),  # quick below: what it says goes on
     ],
 )
 def test_a_run_that_is_told_to_end_saves_itself_and_goes_on_as_if_nothing_had_been(ebmzoo, here, trained, number, word):
@@ -77,6 +77,7 @@ def test_a_run_that_is_told_to_end_saves_itself_and_goes_on_as_if_nothing_had_be
     assert timeless(rows(here / "cut")) == timeless(rows(whole))
 
 
+@pytest.mark.thorough
 def test_the_command_that_is_named_goes_on(ebmzoo, here):
     told = [f"--trainer.callbacks+={__name__}.Told", "--trainer.callbacks.number=2"]
     answer = ebmzoo(
@@ -115,7 +116,7 @@ VALIDATED += ["--trainer.check_val_every_n_epoch", "null", "--trainer.num_sanity
 
 @pytest.mark.parametrize(
     "rarely",
-    [pytest.param([], marks=pytest.mark.slow), ["--trainer.callbacks.every_n_steps=10"]],
+    [pytest.param([], marks=pytest.mark.thorough), ["--trainer.callbacks.every_n_steps=10"]],
     ids=["every validation", "every second"],
 )
 def test_a_run_whose_best_is_kept_goes_on_inside_an_epoch(ebmzoo, here, rarely):
@@ -132,6 +133,7 @@ def test_a_run_whose_best_is_kept_goes_on_inside_an_epoch(ebmzoo, here, rarely):
     assert read(state["best_model_path"])["global_step"] == best
 
 
+@pytest.mark.thorough
 def test_weights_that_were_chosen_by_their_averages_hold_them(ebmzoo, here, checkpoint):
     weights = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_weights_only=true"]
     weights += ["--trainer.callbacks.filename={val/mse:.3f}", "--trainer.callbacks.every_n_epochs=1"]
@@ -162,6 +164,7 @@ def test_a_run_is_found_from_a_checkpoint_at_any_depth(ebmzoo, here, trained):
     assert newest_good(here / "run" / "checkpoints")[0] == deep
 
 
+@pytest.mark.thorough
 def test_resume_auto_takes_the_newest_whole_checkpoint_of_the_newest_run(ebmzoo, here):
     fit = ["fit", "--config", "vae.yaml", "--resume", "auto", "--trainer.max_epochs", "-1", *SAVE_OFTEN]
     answer = ebmzoo(*fit, "--trainer.max_steps", 4)
@@ -198,6 +201,7 @@ def test_the_newest_checkpoint_of_a_copied_folder_is_the_one_written_last(ebmzoo
 
 
 @pytest.mark.skipif(os.name != "posix", reason="folders are held by posix locks")
+@pytest.mark.thorough
 def test_two_trainings_do_not_share_a_folder(ebmzoo, here):
     """The second would take away what the first is writing, and they would take turns at last.ckpt."""
     import fcntl
@@ -259,6 +263,7 @@ GUARD = ["--trainer.callbacks+=tests.faults.BadBatch", "--trainer.callbacks.step
 GUARD += ["--trainer.callbacks+=Guard", "--trainer.callbacks.every_n_steps=1", "--trainer.callbacks.checkpoint_every=2"]
 
 
+@pytest.mark.thorough
 def test_a_diverged_run_stops_with_the_reason(ebmzoo, here):
     answer = ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "run", *GUARD)
     assert answer.code == 1
@@ -284,6 +289,7 @@ def test_a_diverged_run_goes_back_and_ends(ebmzoo, here):
 
 
 @pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+@pytest.mark.thorough
 def test_half_weights_are_refused_with_the_reason(ebmzoo, here, precision):
     answer = ebmzoo("fit", "--config", "ecvae.yaml", "--trainer.precision", precision)
     assert answer.code == 2
@@ -294,7 +300,7 @@ def test_half_weights_are_refused_with_the_reason(ebmzoo, here, precision):
 # -- files ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_an_exported_model_is_the_checkpoints_averaged_one(ebmzoo, checkpoint, here):
     answer = ebmzoo("export", "--ckpt_path", checkpoint["ecvae"], "--out", "m.safetensors")
     assert answer.code == 0 and "averaged (EMA) weights" in answer.out
@@ -331,6 +337,7 @@ def test_an_export_that_is_damaged_or_cannot_be_written(ebmzoo, checkpoint, here
         assert answer.code == 2 and words in answer.err.splitlines()[-1]
 
 
+@pytest.mark.thorough
 def test_classes_of_other_modules_need_to_be_trusted(ebmzoo, here, monkeypatch):
     monkeypatch.syspath_prepend(here)
     (here / "stranger.py").write_text("from ebmzoo.networks import MLPEncoder\nclass Net(MLPEncoder):\n    pass\n")
@@ -360,7 +367,7 @@ def test_classes_of_other_modules_need_to_be_trusted(ebmzoo, here, monkeypatch):
 # -- Weights & Biases -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_resumed_run_goes_on_with_its_wandb_run(ebmzoo, here, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -374,6 +381,7 @@ def test_a_resumed_run_goes_on_with_its_wandb_run(ebmzoo, here, monkeypatch):
     assert len(files) == 2 and all(path.stem == f"run-{first}" for path in files)
 
 
+@pytest.mark.thorough
 def test_a_run_in_forked_processes_stops_with_the_reason_too(ebmzoo, here):
     words = ["--trainer.devices", 2, "--trainer.strategy", "ddp_fork_find_unused_parameters_true"]
     answer = ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "run", *GUARD, *words, "--trainer.accelerator", "cpu")

@@ -24,6 +24,7 @@ def results(folder):
     return {entry["name"]: entry for entry in held["results"]}, held["run"]
 
 
+@pytest.mark.thorough
 def test_only_some_parts_of_an_early_checkpoint(ebmzoo, checkpoint, here):
     answer = ebmzoo("test", "--ckpt_path", checkpoint["vae"], "--run_dir", "out", "--only", "ood,likelihood", *EVALUATE)
     assert answer.code == 0, answer.err
@@ -52,7 +53,7 @@ def by_hand(samples, reference, **options):
     return torch_fidelity.calculate_metrics(input1=Rows(samples), input2=Rows(reference), save_cpu_ram=True, **options)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_anybody_can_measure_the_saved_samples_again(ebmzoo, checkpoint, here):
     options = [*EVALUATE, "--trainer.callbacks.n_test", 300, "--only", "generation", "--save_samples"]
     answer = ebmzoo("test", "--ckpt_path", checkpoint["vae"], "--run_dir", "out", *options)
@@ -81,7 +82,7 @@ def test_anybody_can_measure_the_saved_samples_again(ebmzoo, checkpoint, here):
     assert found["fid"] == pytest.approx(exact, rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_long_runs_are_asked_for(ebmzoo, checkpoint, here):
     words = ["test", "--ckpt_path", checkpoint["ecvae"], "--run_dir", "out", "--only", "chains", *EVALUATE]
     assert ebmzoo(*words).code == 0
@@ -107,6 +108,7 @@ def test_what_a_user_can_get_wrong(ebmzoo, checkpoint):
         assert answer.code == 2 and len(answer.err.strip().splitlines()) == 1 and words in answer.err
 
 
+@pytest.mark.thorough
 def test_other_sets_are_data_modules_of_the_config(ebmzoo, checkpoint, here):
     sets = '[{"class_path": "Glyphs", "init_args": {"size": 8, "n_test": 20}}, "uniform noise"]'
     options = [*EVALUATE, f"--trainer.callbacks.figures.ood.sets={sets}", "--only", "ood", "--run_dir", "out"]
@@ -117,6 +119,7 @@ def test_other_sets_are_data_modules_of_the_config(ebmzoo, checkpoint, here):
     assert "ood_auroc_constants" not in found
 
 
+@pytest.mark.thorough
 def test_settings_of_figures_go_by_their_names(ebmzoo, checkpoint, here):
     options = [*EVALUATE, "--trainer.callbacks.Evaluate.figures.cost.n", 3, "--only", "generation", "--run_dir", "out"]
     answer = ebmzoo("test", "--ckpt_path", checkpoint["vae"], *options, "--trainer.callbacks.figures.fidelity", "null")
@@ -125,7 +128,7 @@ def test_settings_of_figures_go_by_their_names(ebmzoo, checkpoint, here):
     assert {"seconds_3_samples", "sure_share"} < set(found) and "fid" not in found
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_run_that_is_trained_on_keeps_them(ebmzoo, checkpoint, here):
     options = [*EVALUATE, "--trainer.callbacks.figures.neighbours.crop=6", "--trainer.callbacks.figures.ood=null"]
     words = ["--config", "vae.yaml", "--run_dir", "run", "--trainer.max_epochs", 1, *options]

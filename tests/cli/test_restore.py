@@ -119,6 +119,7 @@ def test_superres_takes_small_images_and_references_by_name(ebmzoo, here, checkp
     assert {name for name, _ in figures("alone")} == {"consistency_max", "consistency_l1"}
 
 
+@pytest.mark.thorough
 def test_colours(ebmzoo, here, coloured):
     grey = np.linspace(0, 255, 64, dtype=np.uint8).reshape(8, 8)
     Image.fromarray(grey).save(here / "grey.png")

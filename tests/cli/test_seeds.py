@@ -57,6 +57,7 @@ def test_a_configs_own_seed_of_the_data_stays(ebmzoo, seen, here):
 
 
 @pytest.mark.parametrize("words", [[], ["--seed_everything", "9"], ["--config", "vae.yaml"]])
+@pytest.mark.thorough
 def test_a_resumed_run_goes_on_in_the_order_it_began_with(ebmzoo, seen, words):
     fit = ["--trainer.limit_train_batches", "1.0", "--run_dir", "run", "--trainer.max_steps"]
     assert ebmzoo("fit", "--config", "vae.yaml", "--seed_everything", "1", *fit, "3").code == 0
@@ -66,6 +67,7 @@ def test_a_resumed_run_goes_on_in_the_order_it_began_with(ebmzoo, seen, words):
     assert torch.equal(torch.cat(seen["training_step"]), order(1, 6))
 
 
+@pytest.mark.thorough
 def test_a_runs_own_config_can_be_trained_with_another_seed(ebmzoo, seen):
     assert ebmzoo("fit", "--config", "vae.yaml", "--trainer.max_steps", "2", "--run_dir", "first").code == 0
     seen["training_step"].clear()

@@ -52,6 +52,7 @@ def test_the_saved_config_makes_the_same_run_again(ebmzoo, trained, checkpoint, 
     assert [row["train/loss_vae"] for row in rows(again)] == [row["train/loss_vae"] for row in rows(trained["vae"])]
 
 
+@pytest.mark.thorough
 def test_each_run_gets_a_number(ebmzoo, here):
     for _ in range(2):
         assert ebmzoo("fit", "--config", "vae.yaml", "--trainer.max_epochs", 1).code == 0
@@ -154,6 +155,7 @@ def test_the_command_line_wins_over_the_checkpoint(ebmzoo, checkpoint, here):
     assert read(last)["global_step"] == 12
 
 
+@pytest.mark.thorough
 def test_a_config_wins_over_the_checkpoint(ebmzoo, checkpoint, here):
     text = (here / "ecvae.yaml").read_text().replace("steps: 2", "steps: 5").replace("max_epochs: 2", "max_epochs: 3")
     (here / "other.yaml").write_text(text)
@@ -173,6 +175,7 @@ def test_resume_equals_training_without_a_stop(ebmzoo, here, trained):
     assert timeless(rows(here / "cut")) == timeless(rows(trained["ecvae"]))
 
 
+@pytest.mark.thorough
 def test_a_config_that_was_printed_is_a_config(ebmzoo, here, checkpoint):
     for verb, words in (("fit", ["--trainer.max_epochs", 1]), ("test", ["--ckpt_path", checkpoint["vae"]])):
         code, printed, _ = ebmzoo(verb, "--config", "vae.yaml", *words, "--print_config")
@@ -237,6 +240,7 @@ def double(ebmzoo, here):
     return here / "double" / "checkpoints" / "last.ckpt"
 
 
+@pytest.mark.thorough
 def test_double_precision_holds_in_predictions_and_exports(ebmzoo, here, double):
     path = double
     model = package.load(path)

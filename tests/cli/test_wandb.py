@@ -100,6 +100,7 @@ def whole(tmp_path_factory):
         return run, *(list(records(path)) for path in sorted(run.rglob("run-*.wandb")))
 
 
+@pytest.mark.thorough
 def test_a_run_holds_all_panels_of_the_dashboard(whole, capfd):
     _, fitted, tested = whole
     logged = history(fitted) | history(tested)
@@ -201,6 +202,7 @@ def test_a_test_goes_on_in_the_runs_own_and_its_results_are_the_summary(whole):
     assert summary["trainer/global_step"] == 7  # that of the weights' last iteration
 
 
+@pytest.mark.thorough
 def test_a_validation_leaves_the_runs_curves_alone(ebmzoo, here, offline, whole):
     run, fitted, _ = whole
     last = run / "checkpoints" / "last.ckpt"
@@ -213,6 +215,7 @@ def test_a_validation_leaves_the_runs_curves_alone(ebmzoo, here, offline, whole)
     assert config_of(found).keys() == config_of(fitted).keys()
 
 
+@pytest.mark.thorough
 def test_a_test_of_a_run_that_was_not_logged_is_of_its_own_job_type(ebmzoo, here, offline):
     assert ebmzoo("fit", "--config", "vae.yaml", "--trainer.max_epochs", 1).code == 0
     last = here / "runs" / "vae" / "version_0" / "checkpoints" / "last.ckpt"
@@ -256,6 +259,7 @@ def test_the_dashboards_curves_are_means_over_the_runs_of_a_method(here, capfd):
 @pytest.mark.parametrize(
     ("words", "why"), [([], "--entity is missing"), (["--entity", "someone"], "not saved: No API key configured")]
 )
+@pytest.mark.thorough
 def test_the_dashboard_says_in_a_line_what_it_needs(here, words, why):
     # A process of its own, without any key of the user's: wandb looks for one but once.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
@@ -267,6 +271,7 @@ def test_the_dashboard_says_in_a_line_what_it_needs(here, words, why):
     assert line.startswith(f"wandb_dashboard: error: {why}") and "--dry_run" in line
 
 
+@pytest.mark.thorough
 def test_an_offline_run_holds_losses_images_config_and_one_exit(ebmzoo, here, offline):
     words = ["--trainer.logger", "WandbLogger", "--trainer.callbacks+=Pictures"]
     assert ebmzoo("fit", "--config", "vae.yaml", *words).code == 0

@@ -141,6 +141,7 @@ def test_they_are_deterministic_and_independent_of_the_seed():
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.thorough
 def test_letters_like_digits_have_exactly_the_inks_of_the_digits(split):
     scans = (digits(split)[0] + 1) * 8
     n = len(scans)

@@ -221,6 +221,7 @@ def test_a_folder_of_broken_images_alone_is_refused(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.thorough
 def test_a_training_on_a_folder_with_all_of_this(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     photos(tmp_path / "photos", 20)

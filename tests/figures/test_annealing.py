@@ -61,7 +61,7 @@ def brackets(kind, dim, seeds):
     return sum(held), max(widths)
 
 
-@pytest.mark.parametrize(("kind", "dim"), [pytest.param("gaussian", 20, marks=pytest.mark.slow), ("mixture", 2)])
+@pytest.mark.parametrize(("kind", "dim"), [pytest.param("gaussian", 20, marks=pytest.mark.thorough), ("mixture", 2)])
 def test_brackets_hold_the_truth(kind, dim):
     held, width = brackets(kind, dim, range(1))
     assert held == 1 and width < WIDEST[dim]
@@ -80,6 +80,7 @@ def test_without_exact_samples_there_is_no_upper_bound():
     assert found.lower == pytest.approx(-3, abs=1e-6) and math.isnan(found.upper)
 
 
+@pytest.mark.thorough
 def test_long_chains_stand_in_for_exact_samples():
     density = ring(2)
     potential = white_gaussian(lambda x: density.log_prob(x) + 2, torch.zeros(2), torch.full((2,), 1.5))

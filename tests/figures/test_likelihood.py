@@ -29,6 +29,7 @@ def banana(x):
     return -((x[:, 0] - 0.3) ** 2) / 1.2 - 2 * (x[:, 1] - 0.5 * x[:, 0] ** 2) ** 2 - 0.1 * x[:, 0] ** 4
 
 
+@pytest.mark.thorough
 def test_the_lattice_agrees_with_scipys_quadrature():
     def integrand(y, x):
         return math.exp(banana(torch.tensor([[x, y]], dtype=torch.float64)).item())

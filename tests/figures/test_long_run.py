@@ -11,6 +11,7 @@ from ebmzoo.metrics import fidelity
 from ..callbacks.fakes import Images, ecvae, measured
 
 
+@pytest.mark.thorough
 def test_where_chains_are_after_ten_times_their_length(tmp_path):
     method = ecvae(sampler=Langevin(steps=8, step_size=0.1, temperature=1e-2))
     found, skipped, _ = measured(tmp_path, method, figures=[LongRun()])

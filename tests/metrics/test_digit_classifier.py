@@ -79,6 +79,7 @@ def test_training_is_a_function_of_the_seed_and_leaves_the_global_generator_alon
     assert not first.training and not any(p.requires_grad for p in first.parameters())
 
 
+@pytest.mark.thorough
 def test_the_command_writes_what_it_says(tmp_path, capsys):
     main(["--out", str(tmp_path / "w.safetensors"), "--seed", "3", "--epochs", "5"])
     network = load_digit_classifier(tmp_path / "w.safetensors")
@@ -118,6 +119,7 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(network(x[:5]), network(x[:5]))
 
 
+@pytest.mark.thorough
 def test_stacked_modes_of_real_stacks_and_of_one_blurred_channel():
     stacks = StackedDigits(n_train=1000).load("train")
     x = stacks.batch(torch.arange(1000))
@@ -142,7 +144,7 @@ def write_mnist(root, split, n):
         (root / f"{split}-{kind}-ubyte").write_bytes(head + content.numpy().tobytes())
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_classifier_of_stacked_mnist(tmp_path, capsys):
     write_mnist(tmp_path, "train", 1000)
     write_mnist(tmp_path, "t10k", 200)

@@ -55,6 +55,7 @@ def by_hand(a, b, **options):
     )
 
 
+@pytest.mark.thorough
 def test_equals_torch_fidelity_by_hand(real, fake):
     found = fidelity(fake, real, "digits")
     hand = by_hand(fake, real, fid=True, kid=True, isc=True, kid_subset_size=300)
@@ -225,6 +226,7 @@ def inception_path(tmp_path_factory):
     return path
 
 
+@pytest.mark.thorough
 def test_inception_goes_the_same_way(real, inception_path):
     found = find_extractor("inception", inception_path)
     images = found.bytes_of(real[:2])

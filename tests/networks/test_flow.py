@@ -57,6 +57,7 @@ def test_the_log_determinant_is_that_of_the_jacobian(flow):
     torch.testing.assert_close(flow.log_prob(x), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_a_2d_prior_integrates_to_one():
     torch.manual_seed(0)
     flow = disturbed(FlowPrior(2, steps=3, width=6))

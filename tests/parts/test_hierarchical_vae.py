@@ -96,6 +96,7 @@ def test_the_decoder_has_one_floor_for_sigma():
     assert free.shape == (2, *SHAPE) and free.unique().numel() == free.numel()
 
 
+@pytest.mark.thorough
 def test_regularisation_is_the_spectral_norms_and_the_batchnorm_gains():
     vae = hierarchical().train()
     layers = list(vae.modules())

@@ -121,6 +121,7 @@ def test_the_potentials_are_one_density(make):
             torch.testing.assert_close(space.data(states[name], "mean"), latents.mean)
 
 
+@pytest.mark.thorough
 def test_a_cool_start_is_the_white_noise_of_cool_samples():
     """Decoded again (its means, and x itself through its noise), the start is what the readjusted VAE had made."""
     vae, noise = hierarchy(), as_noise(2)

@@ -185,7 +185,7 @@ def test_what_is_only_tested_follows_the_training_that_it_belongs_to(tmp_path, m
     assert [words[1] for words in began] == ["test"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_commands_are_forks_of_one_process_timed_in_cpu_seconds_of_their_own(tmp_path, monkeypatch, capfd):
     """The third is killed as the kernel kills what takes all memory, and ends no other."""
     (tmp_path / "sitecustomize.py").write_text(

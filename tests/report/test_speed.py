@@ -55,6 +55,7 @@ def test_plainly_a_chain_runs_as_the_plain_loop_does_and_afterwards_as_before():
     assert torch.equal(SMALL.sampler(net, x, noise=0).x, before)
 
 
+@pytest.mark.thorough
 def test_every_way_is_measured_against_the_others():
     rows = {row.way: row for row in speed.measure("small", SMALL, rounds=2)}
     assert {"reference", "naive", "exact", "eager", "kernel", "bf16"} <= set(rows)
@@ -93,7 +94,7 @@ data: {class_path: Gaussians25, init_args: {batch_size: 5}}
     [
         POINTS,
         pytest.param(
-            POINTS.replace("{class_path: MLPEnergy, init_args: {width: 4}}", "MLPEnergy"), marks=pytest.mark.slow
+            POINTS.replace("{class_path: MLPEnergy, init_args: {width: 4}}", "MLPEnergy"), marks=pytest.mark.thorough
         ),
     ],
 )

@@ -56,7 +56,7 @@ def posterior(model, operator, y, sigma, weight):
     return torch.linalg.solve(precision, right).T, torch.linalg.inv(precision)
 
 
-@pytest.mark.parametrize("weight", [pytest.param(0.0, marks=pytest.mark.slow), 2.0])
+@pytest.mark.parametrize("weight", [pytest.param(0.0, marks=pytest.mark.thorough), 2.0])
 @pytest.mark.parametrize("operator", [SuperResolve(2), Inpaint(box_mask((1, 4, 4), (1, 1, 3, 4)))], ids=["sr", "box"])
 def test_the_chain_seeks_the_posterior(operator, weight):
     model = Linear()
