@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -107,3 +108,19 @@ def test_the_digit_classifier_ships():
     (name,) = (ROOT / "ebmzoo" / "metrics" / "weights").glob("*.safetensors")
     package_data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     assert any(name.match(pattern) for pattern in package_data["ebmzoo.metrics"])
+
+
+def test_what_is_cited_is_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == PROJECT["version"] and cited["license"] == PROJECT["license"]
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_what_contributors_are_told_exists():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`((?:ebmzoo|tests|docs)/[\w/.]+)`|\]\(([\w/.]+)\)", text)
+    paths = [one or other for one, other in named if "NAME" not in one + other]
+    assert len(paths) >= 10 and [path for path in paths if not (ROOT / path).exists()] == []
+    targets = re.findall(r"^make ([\w-]+)", text, re.MULTILINE)
+    rules = (ROOT / "Makefile").read_text()
+    assert len(targets) == 4 and all(f"\n{target}: " in rules for target in targets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 
@@ -58,7 +58,7 @@ def run(verb: str, arguments: Sequence[str]) -> None:
         plans = suites.plan(options.suite, found, out, *terms, commands, options.quick)
         experiments = suites.experiments(plans, options.suite, seeds, options.quick)
         costs = {one.name: plan.evaluations for one, plan in zip(experiments, plans.values(), strict=True)}
-        failed = _run(experiments, costs, out, commands)
+        failed = run_shown(experiments, out, commands, costs)
     done = [out / one.name / f"seed_{seed}" for one in experiments for seed in seeds]
     if not any(map(finished, done)):
         raise Stopped(f"no run has ended well; their logs lie in {out}")
@@ -78,8 +78,17 @@ def _folder(options: argparse.Namespace) -> Path:
     return Path("runs", "benchmark", "_".join(parts))
 
 
-def _run(experiments: Sequence[Experiment], costs: dict[str, float | None], out: Path, commands: Commands) -> list[str]:
-    """Run what has no results, showing how far it is; the runs that failed."""
+def run_shown(
+    experiments: Sequence[Experiment], out: Path, commands: Commands, costs: Mapping[str, float | None] | None = None
+) -> list[str]:
+    """Run what has no results, showing how far it is; the runs that failed.
+
+    Args:
+        experiments: the rows.
+        out: folder of their runs.
+        commands: what runs them.
+        costs: network evaluations of a training by its row's name, where they are counted.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     everything = [(one, seed) for one in experiments for seed in one.seeds]
@@ -94,7 +103,7 @@ def _run(experiments: Sequence[Experiment], costs: dict[str, float | None], out:
             if not ok:
                 failed.append(f"{experiment.name} seed {seed}")
             else:
-                _record(experiment, seed, costs[experiment.name], out)
+                _record(experiment, seed, (costs or {}).get(experiment.name), out)
             if (experiment.name, seed) not in ready:
                 progress.advance(task)
                 done, total = progress.tasks[0].completed, progress.tasks[0].total or 0

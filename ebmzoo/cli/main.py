@@ -26,6 +26,7 @@ VERBS = {
     "list": ("what there is: configs, methods, networks, samplers, data; a config to edit", "ebmzoo.cli.listing"),
     "doctor": ("what a config needs: memory, evaluations, data, weights, devices", "ebmzoo.cli.doctor"),
     "benchmark": ("train and test all methods of a suite under one budget", "ebmzoo.cli.benchmark"),
+    "sweep": ("train and test a config with every combination of some settings", "ebmzoo.cli.sweep"),
     "compare": ("finished runs side by side: tables, and one HTML page", "ebmzoo.cli.compare"),
     "speed": ("time chains here against other ways to write them: speed.json", "ebmzoo.cli.speed"),
 }

@@ -17,7 +17,8 @@ __all__ = ["Commands"]
 class Commands:
     """Runs `ebmzoo` commands, each in a fork of a process that has imported what the verbs need.
 
-    The imports take longer than a short training. A command that crashes, or is killed, ends no other.
+    The imports take longer than a short training. A command that crashes, or is killed, ends no other. Where there are
+    several GPUs, each process has one of them, in turn.
 
     Args:
         jobs: commands at a time, which are the caller's threads.
@@ -58,9 +59,20 @@ class Commands:
     def _started(self) -> subprocess.Popen[str]:
         # The count by CUDA's own runtime would leave forks without a GPU.
         environment = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+        if len(devices := _gpus()) > 1:
+            environment["CUDA_VISIBLE_DEVICES"] = devices[len(self._all) % len(devices)]
         environment |= {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
         command = [sys.executable, "-m", "ebmzoo.cli.worker"]
         pipe = subprocess.PIPE
         worker = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
         self._all.append(worker)
         return worker
+
+
+def _gpus() -> list[str]:
+    """The names of the GPUs that this process sees."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in visible.split(",") if name]
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
