@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-__all__ = ["data_uri", "heat_map"]
+__all__ = ["contours", "data_uri", "heat_map"]
 
 _MOST = 120_000  # bytes of a picture that is taken as it is
 _SIDE = 900  # px of the longer side of one that is not
@@ -50,3 +50,26 @@ def heat_map(values: Any, depth: float) -> str:
 
 def _address(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def contours(values: Any, lines: int = 24) -> str:
+    """An energy over the plane as filled contours, low where bright, with no axes around them.
+
+    Args:
+        values: ``(X, Y)``, the first axis to the right, the second upwards.
+        lines: number of contours, at levels with the same number of places between them.
+
+    Returns:
+        A ``data:`` address of a square PNG.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure, room = Figure(figsize=(6, 6), dpi=100), io.BytesIO()
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    levels = np.unique(np.quantile(values, np.linspace(0, 1, lines)))
+    axes.contourf(values.T, levels=levels, cmap="magma_r")
+    axes.contour(values.T, levels=levels, colors="white", linewidths=0.4, alpha=0.4)
+    FigureCanvasAgg(figure).print_png(room)
+    return _address(room.getvalue(), "png")
