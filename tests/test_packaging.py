@@ -84,7 +84,7 @@ def test_ci_runs_the_tests_from_any_folder(tmp_path):
     (tmp_path / "make").chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run([script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{ROOT}: make test\n"
+    assert done.stdout == f"{ROOT}: make test test-thorough\n"
 
 
 def test_what_a_package_index_shows_leads_nowhere_else():
