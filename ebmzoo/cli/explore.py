@@ -25,7 +25,7 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     if options.out.suffix != ".html":
         raise UserError(f"--out is a page, ending in .html, not {options.out}")
     check_writable(options.out)
-    model = load_model(options)
+    model: Any = load_model(options)
     network = _network(model)
 
     import torch
@@ -39,7 +39,7 @@ def run(verb: str, arguments: Sequence[str]) -> None:
         margin = _MARGIN * (high - low).clamp_min(1e-3)
         low, high = low - margin, high + margin
         axes = [torch.linspace(*ends, _SIDE) for ends in zip(low.tolist(), high.tolist(), strict=True)]
-        values = model.energy(torch.cartesian_prod(*axes).to(model.device, model.dtype)).view(_SIDE, _SIDE).cpu()
+        values = model.energy(torch.cartesian_prod(*axes).to(next(model.parameters()))).view(_SIDE, _SIDE).cpu()
         linear = [layer for layer in network.net if isinstance(layer, torch.nn.Linear)]
         weights = [layer.weight.float().cpu().numpy() for layer in linear]
         energy = Perceptron(weights, [layer.bias.float().cpu().numpy() for layer in linear], *_shape(network))
