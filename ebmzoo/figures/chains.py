@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ebmzoo.mcmc import Chain, Noise, Sampler, State, Watch
+from ebmzoo.mcmc import Chain, Langevin, Noise, Sampler, State, Watch
 from ebmzoo.mcmc.potential import squared_norm
 from ebmzoo.methods.capabilities import Samples
 
@@ -120,10 +120,10 @@ class _Watched:
 class _Record:
     def __init__(self, sampler: Sampler, trace: ChainTrace, redraws: bool) -> None:
         self.sampler, self.trace, self.redraws = sampler, trace, redraws
-        # Fresh noise in the potential leaves no fixed density to accept by, a clamped state no density of proposals,
-        # and Metropolis samplers accept themselves.
-        clamped = getattr(sampler, "bounds", None) is not None
-        self.fixed = not (redraws or clamped or sampler.metropolis) and sampler.temperature > 0
+        # Fresh noise in the potential leaves no fixed density to accept by, a clamped state no density of proposals;
+        # Metropolis samplers accept themselves, and other proposals than Langevin's have another density.
+        unclamped = isinstance(sampler, Langevin) and sampler.bounds is None
+        self.fixed = unclamped and not redraws and sampler.temperature > 0
         self.first: State | None = None
         self.last: State | None = None
 
@@ -138,7 +138,7 @@ class _Record:
         self.trace.displacement.append((moved / count).sqrt().double().cpu())
         shown = state.x.flatten(1) @ self.directions
         self.trace.projections.append((shown / count**0.5).double().cpu())
-        if self.redraws:
+        if self.redraws or state.velocity is not None:  # a velocity's drift is not −(s/2) ∇U
             return
         step, temperature = self.sampler.step_size, self.sampler.temperature
         noise = math.sqrt(step * temperature * count)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ebmzoo.lazy import attach
 
 if TYPE_CHECKING:
+    from .averaging import DualAveraging as DualAveraging
     from .frozen import frozen as frozen
     from .langevin import AnnealedLangevin as AnnealedLangevin
     from .langevin import Langevin as Langevin
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from .sampler import Sampler as Sampler
     from .sampler import State as State
     from .sampler import Watch as Watch
+    from .tempering import ReplicaExchange as ReplicaExchange
     from .trajectory import Trajectory as Trajectory
+    from .underdamped import UnderdampedLangevin as UnderdampedLangevin
 else:
     attach(__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .backend import Walked
 from .noise import Noise
@@ -19,12 +19,24 @@ class MALA(Metropolis):
 
     One forward and backward a step: state, energy and gradient are carried and selected together.
 
+    Args:
+        steps: number of proposals.
+        step_size: s of the normal form, see `Sampler`; with a warm-up, where the search for it begins.
+        temperature: T, above 0.
+        proposals: independence proposals before the first step, see `Sampler`.
+        backend: how U and its gradient are evaluated, see `Sampler`.
+        warmup: steps of each call that find the step size by dual averaging, see `Metropolis`.
+        target_acceptance: that they aim at; 0.574 is best where many coordinates are independent and alike (Roberts and
+            Rosenthal, "Optimal scaling of discrete approximations to Langevin diffusions", 1998).
+
     Example:
         >>> import torch
         >>> chain = MALA(steps=300, step_size=1.0)(lambda x: 0.5 * x.square().sum(1), torch.zeros(500, 2), noise=0)
         >>> abs(float(chain.x.var()) - 1) < 0.1, bool(chain.acceptance.mean() > 0.5)
         (True, True)
     """
+
+    target_acceptance: float = field(default=0.574, kw_only=True)
 
     def step(self, potential: Walked, state: State, noise: Noise) -> State:
         root = math.sqrt(self.step_size * self.temperature)
@@ -48,6 +60,9 @@ class HMC(Metropolis):
         temperature: T; momenta are drawn from N(0, T·I).
         proposals: independence proposals before the first step, see `Sampler`.
         backend: how U and its gradient are evaluated, see `Sampler`.
+        warmup: steps of each call that find the step size by dual averaging, see `Metropolis`; the number of leapfrogs
+            stays, so a trajectory becomes longer or shorter with them.
+        target_acceptance: that they aim at; 0.65 as in Hoffman and Gelman's paper.
         leapfrogs: leapfrog steps a proposal; each costs one gradient.
 
     Example:

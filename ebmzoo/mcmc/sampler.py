@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import ClassVar, NamedTuple, get_args
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from .averaging import DualAveraging
 from .backend import Backend, Walked, engine
 from .frozen import frozen
 from .nan import NaNCheck, refuses_nan
@@ -29,12 +30,20 @@ class State(NamedTuple):
         energy: U ``(B,)``, where it was last taken; NaN where nobody looks at it.
         grad: ∇U there, as ``x``, as the step used it.
         accepted: number of accepted steps of each chain, ``(B,)``; None for unadjusted samplers.
+        log_ratio: logarithm of the last proposal's acceptance ratio, ``(B,)``; None where there was none.
+        velocity: as ``x``, of samplers whose chains have one.
+        hotter: of replica exchange, the states at the higher temperatures, from the next one on.
+        swapped: of replica exchange, the number of swaps between neighbours, ``(B, len(hotter))``.
     """
 
     x: Tensor
     energy: Tensor
     grad: Tensor
     accepted: Tensor | None = None
+    log_ratio: Tensor | None = None
+    velocity: Tensor | None = None
+    hotter: tuple[State, ...] = ()
+    swapped: Tensor | None = None
 
 
 Watch = Callable[[int, State], None]
@@ -54,6 +63,9 @@ class Chain(NamedTuple):
         grad: ∇U there, as the step used it.
         acceptance: ``(B,)`` share of accepted Metropolis steps; None for unadjusted samplers.
         proposal_acceptance: ``(B,)`` share of accepted independence proposals; None where there were none.
+        step_size: that the warm-up found, s of the normal form; None without one.
+        swap_rate: ``(B, R)`` share of steps that swapped with the next temperature, for each of R pairs of neighbours
+            from the coldest on; None but of replica exchange.
     """
 
     x: Tensor
@@ -61,6 +73,8 @@ class Chain(NamedTuple):
     grad: Tensor
     acceptance: Tensor | None = None
     proposal_acceptance: Tensor | None = None
+    step_size: float | None = None
+    swap_rate: Tensor | None = None
 
     def __repr__(self) -> str:
         """Short: a chain of a thousand images would fill the terminal."""
@@ -114,13 +128,17 @@ class Sampler:
         if (self.metropolis or self.proposals) and self.temperature == 0:
             raise ValueError(f"{type(self).__name__} accepts by exp(-U/T), which needs a positive temperature")
 
-    def start(self, potential: Walked, x: Tensor) -> State:
+    def start(self, potential: Walked, x: Tensor, noise: Noise) -> State:
         """The state before the first step."""
         return State(x, x.new_zeros(len(x)), torch.zeros_like(x))
 
     def step(self, potential: Walked, state: State, noise: Noise) -> State:
         """One step: a function of its arguments alone, which it leaves as they are."""
         raise TypeError(f"{type(self).__name__} is a base of the samplers: use Langevin, MALA or HMC")
+
+    def warmed_up(self, potential: Potential, x: Tensor, noise: Noise) -> tuple[Sampler, Tensor]:
+        """Who takes the steps of a call, and from where."""
+        return self, x
 
     def kernels(self, steps: int) -> Iterator[tuple[Sampler, float | None]]:
         """Whose `step` each step is, and the noise level to which the potential goes for it (None: it knows none)."""
@@ -169,8 +187,9 @@ class Sampler:
                 first = Independence(self.proposals, temperature=self.temperature, backend="eager")
                 found = first._run(whole, x, source, self.proposals, None)
                 x, proposed = found.x, found.acceptance
-            chain = self._run(whole, x, source, steps, watch)
-        return chain._replace(proposal_acceptance=proposed)
+            kernel, x = self.warmed_up(whole, x, source)
+            chain = kernel._run(whole, x, source, steps, watch)
+        return chain._replace(proposal_acceptance=proposed, step_size=None if kernel is self else kernel.step_size)
 
     def _run(self, potential: Potential, x: Tensor, noise: Noise, steps: int, watch: Watch | None) -> Chain:
         first_level = next(self.kernels(1))[1]
@@ -178,7 +197,7 @@ class Sampler:
         potential.refresh(x, noise, first_level)  # what it draws has a shape from now on, as a program needs
         with engine(self.backend, potential, x, steps) as (walked, slopes):
             noted = Noted(walked)
-            state = self.start(walked, x)
+            state = self.start(walked, x, noise)
             for k, (kernel, level) in enumerate(self.kernels(steps)):
                 if k:
                     walked.refresh(state.x, noise, level)
@@ -194,19 +213,51 @@ class Sampler:
                 state = state._replace(energy=energy, grad=grad)
         if check is not None:
             check.refuse_nan(state.energy, from_start=self.metropolis)
-        accepted = None if state.accepted is None else state.accepted / max(steps, 1)
-        return Chain(state.x, state.energy, state.grad, accepted)
+        accepted, swapped = (
+            None if count is None else count / max(steps, 1) for count in (state.accepted, state.swapped)
+        )
+        return Chain(state.x, state.energy, state.grad, accepted, swap_rate=swapped)
 
 
 @dataclass(frozen=True)
 class Metropolis(Sampler):
-    """Base of the samplers that accept by exp(−U/T): their state carries U and ∇U where it is."""
+    """Base of the samplers that accept by exp(−U/T): their state carries U and ∇U where it is.
+
+    Args:
+        steps: number of steps K of a call that names none.
+        step_size: s; with a warm-up, where the search for it begins.
+        temperature: T, above 0.
+        proposals: independence proposals before the first step, see `Sampler`.
+        backend: how U and its gradient are evaluated, see `Sampler`.
+        warmup: steps before the first, in each call, in which dual averaging moves the step size, one for all chains,
+            until the share of accepted steps is the target's; then it stays. They count as no steps: nobody watches
+            them, and ``acceptance`` is that of the steps after them.
+        target_acceptance: δ, the share that the warm-up aims at, between 0 and 1.
+    """
 
     metropolis: ClassVar[bool] = True
+    warmup: int = field(default=0, kw_only=True)
+    target_acceptance: float = field(default=0.65, kw_only=True)
 
-    def start(self, potential: Walked, x: Tensor) -> State:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.warmup < 0 or not 0 < self.target_acceptance < 1:
+            raise ValueError(
+                f"warmup is a count and target_acceptance between 0 and 1, not {self.warmup} and "
+                f"{self.target_acceptance}"
+            )
+
+    def start(self, potential: Walked, x: Tensor, noise: Noise) -> State:
         energy, grad = potential.value_and_grad(x)
         return State(x, energy, grad, torch.zeros_like(energy))
+
+    def warmed_up(self, potential: Potential, x: Tensor, noise: Noise) -> tuple[Sampler, Tensor]:
+        if not self.warmup:
+            return self, x
+        averaging = DualAveraging(math.sqrt(self.step_size), self.target_acceptance)
+        search = WarmUp(temperature=self.temperature, backend=self.backend, kernel=self, averaging=averaging)
+        x = search._run(potential, x, noise, self.warmup, None).x
+        return replace(self, step_size=averaging.found**2, warmup=0), x
 
     def accept(self, state: State, x: Tensor, energy: Tensor, grad: Tensor, log_ratio: Tensor, noise: Noise) -> State:
         """The proposed state where a uniform number is below the ratio, the old one elsewhere."""
@@ -218,14 +269,33 @@ class Metropolis(Sampler):
             torch.where(accepts, energy, state.energy),
             torch.where(there, grad, state.grad),
             state.accepted + accepts,
+            log_ratio,
         )
+
+
+@dataclass(frozen=True)
+class WarmUp(Metropolis):
+    """Another sampler's steps, of the size that dual averaging makes of how they fared."""
+
+    kernel: Metropolis = field(kw_only=True)
+    averaging: DualAveraging = field(kw_only=True)
+
+    def start(self, potential: Walked, x: Tensor, noise: Noise) -> State:
+        return self.kernel.start(potential, x, noise)
+
+    def step(self, potential: Walked, state: State, noise: Noise) -> State:
+        state = replace(self.kernel, step_size=self.averaging.step**2).step(potential, state, noise)
+        assert state.log_ratio is not None
+        probability = state.log_ratio.clamp(max=0).exp().nan_to_num(0.0)  # NaN is not accepted
+        self.averaging.update(probability.mean().item())
+        return state
 
 
 @dataclass(frozen=True)
 class Independence(Metropolis):
     """White noise N(0, T·I) as a proposal, on potentials that are white noise, tilted: accepted by the tilt alone."""
 
-    def start(self, potential: Walked, x: Tensor) -> State:
+    def start(self, potential: Walked, x: Tensor, noise: Noise) -> State:
         assert isinstance(potential, Potential)
         energy = one_per_example(potential.tilt(x), x)
         return State(x, energy, torch.zeros_like(x), torch.zeros_like(energy))

@@ -19,10 +19,11 @@ from ebmzoo.mcmc import (
     Sampler,
     State,
     Tethered,
+    UnderdampedLangevin,
     as_noise,
 )
 
-SAMPLERS = [Langevin(4, 0.1), MALA(4, 0.1), HMC(2, 0.1, leapfrogs=2)]
+SAMPLERS = [Langevin(4, 0.1), MALA(4, 0.1), HMC(2, 0.1, leapfrogs=2), UnderdampedLangevin(4, 0.1)]
 NOISE_FIRST = Langevin(4, 0.1, noise_first=True, bounds=(-1.5, 1.5), grad_clamp=2.0)
 
 
@@ -69,11 +70,11 @@ def conv_energy():
 @pytest.mark.parametrize("sampler", [*SAMPLERS, NOISE_FIRST], ids=str)
 def test_a_chain_is_its_steps_and_a_step_leaves_its_arguments_as_they_are(sampler):
     x, noise, potential = start(5, 3), as_noise(1), Quartic()
-    state, seen = sampler.start(potential, x), []
+    state, seen = sampler.start(potential, x, noise), []
     for _ in range(sampler.steps):
-        before = State(*(None if part is None else part.clone() for part in state))
+        before = State(*(part.clone() if isinstance(part, torch.Tensor) else part for part in state))
         after = sampler.step(potential, state, noise)
-        assert all(a is b is None or torch.equal(a, b) for a, b in zip(before, state, strict=True))
+        assert all(a is b or torch.equal(a, b) for a, b in zip(before, state, strict=True))
         seen.append(before)
         state = after
     chain = sampler(potential, x, noise=1)
