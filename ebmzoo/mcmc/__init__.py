@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     from .noise import PerImageNoise as PerImageNoise
     from .noise import SharedNoise as SharedNoise
     from .noise import as_noise as as_noise
+    from .potential import Given as Given
     from .potential import Potential as Potential
     from .potential import Row as Row
+    from .potential import Scaled as Scaled
+    from .potential import Sum as Sum
     from .potential import Tethered as Tethered
+    from .potential import as_potential as as_potential
     from .replay import ReplayBuffer as ReplayBuffer
     from .sampler import Chain as Chain
     from .sampler import Metropolis as Metropolis

@@ -12,7 +12,18 @@ from torch import Tensor, nn
 
 from .noise import Noise
 
-__all__ = ["Function", "Potential", "Row", "Tethered", "as_potential", "per_example", "squared_norm"]
+__all__ = [
+    "Function",
+    "Given",
+    "Potential",
+    "Row",
+    "Scaled",
+    "Sum",
+    "Tethered",
+    "as_potential",
+    "per_example",
+    "squared_norm",
+]
 
 
 class Potential(nn.Module):
@@ -21,6 +32,9 @@ class Potential(nn.Module):
     A potential is made where it is used. Its attributes are all that it is conditioned on: networks, tensors that are
     given (an origin, an image to explain), numbers (a weight, a temperature). So a sampler finds the networks that it
     must freeze, and what can be recorded of a potential is known by what it holds.
+
+    Potentials compose: ``E1 + E2`` is the product of two densities, ``w * E`` a power of one, ``E / T`` the density at
+    a temperature, and `Given` a conditional one. The result is a potential like any other.
 
     Example:
         >>> class Well(Potential):
@@ -60,6 +74,24 @@ class Potential(nn.Module):
             ValueError: it is none.
         """
         raise ValueError(f"independence proposals need a potential that is white noise, tilted: {type(self).__name__}")
+
+    def __add__(self, other: Callable[[Tensor], Tensor]) -> Sum:
+        return Sum(self, other) if callable(other) else NotImplemented
+
+    def __radd__(self, other: Callable[[Tensor], Tensor]) -> Sum:
+        return Sum(other, self) if callable(other) else NotImplemented
+
+    def __mul__(self, weight: float) -> Scaled:
+        return Scaled(self, weight) if isinstance(weight, int | float) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, temperature: float) -> Scaled:
+        if not isinstance(temperature, int | float):
+            return NotImplemented
+        if not temperature > 0:
+            raise ValueError(f"a temperature is positive, not {temperature}")
+        return Scaled(self, 1 / temperature)
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """U ``(B,)`` and ∇U, as ``x``: new tensors without a graph, fp32 at least.
@@ -121,12 +153,120 @@ class Tethered(Potential):
 
     def __init__(self, potential: Callable[[Tensor], Tensor], origin: Tensor, weight: float):
         super().__init__()
-        self.potential, self.origin, self.weight = as_potential(potential), origin, weight
-        if self.potential.redraws:
-            raise ValueError(f"{type(potential).__name__} redraws: chains on it cannot be tethered")
+        self.potential, self.origin, self.weight = _still(potential, "tethered"), origin, weight
 
     def forward(self, x: Tensor) -> Tensor:
         return self.potential(x) + 0.5 * self.weight * squared_norm(x - self.origin)
+
+
+class Sum(Potential):
+    """U₁(x) + U₂(x) + …: of the product of the densities, where all of them find x likely.
+
+    Hinton, "Training products of experts by minimizing contrastive divergence", 2002; of trained energies Du, Li and
+    Mordatch, "Compositional visual generation with energy based models", 2020.
+
+    Args:
+        *potentials: two or more, potentials or what can be one.
+
+    Raises:
+        ValueError: one of them redraws: a chain refreshes the potential that it walks on, and none inside it.
+
+    Example:
+        >>> total = as_potential(lambda x: x.sum(1)) + (lambda x: 2 * x.sum(1)) + (lambda x: 3 * x.sum(1))
+        >>> total(torch.ones(1, 2)).item(), len(total.potentials)
+        (12.0, 3)
+    """
+
+    potentials: nn.ModuleList
+
+    def __init__(self, *potentials: Callable[[Tensor], Tensor]):
+        super().__init__()
+        flat = [part for one in potentials for part in (one.potentials if isinstance(one, Sum) else [one])]
+        self.potentials = nn.ModuleList(_still(part, "added to another") for part in flat)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = (potential(x) for potential in self.potentials)
+        for other in others:
+            first = first + other
+        return first
+
+
+class Scaled(Potential):
+    """w·U(x): of the density to the power w; 1/w is a temperature, and below 0 what was likely is not.
+
+    Args:
+        potential: U, a potential or what can be one.
+        weight: w.
+
+    Raises:
+        ValueError: U redraws, see `Sum`.
+
+    Example:
+        >>> E = as_potential(lambda x: x.sum(1))
+        >>> (2 * E)(torch.ones(1, 2)).item(), (E / 4)(torch.ones(1, 2)).item()
+        (4.0, 0.5)
+    """
+
+    def __init__(self, potential: Callable[[Tensor], Tensor], weight: float):
+        super().__init__()
+        self.potential, self.weight = _still(potential, "scaled"), float(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * self.potential(x)
+
+
+class Given(Potential):
+    """U of the coordinates that are not observed, the observed ones being held: of the conditional density.
+
+    Its state is a row of what is not observed, ``(B, k)``, in the order of the coordinates.
+
+    Args:
+        potential: U of the whole x, a potential or what can be one.
+        observation: x where it was observed, NaN where it was not: ``(B, …)``, or ``(1, …)`` for all chains; the same
+            coordinates in every row.
+
+    Raises:
+        ValueError: rows that differ in what was observed, nothing observed, everything observed, or U redraws.
+
+    Example:
+        >>> nan = float("nan")
+        >>> conditional = Given(lambda x: (x[:, 0] - x[:, 1]).square(), torch.tensor([[3.0, nan]]))
+        >>> state = torch.zeros(4, 1)
+        >>> conditional(state).tolist(), conditional.whole(state)[0].tolist()
+        ([9.0, 9.0, 9.0, 9.0], [3.0, 0.0])
+    """
+
+    def __init__(self, potential: Callable[[Tensor], Tensor], observation: Tensor):
+        super().__init__()
+        self.potential, self.shape = _still(potential, "conditioned"), tuple(observation.shape[1:])
+        rows = observation.detach().flatten(1)
+        missing = rows[0].isnan()
+        if not torch.equal(rows.isnan(), missing.expand_as(rows)):
+            raise ValueError("an observation has the same coordinates missing in every row")
+        if missing.all() or not missing.any():
+            raise ValueError(f"of an observation some coordinates are NaN, not {'all' if missing.all() else 'none'}")
+        self.missing, self.known = missing.nonzero()[:, 0], rows[:, ~missing]
+        self.order = torch.cat([self.missing, (~missing).nonzero()[:, 0]]).argsort()
+
+    def forward(self, state: Tensor) -> Tensor:
+        return self.potential(self.whole(state))
+
+    def whole(self, state: Tensor) -> Tensor:
+        """x ``(B, …)``, of what is not observed ``(B, k)``."""
+        known = self.known.to(state.dtype).expand(len(state), -1)
+        return torch.cat([state, known], 1).index_select(1, self.order).unflatten(1, self.shape)
+
+    def unobserved(self, x: Tensor) -> Tensor:
+        """What is not observed of x ``(B, …)``, as a state ``(B, k)``: where a chain may begin."""
+        return x.flatten(1).index_select(1, self.missing)
+
+
+def _still(function: Callable[[Tensor], Tensor], what: str) -> Potential:
+    """A potential that may be a part of another."""
+    potential = as_potential(function)
+    if potential.redraws:
+        raise ValueError(f"{type(potential).__name__} redraws: chains on it cannot be {what}")
+    return potential
 
 
 @dataclass(frozen=True)
