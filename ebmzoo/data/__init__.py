@@ -36,6 +36,12 @@ if TYPE_CHECKING:
     from .stacked import Stacked as Stacked
     from .stacked import StackedDigits as StackedDigits
     from .stacked import StackedMNIST as StackedMNIST
+    from .targets import GMM40 as GMM40
+    from .targets import Funnel as Funnel
+    from .targets import Gaussian as Gaussian
+    from .targets import ManyWell as ManyWell
+    from .targets import Ring as Ring
+    from .targets import Target as Target
     from .toy import Gaussians25 as Gaussians25
     from .toy import Toy2D as Toy2D
 else:
