@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from typing import Any
 
 import numpy as np
 
 from .pictures import contours
+from .template import rendered
 
-__all__ = ["Perceptron", "explorable"]
+__all__ = ["Chains", "Perceptron", "explorable"]
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,6 @@ def explorable(
         HTML with everything inside it. Its address may carry settings behind ``#``, such as
         ``#n=500&steps=100&s=0.01&T=1&seed=0&start=box&now=1``; with ``now`` the chains run at once.
     """
-    from jinja2 import Environment, StrictUndefined
-
     layers = [
         {"inputs": weight.shape[1], "outputs": weight.shape[0], "weight": _packed(weight), "bias": _packed(bias)}
         for weight, bias in zip(energy.weights, energy.biases, strict=True)
@@ -79,10 +77,8 @@ def explorable(
         "starts": {name: _packed(points) for name, points in starts.items()},
         "chains": asdict(chains),
     }
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    template = environment.from_string((resources.files("ebmzoo.report") / "explorable.html").read_text())
-    return template.render(title=title, command=command, content=content, contours=contours(values), chains=chains)
+    drawn = contours(values)
+    return rendered("explorable.html", title=title, command=command, content=content, contours=drawn, chains=chains)
 
 
 def _packed(values: np.ndarray) -> str:

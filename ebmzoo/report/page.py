@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from .charts import COLOURS, Series, chart
 from .compare import Column, Table
 from .pictures import data_uri, heat_map
 from .results import Run
+from .template import rendered
 
 __all__ = ["page"]
 
@@ -72,8 +72,6 @@ def page(table: Table, command: str) -> str:
     Returns:
         HTML with everything inside it.
     """
-    from jinja2 import Environment, StrictUndefined
-
     sections = [
         _pictures("Samples", table, "samples.png", "generation"),
         _costs(table),
@@ -83,10 +81,8 @@ def page(table: Table, command: str) -> str:
         _pictures("Chains", table, "chain.png", "chains", wide=True),
         _landscapes(table),
     ]
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    template = environment.from_string((resources.files("ebmzoo.report") / "page.html").read_text())
-    return template.render(
+    return rendered(
+        "page.html",
         table=table,
         title=f"ebmzoo: {table.runs[0].data}",
         command=command,
