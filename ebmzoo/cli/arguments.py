@@ -73,16 +73,21 @@ def trust(options: argparse.Namespace) -> None:
 def load_model(options: argparse.Namespace) -> Method:
     """The model of ``--ckpt_path`` on ``--device``, with averaged weights unless ``--no_ema``."""
     trust(options)
-    import torch
-
     from ebmzoo.checkpoints import load
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return load(options.ckpt_path, ema=not options.no_ema, map_location=device_of(options))
+
+
+def device_of(options: argparse.Namespace) -> str:
+    """``--device``, or the GPU if there is one."""
+    import torch
+
+    device: str = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {device}: there is none here") from error
-    return load(options.ckpt_path, ema=not options.no_ema, map_location=device)
+    return device
 
 
 def weights_of(model: Method) -> str:

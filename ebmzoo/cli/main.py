@@ -23,6 +23,7 @@ VERBS = {
     "sample": ("draw from a checkpoint: images, their chains, or what lies between them", "ebmzoo.cli.sample"),
     "restore": ("colour, enlarge or complete images with a checkpoint", "ebmzoo.cli.restore"),
     "explore": ("a page with a model's energy of points, and chains that run on it", "ebmzoo.cli.explore"),
+    "study": ("chains on any energy: whether they mix, its log Z, how it looks: a page", "ebmzoo.cli.study"),
     "export": ("the weights of a checkpoint as one safetensors file", "ebmzoo.cli.export"),
     "list": ("what there is: configs, methods, networks, samplers, data; a config to edit", "ebmzoo.cli.listing"),
     "doctor": ("what a config needs: memory, evaluations, data, weights, devices", "ebmzoo.cli.doctor"),

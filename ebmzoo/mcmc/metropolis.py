@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import torch
+from torch import Tensor
+
 from .backend import Walked
 from .noise import Noise
-from .potential import squared_norm
+from .potential import per_example, squared_norm
 from .sampler import Metropolis, State
 
 __all__ = ["HMC", "MALA"]
@@ -64,6 +67,9 @@ class HMC(Metropolis):
             stays, so a trajectory becomes longer or shorter with them.
         target_acceptance: that they aim at; 0.65 as in Hoffman and Gelman's paper.
         leapfrogs: leapfrog steps a proposal; each costs one gradient.
+        jitter: j in [0, 1): the leapfrog step of each chain and proposal is uniform within √s·(1 ± j). Trajectories of
+            one length may be a period of the target, and end where they began (Neal, "MCMC using Hamiltonian
+            dynamics", 2011, section 3.2).
 
     Example:
         >>> import torch
@@ -73,21 +79,36 @@ class HMC(Metropolis):
     """
 
     leapfrogs: int = 5
+    jitter: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.leapfrogs < 1:
             raise ValueError(f"a proposal has at least one leapfrog, not {self.leapfrogs}")
+        if not 0 <= self.jitter < 1:
+            raise ValueError(f"jitter is a share of the step, from 0 to below 1, not {self.jitter}")
 
     def step(self, potential: Walked, state: State, noise: Noise) -> State:
-        root = math.sqrt(self.step_size)
         momentum = noise.normal(state.x.shape, state.x).mul_(math.sqrt(self.temperature))
         before = state.energy + 0.5 * squared_norm(momentum)
-        x, grad = state.x, state.grad
+        x, grad, h = state.x, state.grad, self._leapfrog(state, noise)
         for leapfrog in range(self.leapfrogs):
-            momentum = momentum.sub(grad, alpha=root if leapfrog else root / 2)
-            x = x.add(momentum, alpha=root)
+            momentum = _moved(momentum, grad, -h if leapfrog else -h / 2)
+            x = _moved(x, momentum, h)
             energy, grad = potential.value_and_grad(x)
-        momentum = momentum.sub(grad, alpha=root / 2)
+        momentum = _moved(momentum, grad, -h / 2)
         log_ratio = (before - energy - 0.5 * squared_norm(momentum)) / self.temperature
         return self.accept(state, x, energy, grad, log_ratio, noise)
+
+    def _leapfrog(self, state: State, noise: Noise) -> float | Tensor:
+        """The step of each chain's leapfrogs."""
+        root = math.sqrt(self.step_size)
+        if not self.jitter:
+            return root
+        shares = noise.uniform(state.energy.shape, state.x).mul_(2 * self.jitter).add_(1 - self.jitter)
+        return per_example(shares.mul_(root), state.x)
+
+
+def _moved(x: Tensor, along: Tensor, h: float | Tensor) -> Tensor:
+    """x + h·along."""
+    return torch.addcmul(x, along, h) if isinstance(h, Tensor) else x.add(along, alpha=h)

@@ -40,6 +40,7 @@ class ReplicaExchange(HMC):
         warmup: steps of each call that find the step size by dual averaging on the chains at T, see `Metropolis`.
         target_acceptance: that they aim at.
         leapfrogs: leapfrog steps a proposal; one is `MALA`.
+        jitter: of their size, see `HMC`.
         ladder: T_k/T of the hotter replicas, rising from above 1; a geometric one gives Gaussians equal swap rates.
 
     Example:
@@ -73,7 +74,9 @@ class ReplicaExchange(HMC):
         temperatures = self.temperatures
         assert state.swapped is not None
         replicas = [
-            HMC(1, self.step_size, temperature, leapfrogs=self.leapfrogs).step(potential, replica, noise)
+            HMC(1, self.step_size, temperature, leapfrogs=self.leapfrogs, jitter=self.jitter).step(
+                potential, replica, noise
+            )
             for temperature, replica in zip(temperatures, (state, *state.hotter), strict=True)
         ]
         swapped = torch.zeros_like(state.swapped)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import numpy as np
 
-__all__ = ["COLOURS", "Series", "chart"]
+__all__ = ["COLOURS", "Series", "chart", "densities"]
 
 COLOURS = 8  # the page has so many; further series are dashed
 _SIZE = 4.2, 2.9  # inches
@@ -103,6 +103,35 @@ def chart(
         figure.savefig(room, format="svg", transparent=True)
     said = f"{label_y} over {label_x}: {', '.join(one.name for one in shown)}"
     return _embedded(room.getvalue(), said, [one.name for one in shown])
+
+
+def densities(groups: Mapping[str, np.ndarray], label: str) -> str:
+    """Histograms of groups of values as lines, each of area one, the first one filled.
+
+    Args:
+        groups: name to values ``(n,)``; those that are not finite are left out.
+        label: of the values' axis, with their unit.
+
+    Returns:
+        As `chart`; "" where the values have no range.
+
+    Example:
+        >>> densities({"a": np.arange(9.0), "b": np.arange(5.0)}, "score").count("<title>")
+        2
+    """
+    finite = {name: found for name, values in groups.items() if len(found := values[np.isfinite(values)])}
+    if not finite:
+        return ""
+    low, high = np.quantile(np.concatenate(list(finite.values())), [0.005, 0.995])
+    edges = np.linspace(float(low), float(high), 41)
+    if edges[0] == edges[-1]:
+        return ""
+    middles = ((edges[1:] + edges[:-1]) / 2).tolist()
+    series = [
+        Series(name, number, middles, np.histogram(values, edges)[0] / (len(values) * (edges[1] - edges[0])))
+        for number, (name, values) in enumerate(finite.items())
+    ]
+    return chart(series, label, "density", filled=True)
 
 
 def _draw(axes: Any, one: Series, points: bool, foot: float | None, gid: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .charts import COLOURS, Series, chart
+from .charts import COLOURS, Series, chart, densities
 from .compare import Column, Table
 from .pictures import data_uri, heat_map
 from .results import Run
@@ -221,17 +221,8 @@ def _energies(table: Table) -> Section:
         if not groups:
             continue
         names = names or list(groups)
-        low, high = np.quantile(np.concatenate(list(groups.values())), [0.005, 0.995])
-        edges = np.linspace(float(low), float(high), 41)
-        if edges[0] == edges[-1]:
-            continue
-        middles = ((edges[1:] + edges[:-1]) / 2).tolist()
-        series = [
-            Series(name, number, middles, np.histogram(values, edges)[0] / (len(values) * (edges[1] - edges[0])))
-            for number, (name, values) in enumerate(groups.items())
-        ]
+        drawn = densities(groups, "E(x), low: likely")
         sizes = ", ".join(f"{len(values):,} {name}" for name, values in groups.items())
-        drawn = chart(series, "E(x), low: likely", "density", filled=True)
         figures.append(Figure(run.row, f"{sizes}; {_seed(run)}", _measured([run], "chains"), drawing=drawn))
     return Section("Energies", figures, names, names)
 

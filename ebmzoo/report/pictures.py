@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
-__all__ = ["contours", "data_uri", "heat_map"]
+__all__ = ["contours", "data_uri", "heat_map", "picture_uri"]
 
 _MOST = 120_000  # bytes of a picture that is taken as it is
 _SIDE = 900  # px of the longer side of one that is not
@@ -27,6 +28,13 @@ def data_uri(path: Path) -> str:
             small.save(room, "JPEG", quality=82)
             content, kind = room.getvalue(), "jpeg"
     return _address(content, kind)
+
+
+def picture_uri(pixels: Tensor) -> str:
+    """A picture, uint8 ``(3, H, W)``, as the ``data:`` address of a PNG."""
+    room = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(room, "PNG")
+    return _address(room.getvalue(), "png")
 
 
 def heat_map(values: Any, depth: float) -> str:

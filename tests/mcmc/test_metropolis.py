@@ -140,3 +140,16 @@ def test_what_cannot_be_is_refused_in_one_line():
         MALA(1, proposals=1)(Quartic(), START)
     with pytest.raises(ValueError, match="at least one leapfrog"):
         HMC(1, leapfrogs=0)
+
+
+def test_jitter_breaks_a_period():
+    """Of x²/2 a leapfrog turns by the angle whose cosine is 1 − h²/2: six of h = 1 are one whole turn."""
+    potential, start = (lambda x: 0.5 * x.square().sum(1)), torch.full((2000, 1), 3.0, dtype=torch.float64)
+    still = HMC(20, 1.0, leapfrogs=6)(potential, start, noise=0)
+    torch.testing.assert_close(still.x, start)
+    assert still.acceptance.min() == 1
+    chain = HMC(20, 1.0, leapfrogs=6, jitter=0.5)(potential, start, noise=0)
+    assert abs(chain.x.mean()) < 0.1 and abs(chain.x.var() - 1) < 0.15
+    assert chain.acceptance.mean() < 1
+    with pytest.raises(ValueError, match="share of the step"):
+        HMC(1, jitter=1.0)

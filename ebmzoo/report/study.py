@@ -1,0 +1,339 @@
+"""A study of an energy: do chains on it mix, what is its log Z, and how does it look?"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ebmzoo.figures.annealing import Bracket, annealed_bracket, white_gaussian
+from ebmzoo.figures.chains import convergence
+from ebmzoo.figures.likelihood import lattice_log_partition
+from ebmzoo.figures.ood import detection
+from ebmzoo.mcmc import HMC, MALA, Metropolis, Noise, Potential, Sampler, State, as_noise, as_potential
+from ebmzoo.methods.base import Method
+from ebmzoo.methods.capabilities import HasLogDensity
+
+__all__ = ["Study", "study"]
+
+_CHAINS, _KEPT = 64, 100  # chains of a model's own starts; states kept along the chains
+_DIRECTIONS = 8  # that R-hat and ESS are taken along, where there are more coordinates
+_UNADJUSTED = 0.99  # the share of an unadjusted kernel's steps that a Metropolis test would let pass
+_LEAST_STD = 1e-3
+_AIS_CHAINS = 500
+_MARGIN = 0.5  # of the states' extent, on every side of the lattice
+
+
+@dataclass(frozen=True)
+class Study:
+    """What `study` found: ``print`` shows the numbers, `save` writes a page.
+
+    Attributes:
+        potential: U, of the density exp(−U/T) with the sampler's T.
+        sampler: that took the steps, with the step size that the warm-up found.
+        draws: states along the chains, ``(kept, B, …)``: about a hundred, and the chains' ends.
+        energies: U before each step, ``(steps, B)``.
+        rhat: split, rank-normalised R-hat, the largest of the energy's and the coordinates' (or of eight random
+            directions', where there are more coordinates): above 1.01 the chains have not mixed.
+        ess: bulk effective sample size, the smallest of the same, of steps × B.
+        acceptance: mean share of accepted steps; None of unadjusted kernels.
+        swap_rates: of replica exchange, for each pair of neighbouring temperatures; empty for others.
+        log_z: log ∫ exp(−U/T) dx between bounds of AIS, nats; None where it was not asked for.
+        lattice_log_z: the same as a sum over a lattice in the plane; None elsewhere.
+        auroc: of −U, telling the exact samples (or without them the chains' ends) from ``outside``; None without it.
+        seconds: that the chains took, warm-up included.
+        peak_bytes: of memory: of a GPU, while the chains ran; on a CPU of the whole process, until their end.
+        exact: samples of the density that were given; None without.
+        outside: examples of something else that were given; None without.
+        left_out: what could not be measured, and why.
+    """
+
+    potential: Potential = field(repr=False)
+    sampler: Sampler
+    draws: Tensor
+    energies: Tensor
+    rhat: float
+    ess: float
+    acceptance: float | None
+    swap_rates: tuple[float, ...]
+    log_z: Bracket | None
+    lattice_log_z: float | None
+    auroc: float | None
+    seconds: float
+    peak_bytes: int
+    exact: Tensor | None
+    outside: Tensor | None
+    left_out: tuple[str, ...]
+
+    @property
+    def samples(self) -> Tensor:
+        """Where the chains ended, ``(B, …)``."""
+        return self.draws[-1]
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Name, value and explanation of each number."""
+        (steps, chains), last, sampler = self.energies.shape, self.energies[-1], self.sampler
+        inside = "the exact samples" if self.exact is not None else "the chains' ends"
+        kind = f"{steps:,} steps of {type(sampler).__name__} each, at T = {sampler.temperature:g}"
+        rows = [
+            ("chains", f"{chains:,}", kind),
+            ("step size s", f"{sampler.step_size:.3g}", "of the normal form: x ← x − (s/2) ∇U + √(s·T) ξ"),
+            ("energy U", f"{last.mean():.4g} ± {last.std():.2g}", "at the end, mean and standard deviation"),
+            ("R-hat", f"{self.rhat:.3f}", "mixed" if self.rhat <= 1.01 else "above 1.01: the chains have not mixed"),
+            ("ESS", f"{self.ess:,.0f}", f"of {steps * chains:,} states; {self.ess / self.seconds:,.0f} a second"),
+        ]
+        if self.acceptance is not None:
+            rows.append(("acceptance", f"{self.acceptance:.3f}", "share of steps that were accepted"))
+        if self.swap_rates:
+            rates = " ".join(f"{rate:.2f}" for rate in self.swap_rates)
+            rows.append(("swap rates", rates, "of neighbouring temperatures, from the coldest on"))
+        if self.log_z is not None:
+            base = "exact samples'" if self.exact is not None else "chains'"
+            said = f"nats, by AIS from a Gaussian of the {base} moments, with 99.5% confidence"
+            rows.append(("log Z, at least", f"{self.log_z.lower:.3f}", said))
+            if math.isnan(self.log_z.upper):
+                rows.append(("log Z, at most", "–", "AIS in reverse needs exact or long-run samples"))
+            else:
+                rows.append(("log Z, at most", f"{self.log_z.upper:.3f}", "nats, by AIS in reverse from the samples"))
+        if self.lattice_log_z is not None:
+            rows.append(("log Z, lattice", f"{self.lattice_log_z:.3f}", "nats, a sum over the plane: to 1% of Z"))
+        if self.auroc is not None:
+            rows.append(("AUROC", f"{self.auroc:.3f}", f"of −U: {inside} against the other set"))
+        rows.append(("time", f"{self.seconds:.2f} s", f"{1e3 * self.seconds / steps:.3g} ms a step, with the warm-up"))
+        where = "of the GPU while the chains ran" if self.draws.is_cuda else "of the process, at its peak"
+        return [*rows, ("memory", f"{self.peak_bytes / 2**20:,.0f} MiB", where)]
+
+    def __repr__(self) -> str:
+        (steps, chains), found = self.energies.shape, ""
+        if self.log_z is not None:
+            lower, upper = self.log_z.lower, self.log_z.upper
+            found = f", log Z ≥ {lower:.3f}" if math.isnan(upper) else f", log Z in [{lower:.3f}, {upper:.3f}]"
+        kind = type(self.sampler).__name__
+        return (
+            f"Study({chains:,} chains × {steps:,} steps of {kind}, R-hat {self.rhat:.3f}, ESS {self.ess:,.0f}{found})"
+        )
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        name, value = (max(len(row[k]) for row in rows) for k in (0, 1))
+        lines = [f"{row[0]:<{name}}  {row[1]:>{value}}  {row[2]}" for row in rows]
+        return "\n".join([*lines, *(f"left out: {reason}" for reason in self.left_out)])
+
+    def save(self, path: str | Path, title: str = "An energy", command: str = "") -> Path:
+        """Write one HTML page with everything inside it: the numbers, the plane or the images, and the energies.
+
+        Args:
+            path: of the page, ending in .html.
+            title: what the energy is of.
+            command: what makes the page again.
+
+        Raises:
+            ValueError: for another ending.
+        """
+        from .study_page import study_page
+
+        path = Path(path)
+        if path.suffix != ".html":
+            raise ValueError(f"a study is saved as a page, ending in .html, not {path}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(study_page(self, title, command))
+        return path
+
+
+def study(
+    energy: Callable[[Tensor], Tensor] | nn.Module,
+    start: Tensor | Sequence[int] | None = None,
+    sampler: Sampler | None = None,
+    *,
+    steps: int = 1000,
+    warmup: int = 500,
+    tune: bool = True,
+    exact: Tensor | None = None,
+    outside: Tensor | None = None,
+    temperatures: int = 200,
+    noise: None | int | torch.Generator | Noise = 0,
+) -> Study:
+    """Run chains on an energy and measure them and it.
+
+    Args:
+        energy: U, ``(B, …)`` to ``(B,)``: a function, a module, a `Potential`, or a trained method with a log-density,
+            whose U is −log density.
+        start: where the chains begin, ``(B, …)``, or their shape, for white noise; None, of a method: 64 of its own.
+        sampler: any kernel of `ebmzoo.mcmc` for one density; by default `HMC`, with jitter.
+        steps: of each chain, after the warm-up; 8 or more.
+        warmup: steps before them, which are thrown away.
+        tune: find the step size in the warm-up, by dual averaging of the acceptance: a Metropolis kernel's own; that of
+            `MALA` at 0.99 for an unadjusted one. Otherwise the sampler's stays.
+        exact: independent samples of exp(−U/T), ``(n, …)``, 40 or more, exact or of chains that are long enough: AIS
+            in reverse starts from half of them, and its base has the moments of the others.
+        outside: examples of something else, which the energy is to tell from them, ``(m, …)``.
+        temperatures: of annealed importance sampling, see `annealed_bracket`; 0 leaves log Z out.
+        noise: the source of noise (a seed and a generator are accepted).
+
+    Raises:
+        ValueError: there is nowhere to begin; the energy is no density that chains can stand on (it redraws, T = 0, a
+            method without a log-density); for counts that are too small.
+
+    Example:
+        >>> found = study(lambda x: 2 * x.square().sum(1), (100, 2), steps=100, warmup=100, temperatures=20)
+        >>> abs(found.lattice_log_z - math.log(math.pi / 2)) < 0.01, found.rhat < 1.05
+        (True, True)
+    """
+    if steps < 8 or warmup < 1 or temperatures == 1 or temperatures < 0:
+        raise ValueError(
+            f"a study has 8 steps and a warm-up or more, not {steps} and {warmup}; AIS 2 temperatures or none"
+        )
+    if isinstance(energy, Method):
+        if not isinstance(energy, HasLogDensity):
+            raise ValueError(f"{type(energy).__name__} has no log-density of x to study")
+        start = energy.sample(_CHAINS, steps=0, noise=0) if start is None else start
+        energy = _Density(energy)
+    if start is None:
+        raise ValueError("a study needs to know where its chains begin: points (B, …), or their shape")
+    potential = as_potential(energy)
+    like = next(potential.parameters(), torch.empty(0))
+    source = as_noise(noise, start.device if isinstance(start, Tensor) else like.device)
+    x = start if isinstance(start, Tensor) else source.normal(tuple(start), like)
+    exact, outside = (None if given is None else given.to(x) for given in (exact, outside))
+    sampler = sampler or HMC(step_size=0.1, jitter=0.5)
+    if potential.redraws or not sampler.temperature:
+        raise ValueError("a study is of one density: of a potential that does not redraw, at T > 0")
+    if x.is_cuda:
+        torch.cuda.reset_peak_memory_stats(x.device)
+    began = time.perf_counter()
+    sampler, x = _warmed_up(sampler, potential, x, source, warmup, tune)
+    way = _Way(x, steps)
+    chain = sampler(potential, x, source, steps=steps, watch=way)
+    seconds = time.perf_counter() - began
+    peak = torch.cuda.max_memory_allocated(x.device) if x.is_cuda else _peak_of_process()
+    draws = torch.stack([*way.kept, chain.x])
+    rhat, ess = convergence(torch.stack(way.scalars))
+    left_out: list[str] = []
+
+    def log_density(at: Tensor) -> Tensor:
+        return -potential(at) / sampler.temperature
+
+    bracket = _bracket(log_density, draws, exact, temperatures, source) if temperatures else None
+    lattice = None
+    if tuple(x.shape[1:]) == (2,):
+        low, high = box(draws.flatten(0, 1), _MARGIN)
+        try:
+            with torch.no_grad():
+                lattice = lattice_log_partition(log_density, low, high, tolerance=0.01, like=x).log_z
+        except ValueError as error:
+            left_out.append(f"log Z by a lattice: {error}")
+    auroc = None
+    if outside is not None:
+        inside = chain.x if exact is None else exact
+        auroc = detection(-energies(potential, inside), -energies(potential, outside)).auroc
+    return Study(
+        potential,
+        sampler,
+        draws,
+        torch.stack(way.energies),
+        rhat,
+        ess,
+        None if chain.acceptance is None else chain.acceptance.mean().item(),
+        () if chain.swap_rate is None else tuple(chain.swap_rate.mean(0).tolist()),
+        bracket,
+        lattice,
+        auroc,
+        seconds,
+        peak,
+        exact,
+        outside,
+        tuple(left_out),
+    )
+
+
+class _Density(Potential):
+    """−log density of a method."""
+
+    def __init__(self, method: Any) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -self.method.log_density(x)
+
+
+def _warmed_up(
+    sampler: Sampler, potential: Potential, x: Tensor, noise: Noise, warmup: int, tune: bool
+) -> tuple[Sampler, Tensor]:
+    if not tune:
+        return sampler, sampler(potential, x, noise, steps=warmup).x
+    if isinstance(sampler, Metropolis):
+        found = replace(sampler, warmup=warmup)(potential, x, noise, steps=0)
+        sampler = replace(sampler, warmup=0)
+    else:
+        finder = MALA(0, sampler.step_size, sampler.temperature, warmup=warmup, target_acceptance=_UNADJUSTED)
+        found = finder(potential, x, noise)
+    assert found.step_size is not None
+    return replace(sampler, step_size=found.step_size), found.x
+
+
+class _Way:
+    """What is kept of the chains: all energies, a few states, and the scalars that R-hat is taken of."""
+
+    def __init__(self, x: Tensor, steps: int) -> None:
+        self.every = -(-steps // _KEPT)
+        self.kept: list[Tensor] = []
+        self.energies: list[Tensor] = []
+        self.scalars: list[Tensor] = []
+        count = x[0].numel()
+        generator = torch.Generator().manual_seed(0)
+        few = count <= _DIRECTIONS
+        directions = torch.eye(count) if few else torch.randn(count, _DIRECTIONS, generator=generator)
+        self.directions = directions.to(x)
+
+    def __call__(self, step: int, state: State) -> None:
+        if step % self.every == 0:
+            self.kept.append(state.x)
+        energy = state.energy.double().cpu()
+        self.energies.append(energy)
+        along = state.x.flatten(1) @ self.directions.to(state.x.dtype)
+        self.scalars.append(torch.cat([energy[:, None], along.double().cpu()], 1))
+
+
+def _bracket(
+    log_density: Callable[[Tensor], Tensor], draws: Tensor, exact: Tensor | None, temperatures: int, noise: Noise
+) -> Bracket:
+    # The base is fitted to others than the samples that reverse chains start from: there it would be too good.
+    known, starts = (draws.flatten(0, 1), None) if exact is None else exact.tensor_split(2)
+    mean, std = known.mean(0), known.std(0).clamp_min(_LEAST_STD)
+    return annealed_bracket(
+        white_gaussian(log_density, mean, std),
+        [tuple(mean.shape)],
+        noise,
+        None if starts is None else [(starts - mean) / std],
+        chains=_AIS_CHAINS if starts is None else min(_AIS_CHAINS, len(starts)),
+        temperatures=temperatures,
+        like=draws,
+    )
+
+
+def box(points: Tensor, margin: float) -> tuple[list[float], list[float]]:
+    """Corners of what holds the points ``(n, 2)``, with a margin, a share of their extent, on every side."""
+    low, high = points.double().amin(0).cpu(), points.double().amax(0).cpu()
+    more = margin * (high - low).clamp_min(1e-3)
+    return (low - more).tolist(), (high + more).tolist()
+
+
+@torch.no_grad()
+def energies(potential: Potential, x: Tensor, at_once: int = 1000) -> Tensor:
+    """U of any number of examples, ``(n,)`` on the CPU in fp64."""
+    return torch.cat([potential(part).double().cpu() for part in x.split(at_once)])
+
+
+def _peak_of_process() -> int:
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB on Linux
