@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 
 from ebmzoo import optim  # noqa: F401 - gives the classes their short names
 from ebmzoo.checkpoints import read
-from ebmzoo.cli.given import load_all
+from ebmzoo.cli.configs import load_all
 from ebmzoo.cli.main import main
 from ebmzoo.methods import Method
 

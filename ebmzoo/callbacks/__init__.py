@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from .guard import Diverged as Diverged
     from .guard import Guard as Guard
     from .last import LastCheckpoint as LastCheckpoint
+    from .last import SaveOnTermination as SaveOnTermination
     from .monitors import MonitoredCheckpoint as MonitoredCheckpoint
     from .monitors import MonitoredStopping as MonitoredStopping
     from .monitors import monitored as monitored
     from .network_evaluations import NetworkEvaluations as NetworkEvaluations
     from .pictures import Pictures as Pictures
-    from .preemption import SaveOnTermination as SaveOnTermination
     from .progress import Progress as Progress
-    from .summary import Summary as Summary
+    from .progress import Summary as Summary
 else:
     attach(__name__)

@@ -17,6 +17,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ebmzoo.factories import parameters_of
+
 __all__ = ["EMA", "averaged_weights"]
 
 Weights = dict[str, Tensor]
@@ -154,17 +156,8 @@ class EMA(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.swap_out(pl_module)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.swap_in(pl_module)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.swap_out(pl_module)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.swap_in(pl_module)
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.swap_out(pl_module)
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.swap_out(pl_module)
@@ -198,7 +191,7 @@ class EMA(Callback):
     def _parameters(self, pl_module: LightningModule) -> dict[str, nn.Parameter]:
         named = dict(pl_module.named_parameters())
         if self.networks is None:
-            wanted = {id(parameter) for network in _of_players(pl_module) for parameter in _within(network)}
+            wanted = set(map(id, parameters_of(_of_players(pl_module))))
         else:
             wanted = set()
             for network in self.networks:
@@ -207,7 +200,7 @@ class EMA(Callback):
                 except AttributeError as error:
                     known = ", ".join(name for name, _ in pl_module.named_children())
                     raise ValueError(f"EMA: the model has no network {network!r}; it has {known}") from error
-                wanted |= {id(parameter) for parameter in found.parameters()}
+                wanted |= set(map(id, found.parameters()))
         return {name: parameter for name, parameter in named.items() if id(parameter) in wanted}
 
 
@@ -247,7 +240,3 @@ def _of_players(pl_module: LightningModule) -> list[nn.Module | nn.Parameter]:
     # A player is its networks, or a tuple that begins with them.
     found = [player[0] if isinstance(player, tuple) else player for player in players().values()]
     return [network for networks in found for network in networks]
-
-
-def _within(network: nn.Module | nn.Parameter) -> list[nn.Parameter]:
-    return [network] if isinstance(network, nn.Parameter) else list(network.parameters())

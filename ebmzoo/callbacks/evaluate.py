@@ -13,8 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from ebmzoo.callbacks.looking import log_picture, looking_at, place_of, run_folder
-from ebmzoo.callbacks.terminal import show
+from ebmzoo.callbacks.eval_mode import eval_mode, log_picture, logged_step, run_folder
 from ebmzoo.figures import PARTS, Figure, Figures
 from ebmzoo.figures.base import Array, Left, Look, Number, Picture, reason_against
 from ebmzoo.figures.look import batches_of_samples
@@ -129,7 +128,7 @@ class Evaluate(Callback):
         if trainer.sanity_checking or not self.measures_fid(trainer, pl_module) or not self._due(trainer):
             return
         self._last = trainer.global_step
-        with looking_at(trainer, pl_module):
+        with eval_mode(trainer, pl_module):
             value = self._streaming_fid(trainer, pl_module)
         pl_module.log(self.val_name, value)
 
@@ -187,6 +186,8 @@ class Evaluate(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the figures."""
+        from ebmzoo.callbacks.terminal import show
+
         began = time.monotonic()
         figures = list(self.figures)
         if self.only is not None:
@@ -194,7 +195,7 @@ class Evaluate(Callback):
         skipped: list[str] = []
         ends: list[int] = []  # how many numbers there were after each figure
         drawn: dict[type, dict[str, Tensor]] = {Picture: {}, Array: {}}
-        with looking_at(trainer, pl_module) as ema:
+        with eval_mode(trainer, pl_module) as ema:
             look = self._look(trainer, pl_module, ema)
             if look.data is None and any(one.takes != "model" for one in figures):
                 skipped.append("all that compares the model with data: the trainer has no data module")
@@ -239,7 +240,7 @@ class Evaluate(Callback):
         show(self.results, about, look.sampler, ends, path)
         for logger in trainer.loggers:
             logged = {f"test/{entry.name}": entry.value for entry in self.results.added if entry.value is not None}
-            logger.log_metrics(logged, step=place_of(step))
+            logger.log_metrics(logged, step=logged_step(step))
 
     def _look(self, trainer: Trainer, pl_module: LightningModule, ema: bool) -> Look:
         steps = self.trained_steps or trainer.global_step or None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,12 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from ebmzoo.callbacks.looking import run_folder
-from ebmzoo.callbacks.vitals import Limits, Vitals
+from ebmzoo.callbacks.eval_mode import run_folder
 from ebmzoo.mcmc import Sampler
 from ebmzoo.metrics import Results
 from ebmzoo.seeds import PROCESS, ROLLBACK, mixed
 
-__all__ = ["Diverged", "Guard"]
+__all__ = ["Diverged", "Divergence", "Guard", "Limits"]
 
 _STOPPED = "stopped"
 
@@ -99,7 +99,7 @@ class Guard(Callback):
         self.limits = Limits(growth, energy, gradient, saturation, stillness, patience)
         self.history: list[dict[str, Any]] = []
         self._applied = 0  # rollbacks whose halved steps are in the optimisers' state already
-        self._vitals: Vitals | None = None
+        self._divergence: Divergence | None = None
         self._bad_batch: Tensor | None = None
         self._folder = Path()
 
@@ -129,7 +129,7 @@ class Guard(Callback):
         """Begin to look; after a rollback, with other random numbers and smaller steps than those that failed."""
         pl_module.watch_every = self.every_n_steps
         shape = tuple(pl_module.image_shape)
-        self._vitals = Vitals(len(shape) == 3, self.limits)
+        self._divergence = Divergence(len(shape) == 3, self.limits)
         self._bad_batch = torch.full((), math.inf, device=pl_module.device)
         halvings = self._halvings
         if not halvings:
@@ -164,7 +164,7 @@ class Guard(Callback):
 
     def _look(self, trainer: Trainer, pl_module: Any) -> str | None:
         """The complaint of all processes together: decided on reduced values, so that none stops alone."""
-        assert self._vitals is not None and self._bad_batch is not None
+        assert self._divergence is not None and self._bad_batch is not None
         watched, pl_module.watched = pl_module.watched, {}
         names = sorted(watched)
         parameters = [p for p in pl_module.parameters() if p.requires_grad or p.grad is not None]
@@ -175,7 +175,7 @@ class Guard(Callback):
         bad_batch = -float(trainer.strategy.reduce(-self._bad_batch, reduce_op="max"))
         if math.isfinite(bad_batch):
             return f"the batch of data of step {int(bad_batch)} holds values that are not finite"
-        complaint = self._vitals.complaint(dict(zip(names, values[:-1], strict=True)))
+        complaint = self._divergence.complaint(dict(zip(names, values[:-1], strict=True)))
         return complaint or ("weights are not finite" if values[-1] else None)
 
     # -- what follows -----------------------------------------------------------------------------------------------
@@ -212,6 +212,96 @@ class Guard(Callback):
             results.write()
             print(f"guard: step {step}: {reason}: {entry['action']}", file=sys.stderr, flush=True)
         raise Diverged(step, reason, self.history, healthy)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where an alarm begins; the defaults left healthy runs of all small configs alone by a factor of three and more.
+
+    Args:
+        growth: an energy's scale, or a gradient's norm, that is so many times its largest in the last looks.
+        energy: a mean energy, in its own unit; what an energy is far from before it has diverged.
+        gradient: the norm of a player's gradient.
+        saturation: share of a chain's values at the edge of the data's range, for images.
+        stillness: root mean square movement of a chain in a value of the data within [-1, 1]; a grey level is 8e-3.
+        patience: looks in a row that a saturated or frozen chain, or an energy without a gap, is watched before.
+    """
+
+    growth: float = 100.0
+    energy: float = 1e4
+    gradient: float = 1e6
+    saturation: float = 0.98
+    stillness: float = 1e-5
+    patience: int = 3
+
+
+@dataclass
+class Divergence:
+    """Holds the values of one look against those of the last ones.
+
+    Args:
+        images: whether examples are images, whose range is [-1, 1].
+        limits: see `Limits`.
+
+    Example:
+        >>> signs = Divergence(images=True)
+        >>> signs.complaint({"train/energy_gap": 0.1, "mcmc/movement": 0.05})
+        >>> signs.complaint({"train/energy_gap": float("nan")})
+        'train/energy_gap is nan'
+    """
+
+    images: bool
+    limits: Limits = field(default_factory=Limits)
+    _past: dict[str, deque[float]] = field(default_factory=dict)
+    _streaks: dict[str, int] = field(default_factory=dict)
+
+    def complaint(self, values: Mapping[str, float]) -> str | None:
+        """What is wrong with the values of a look, in words; None if nothing is."""
+        for name, value in values.items():
+            if not math.isfinite(value):
+                return f"{name} is {value}"
+        return self._grown(values) or self._flat(values) or self._chain(values)
+
+    def _grown(self, values: Mapping[str, float]) -> str | None:
+        limits = self.limits
+        scales = {name: abs(value) for name, value in values.items() if "grad_norm" in name}
+        energies = [abs(values[name]) for name in ("train/energy_data", "train/energy_model") if name in values]
+        if energies:
+            scales["the energy's scale"] = max(energies)
+        if "train/energy_gap" in values:
+            scales["the energy gap"] = abs(values["train/energy_gap"])
+        for name, scale in scales.items():
+            most = limits.gradient if "grad_norm" in name else limits.energy
+            if scale > most:
+                return f"{name} is {scale:.3g}, more than {most:.3g}"
+            past = self._past.setdefault(name, deque(maxlen=20))
+            usual = max(past, default=0.0)
+            # The first looks are of untrained networks, and a small number may double often.
+            if len(past) >= 5 and scale > limits.growth * usual and scale > most / 1000:
+                return f"{name} is {scale:.3g}, and was {usual:.3g} at most before"
+            past.append(scale)
+        return None
+
+    def _flat(self, values: Mapping[str, float]) -> str | None:
+        gap, energy = values.get("train/energy_gap"), values.get("train/energy_data")
+        flat = gap is not None and energy is not None and abs(gap) <= 1e-6 * abs(energy)
+        if self._lasts("flat", flat):
+            return f"the energy is flat: train/energy_gap is {gap:.3g} where train/energy_data is {energy:.3g}"
+        return None
+
+    def _chain(self, values: Mapping[str, float]) -> str | None:
+        limits = self.limits
+        edge = values.get("mcmc/saturation")
+        if self._lasts("saturated", self.images and edge is not None and edge > limits.saturation):
+            return f"the chain is saturated: {edge:.1%} of its values are at the edge of the data's range"
+        moved = values.get("mcmc/movement")
+        if self._lasts("frozen", moved is not None and moved < limits.stillness):
+            return f"the chain is frozen: mcmc/movement is {moved:.3g}"
+        return None
+
+    def _lasts(self, what: str, now: bool) -> bool:
+        self._streaks[what] = self._streaks.get(what, 0) + 1 if now else 0
+        return self._streaks[what] >= self.limits.patience
 
 
 def _halve_chains(method: Any, times: int) -> None:

@@ -24,10 +24,8 @@ class MonitoredCheckpoint(ModelCheckpoint):
     monitor, or by one that was measured in this iteration; else it saves at the next validation that measures it. A
     name in ``filename`` that was not measured with these weights stands in it as nan; slashes become underscores.
 
-    `ebmzoo fit` takes it for every ModelCheckpoint. Needs one of our methods, which note when they log.
-
-    Args:
-        settings: Lightning's.
+    `ebmzoo fit` takes it for every ModelCheckpoint. Needs one of our methods, which note when they log. Its
+    settings are Lightning's.
 
     Example:
         >>> best = MonitoredCheckpoint(monitor="val/fid_2k", filename="{step}-{val/fid_2k:.1f}")
@@ -36,9 +34,6 @@ class MonitoredCheckpoint(ModelCheckpoint):
     """
 
     _waits = False  # for the validation that measures its figure
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse, before a training begins, a FID that no callback measures."""
@@ -114,19 +109,13 @@ class MonitoredCheckpoint(ModelCheckpoint):
 class MonitoredStopping(EarlyStopping):
     """Lightning's EarlyStopping, which spends its patience on measurements alone, and says why it stops.
 
-    `ebmzoo fit` takes it for every EarlyStopping. Needs one of our methods, which note when they log.
-
-    Args:
-        monitor: name of the value.
-        settings: Lightning's.
+    `ebmzoo fit` takes it for every EarlyStopping. Needs one of our methods, which note when they log. Its
+    settings are Lightning's.
 
     Example:
         >>> MonitoredStopping("val/fid_2k", patience=5).patience
         5
     """
-
-    def __init__(self, monitor: str, **settings: Any) -> None:
-        super().__init__(monitor, **settings)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse, before a training begins, a FID that no callback measures."""

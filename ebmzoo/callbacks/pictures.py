@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ebmzoo.callbacks.eval_mode import eval_mode, log_picture, run_folder
 from ebmzoo.callbacks.guard import Diverged, Guard
-from ebmzoo.callbacks.looking import log_picture, looking_at, run_folder
 from ebmzoo.figures.chains import chain_frames, chain_titles
 from ebmzoo.figures.look import chain_steps
 from ebmzoo.figures.plots import histograms, scatter
@@ -99,7 +99,7 @@ class Pictures(Callback):
         if not trainer.is_global_zero or step == self._drawn_at:
             return
         self._drawn_at = step
-        with looking_at(trainer, pl_module):
+        with eval_mode(trainer, pl_module):
             samples = self._samples(pl_module)
             if samples is not None and not samples.isfinite().all():
                 if guarded:

@@ -1,4 +1,4 @@
-"""One progress bar over the whole training."""
+"""What the terminal shows of a training: its networks before it, and one progress bar over the whole."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ebmzoo.methods.base import Method
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "Summary"]
 
 _REDRAW_SECONDS = 0.2
 _LINE_SECONDS = 60.0
@@ -235,3 +236,42 @@ def line(steps: int, total: int | None, seconds: float, done: int, values: dict[
     if rate:
         words.append(f"{rate:.3g} steps/s" if rate >= 1 else f"{1 / rate:.3g} s/step")
     return ", ".join([*words, *(f"{name}={value}" for name, value in values.items())])
+
+
+class Summary(ModelSummary):
+    """Name, class and parameters of each network, in a line each.
+
+    Lightning's own also has a column of FLOPs, which is 0 wherever no example input is stored: `ebmzoo doctor` counts
+    what an iteration costs.
+
+    Args:
+        max_depth: of the networks' parts that are listed.
+
+    Example:
+        >>> Summary.summarize([("Name", ["encoder"]), ("Type", ["MLP"]), ("FLOPs", ["0"])], 20_000, 20_000, 0.1, {}, 0)
+        encoder  MLP
+        20,000 parameters
+    """
+
+    def __init__(self, max_depth: int = 1) -> None:
+        super().__init__(max_depth)
+
+    @staticmethod
+    @rank_zero_only
+    def summarize(
+        summary_data: list[tuple[str, list[str]]],
+        total_parameters: int,
+        trainable_parameters: int,
+        model_size: float,
+        total_training_modes: dict[str, int],
+        total_flops: int,
+        **summarize_kwargs: Any,
+    ) -> None:
+        """Print the table."""
+        shown = [[str(cell) for cell in cells] for title, cells in summary_data if title in ("Name", "Type", "Params")]
+        widths = [max(map(len, cells), default=0) for cells in shown]
+        for row in zip(*shown, strict=True):
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            print("  ".join(cells).rstrip())
+        frozen = total_parameters - trainable_parameters
+        print(f"{total_parameters:,} parameters" + (f", {frozen:,} of them frozen" if frozen else ""), flush=True)

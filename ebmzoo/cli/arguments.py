@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
+from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from ebmzoo.cli.configs import import_trusted
 from ebmzoo.cli.errors import UserError, nearest
-from ebmzoo.cli.given import import_trusted
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ebmzoo.methods import Method
 
 
@@ -27,16 +29,22 @@ class OneLineParser(argparse.ArgumentParser):
     def __init__(self, verb: str, description: str):
         super().__init__(prog=f"ebmzoo {verb}", description=description, allow_abbrev=False)
 
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong, with the nearest option where one is unknown."""
-        word, _, rest = message.partition(": ")
-        if word == "unrecognized arguments":
+    def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
+        """Parse, and name the nearest option where one is unknown."""
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
             known = [name.lstrip("-") for action in self._actions for name in action.option_strings]
-            option = rest.split()[0]
-            message = f"no option {option}: {nearest(option.lstrip('-').partition('=')[0], known)}"
-        if match := re.match(r"argument .*: invalid choice: '(.*?)' \(choose from (.*)\)", message):
-            message = f"no {match[1]!r} here: {nearest(match[1], re.split(r', ', match[2].replace(chr(39), '')))}"
-        elif word == "the following arguments are required":
+            raise UserError(f"no option {unknown[0]}: {nearest(unknown[0].lstrip('-').partition('=')[0], known)}")
+        return options
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise UserError(f"no {value!r} here: {nearest(value, action.choices)}")
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, with its choices where an option is missing."""
+        word, _, rest = message.partition(": ")
+        if word == "the following arguments are required":
             first = next((action for action in self._actions if rest.split(", ")[0] in action.option_strings), None)
             choices = f" (one of {', '.join(map(str, first.choices))})" if first is not None and first.choices else ""
             message += choices
@@ -64,15 +72,9 @@ class Parser(OneLineParser):
             add("--device", help="cpu, cuda, cuda:1, ... (the GPU if there is one)")
 
 
-def trust(options: argparse.Namespace) -> None:
-    """Import the modules of ``--trust``: whose classes a checkpoint may name."""
-    for module in options.trust:
-        import_trusted(module)
-
-
 def load_model(options: argparse.Namespace) -> Method:
     """The model of ``--ckpt_path`` on ``--device``, with averaged weights unless ``--no_ema``."""
-    trust(options)
+    import_trusted(options.trust)
     from ebmzoo.checkpoints import load
 
     return load(options.ckpt_path, ema=not options.no_ema, map_location=device_of(options))
@@ -117,3 +119,28 @@ def methods_with(*names: str) -> str:
         and all(hasattr(kind, one) or one in signature(kind).parameters for one in names)
     ]
     return ", ".join(sorted(found))
+
+
+def need_decoder(model: Method, what: str) -> None:
+    """Refuse, for what is asked for, a model that generates no images from latent codes."""
+    from ebmzoo.methods import Decodes
+
+    if not isinstance(model, Decodes):
+        able = methods_with("decode", "draw_latents", "log_prior")
+        lacks = f"which {type(model).__name__} does not have: {able} do"
+        raise UserError(f"{what} needs a generator from latent codes with a prior, {lacks}")
+    if len(model.image_shape) != 3:
+        raise UserError(f"{what} is of images: this model was trained on points {tuple(model.image_shape)}")
+
+
+def read_images(paths: Sequence[Path], shape: tuple[int, ...]) -> Tensor:
+    """Images of one shape ``(C, H, W)``: floats ``(n, C, H, W)`` in [-1, 1]."""
+    import torch
+
+    from ebmzoo.data.files import read_image_of
+    from ebmzoo.images import from_uint8
+
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"there is no image {path} (looked from {Path.cwd()})")
+    return torch.stack([from_uint8(read_image_of(str(path), shape)) for path in paths])

@@ -10,8 +10,8 @@ from time import monotonic
 
 from ebmzoo.cli.arguments import OneLineParser, check_writable
 from ebmzoo.cli.compare import present
+from ebmzoo.cli.configs import FOLDER
 from ebmzoo.cli.errors import Stopped, UserError
-from ebmzoo.cli.shipped import FOLDER
 from ebmzoo.report import suites
 from ebmzoo.report.commands import Commands
 from ebmzoo.report.compare import compare

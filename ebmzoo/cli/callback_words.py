@@ -9,10 +9,11 @@ from types import MappingProxyType
 from typing import Any
 
 import lightning.pytorch.callbacks as lightnings
-from jsonargparse import get_loader
+from jsonargparse import ArgumentParser, get_loader
 
 from ebmzoo import callbacks as ours
-from ebmzoo.cli.errors import UserError, nearest, settings_of
+from ebmzoo.cli.configs import placed
+from ebmzoo.cli.errors import UserError, nearest
 
 OPTION = "--trainer.callbacks"
 
@@ -58,11 +59,11 @@ def _apart(words: Sequence[str]) -> tuple[list[str], list[tuple[str, Any]]]:
     said: list[tuple[str, Any]] = []
     rest = iter(words)
     for word in rest:
-        option, joined, given = word.partition("=")
+        option, joined, after = word.partition("=")
         if option not in (OPTION, f"{OPTION}+") and not option.startswith(f"{OPTION}."):
             others.append(word)
             continue
-        value = given if joined else next(rest, None)
+        value = after if joined else next(rest, None)
         if value is None:
             raise UserError(f"{option} needs a value")
         said.append((option.removeprefix(OPTION).removeprefix("."), get_loader("yaml")(value)))
@@ -88,13 +89,7 @@ def _set(found: list[dict[str, Any]], name: str, value: Any, appended: bool) -> 
     else:
         key = name.removeprefix("init_args.")
         owner = found[-1] if appended else _owner(found, key)
-    *path, last = key.removeprefix("init_args.").split(".")
-    place = owner["init_args"]
-    for step in path:
-        inner = place[step] = dict(place.get(step) or {})
-        # What a config says of a figure may name its class.
-        place = inner.setdefault("init_args", {}) if "class_path" in inner else inner
-    place[last] = value
+    owner.update(placed(owner, key.split("."), value))
 
 
 def _owner(found: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
@@ -123,7 +118,9 @@ def _known(class_path: str) -> list[str]:
     except ImportError:
         return []
     kind = getattr(room, name, None) if room else getattr(ours, name, None) or getattr(lightnings, name, None)
-    return settings_of(kind) if isinstance(kind, type) else []
+    if not isinstance(kind, type):
+        return []
+    return ArgumentParser(exit_on_error=False).add_class_arguments(kind, fail_untyped=False)
 
 
 def _entry(one: Any) -> dict[str, Any]:

@@ -17,14 +17,14 @@ from lightning import Trainer
 from torch import Tensor, nn
 
 from ebmzoo.callbacks import EMA, Evaluate
-from ebmzoo.cli.errors import UserError, condense, instantiating
-from ebmzoo.cli.given import as_list
+from ebmzoo.cli.configs import as_list
+from ebmzoo.cli.errors import UserError, instantiating, one_line
 from ebmzoo.cli.lightning_cli import EbmzooCLI
-from ebmzoo.cli.quiet import quieten
 from ebmzoo.cli.runs import ROOT
 from ebmzoo.cli.timing import duration, seconds_an_iteration
-from ebmzoo.cli.trainer import check_trainer, for_processes
+from ebmzoo.cli.trainer import check_trainer, filter_messages, for_processes
 from ebmzoo.data.base import DataModule
+from ebmzoo.factories import parameters_of
 from ebmzoo.figures.tally import Tally
 from ebmzoo.methods.base import Method
 from ebmzoo.metrics import find_extractor
@@ -46,7 +46,7 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         print(_HELP, end="")
         return
-    quieten()
+    filter_messages()
     Doctor([word for word in arguments if word != "--time"], timed="--time" in arguments)
 
 
@@ -85,7 +85,9 @@ class Doctor(EbmzooCLI):
         problems: list[str] = []
         batch = datamodule.batch_size
         _say("what", f"{type(model).__name__} on {datamodule.name} {model.image_shape}, batches of {batch}")
-        counts = {name: sum(p.numel() for p in unique(networks)) for name, (networks, *_) in model.players().items()}
+        counts = {
+            name: sum(p.numel() for p in {*parameters_of(networks)}) for name, (networks, *_) in model.players().items()
+        }
         total = sum(p.numel() for p in model.parameters())
         _say("parameters", f"{total:,}: " + ", ".join(f"{name} {n:,}" for name, n in counts.items()))
         double = settings.precision in ("64", "64-true", 64)
@@ -99,7 +101,7 @@ class Doctor(EbmzooCLI):
             problems.append(str(error))
             _say("iteration", f"refused: {error}")
         except Exception as error:  # a user's own method may do what cannot be done without values
-            _say("iteration", f"cannot be tried without data ({condense(str(error)) or type(error).__name__})")
+            _say("iteration", f"cannot be tried without data ({one_line(str(error)) or type(error).__name__})")
             _say("memory", f"{size(weights)} of weights, as much for gradients and more for the rest")
         else:
             kept = {
@@ -250,16 +252,6 @@ class Trial:
 class _Held:
     def __init__(self, tensor: Tensor):
         self.tensor = tensor
-
-
-def unique(networks: Sequence[nn.Module | nn.Parameter]) -> list[Tensor]:
-    """The parameters of some networks, each once."""
-    found = {
-        id(parameter): parameter
-        for network in networks
-        for parameter in ([network] if isinstance(network, nn.Parameter) else network.parameters())
-    }
-    return list(found.values())
 
 
 def size(n: int) -> str:

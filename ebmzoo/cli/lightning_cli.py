@@ -22,16 +22,13 @@ from ebmzoo.callbacks.guard import Diverged, Guard
 from ebmzoo.checkpoints import check_fits, check_whole, newest_good, read, restore, stored_config
 from ebmzoo.cli import wandb_run
 from ebmzoo.cli.callback_words import with_callbacks
-from ebmzoo.cli.endings import say_ending, say_what_next
+from ebmzoo.cli.configs import as_list, import_trusted, load_all, load_named, options, parsed, read_config, with_paths
 from ebmzoo.cli.errors import Stopped, UserError, instantiating
-from ebmzoo.cli.given import as_list, import_trusted, load_all, load_named, options, parsed, read_config
 from ebmzoo.cli.helping import Parser, describe
 from ebmzoo.cli.main import VERBS
 from ebmzoo.cli.metrics_file import MetricsFile
-from ebmzoo.cli.quiet import quieten
-from ebmzoo.cli.runs import CHECKPOINTS, Run, RunRecord, folder_of, run_name, say
-from ebmzoo.cli.shipped import with_paths
-from ebmzoo.cli.trainer import check_trainer, for_processes, with_ours
+from ebmzoo.cli.runs import CHECKPOINTS, Run, RunRecord, folder_of, run_name, say, say_ending, say_what_next
+from ebmzoo.cli.trainer import check_trainer, filter_messages, for_processes, with_ours
 from ebmzoo.data.base import DataModule
 from ebmzoo.methods.base import Method
 from ebmzoo.storage import WholeFiles
@@ -40,7 +37,7 @@ from ebmzoo.trust import modules_to_trust
 
 def run(verb: str, arguments: Sequence[str]) -> None:
     """Parse the arguments of a verb and do it."""
-    quieten()
+    filter_messages()
     EbmzooCLI(verb, arguments)
 
 
@@ -52,17 +49,17 @@ class EbmzooCLI(LightningCLI):
         arguments: the words after the verb.
     """
 
+    run: Run
+
     def __init__(self, verb: str, arguments: Sequence[str]):
         self.verb = verb
         arguments = with_paths(arguments)
         self.configs = options(arguments, "--config", "-c")
         self.checkpoint: dict[str, Any] | None = None
-        self.run: Run | None = None
         contents = [read_config(config) for config in self.configs]
         # Of several configs the last that has a list of callbacks holds, as the parser has it.
         self._with_list = [one for one in contents if "callbacks" in (one.get("trainer") or {})][-1:]
-        for module in options(arguments, "--trust"):
-            import_trusted(module)
+        import_trusted(options(arguments, "--trust"))
         load_named(arguments, *contents)
         strict = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
@@ -133,7 +130,7 @@ class EbmzooCLI(LightningCLI):
             load_all()  # help says what there is
             self.config = parser.parse_args(args)
         elif not stored or self.configs:
-            self.config = parsed(parser, with_callbacks(args, *self._with_list))
+            self.config = parsed(parser, with_callbacks(args, *self._with_list), self._parser(verb))
         else:
             self.checkpoint = read(stored[-1])
             own = stored_config(self.checkpoint, stored[-1], as_left=verb != "fit")
@@ -141,7 +138,8 @@ class EbmzooCLI(LightningCLI):
             with tempfile.TemporaryDirectory() as folder:
                 config = Path(folder) / "stored.yaml"
                 config.write_text(yaml.safe_dump(own))
-                self.config = parsed(parser, [verb, "--config", str(config), *with_callbacks(words, own)])
+                words = [verb, "--config", str(config), *with_callbacks(words, own)]
+                self.config = parsed(parser, words, self._parser(verb))
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: LightningCLI lets the checkpoint's hyper-parameters override config and command line."""
@@ -177,7 +175,6 @@ class EbmzooCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Make data, method and trainer; leave no folder behind if they cannot be made."""
-        assert self.run is not None
         try:
             with instantiating():
                 super().instantiate_classes()
@@ -189,7 +186,6 @@ class EbmzooCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with the run's folder and logger and with what every run needs."""
-        assert self.run is not None
         folder = self.run.folder
         trainer = self.config_init[self.verb].trainer
         kwargs["default_root_dir"] = folder
@@ -241,7 +237,6 @@ class EbmzooCLI(LightningCLI):
 
     def fit(self, model: Method, datamodule: DataModule, ckpt_path: str | None = None) -> None:
         """Train, from the start or from a checkpoint."""
-        assert self.run is not None
         if self.trainer.is_global_zero:  # other processes do not know its name
             print(f"run folder: {self.run.folder}", flush=True)
         with self._running():
@@ -263,7 +258,6 @@ class EbmzooCLI(LightningCLI):
 
     def _begin_again(self, trouble: Diverged) -> None:
         """A fresh trainer, model and data after a rollback; the guard makes the steps smaller."""
-        assert self.run is not None
         seed_everything(trouble.history[-1]["seed"], verbose=False)
         last = self.run.folder / CHECKPOINTS / "last.ckpt"
         if self.trainer.is_global_zero and last.exists():
@@ -274,7 +268,6 @@ class EbmzooCLI(LightningCLI):
                 guard.go_on(trouble.history)
 
     def _kept(self) -> str:
-        assert self.run is not None
         return f"what it was like is in {self.run.folder} (metrics.csv, results.json)"
 
     def validate(self, model: Method, datamodule: DataModule, ckpt_path: str) -> None:
@@ -307,20 +300,20 @@ class EbmzooCLI(LightningCLI):
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        assert self.run is not None
         try:
             yield
         except BaseException as error:
-            say_ending(error, self.run.folder, self._trusted())
+            say_ending(error, self.run.folder, self._trust())
             wandb_run.finish(self.trainer, exit_code=1)
             self.run.discard_if_unused()
             raise
         wandb_run.finish(self.trainer, exit_code=0)
         if self.verb == "fit" and self.trainer.is_global_zero:
-            say_what_next(self.trainer, self.run.folder, self._trusted())
+            say_what_next(self.trainer, self.run.folder, self._trust())
         elif self.trainer.is_global_zero:
             print(f"run folder: {self.run.folder}")
 
-    def _trusted(self) -> list[str]:
-        """The modules that who reads this run's checkpoints must be told to trust."""
-        return sorted({*(self.config[self.verb].trust or []), *modules_to_trust(self.plain_config)})
+    def _trust(self) -> str:
+        """The options that who reads this run's checkpoints must give, to trust the classes that they name."""
+        modules = {*(self.config[self.verb].trust or []), *modules_to_trust(self.plain_config)}
+        return "".join(f" --trust {module}" for module in sorted(modules))

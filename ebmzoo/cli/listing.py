@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from ebmzoo.cli.arguments import OneLineParser, check_writable
+from ebmzoo.cli.configs import shipped
 from ebmzoo.cli.errors import UserError, nearest
-from ebmzoo.cli.shipped import shipped
 
 KINDS = ("configs", "methods", "parts", "networks", "samplers", "data", "callbacks", "figures")
 

@@ -32,8 +32,8 @@ def tell_evaluate(options: Any, trainer: Trainer, trained_steps: int | None) -> 
     Raises:
         UserError: a part that there is not, or options where nothing measures.
     """
-    given: list[Any] = getattr(trainer, "callbacks", [])
-    measuring = [one for one in given if isinstance(one, Evaluate)]
+    callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    measuring = [one for one in callbacks if isinstance(one, Evaluate)]
     only = options.only.replace(",", " ").split() if options.only else None
     parts = {*PARTS, *(figure.part for one in measuring for figure in one.figures)}
     if unknown := [name for name in only or () if name not in parts]:

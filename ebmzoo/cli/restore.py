@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ebmzoo.cli.arguments import Parser, check_writable, load_model, methods_with, weights_of
+from ebmzoo.cli.arguments import Parser, check_writable, load_model, need_decoder, read_images, weights_of
 from ebmzoo.cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -118,17 +118,9 @@ def _at_full_size(options: argparse.Namespace) -> bool:
 
 def _restorer(options: argparse.Namespace, model: Method) -> Restorer:
     """The procedure of the method's paper, with what the command line says otherwise."""
-    from ebmzoo.methods import Decodes
     from ebmzoo.tasks import Restorer, chain_in_x
 
-    kind = type(model).__name__
-    if len(model.image_shape) != 3:
-        raise UserError(f"restore is for images: this {kind} was trained on points {tuple(model.image_shape)}")
-    if not isinstance(model, Decodes):
-        able = methods_with("decode", "draw_latents", "log_prior")
-        raise UserError(
-            f"{options.task} needs a generator from latent codes with a prior, which {kind} does not have: {able} do"
-        )
+    need_decoder(model, options.task)
     restorer = Restorer.of(model)
     names = ("steps", "step_size", "temperature", "sigma", "start")
     changed = {name: value for name in names if (value := getattr(options, name)) is not None}
@@ -137,7 +129,7 @@ def _restorer(options: argparse.Namespace, model: Method) -> Restorer:
     if options.x_steps is not None:
         sampler = chain_in_x(model)
         if options.x_steps and sampler is None:
-            raise UserError(f"--x_steps needs a chain in x, which this {kind} does not have")
+            raise UserError(f"--x_steps needs a chain in x, which this {type(model).__name__} does not have")
         changed |= {"x_sampler": sampler, "x_steps": options.x_steps} if options.x_steps else {"x_sampler": None}
     return replace(restorer, **changed)
 
@@ -233,10 +225,10 @@ def _loader(
     references = _references(options, names) if options.reference else None
 
     def load(rows: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        given = _read([inputs[row] for row in rows], shape).to(model.like)
+        y = read_images([inputs[row] for row in rows], shape).to(model.like)
         if references is None:
-            return given, given if options.degrade else None
-        return given, _read([references[row] for row in rows], full).to(model.like)
+            return y, y if options.degrade else None
+        return y, read_images([references[row] for row in rows], full).to(model.like)
 
     return load
 
@@ -265,15 +257,6 @@ def _references(options: argparse.Namespace, names: Sequence[str]) -> list[Path]
     if missing := [name for name in names if name not in by_name]:
         raise UserError(f"{options.reference} has no reference for {len(missing)} inputs, such as {missing[0]}")
     return [by_name[name] for name in names]
-
-
-def _read(paths: Sequence[Path], shape: tuple[int, ...]) -> Tensor:
-    import torch
-
-    from ebmzoo.data.files import read_image_of
-    from ebmzoo.images import from_uint8
-
-    return torch.stack([from_uint8(read_image_of(str(path), shape)) for path in paths])
 
 
 def _pixels(images: Tensor, degradation: Degradation | None) -> Tensor:

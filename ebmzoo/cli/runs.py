@@ -1,17 +1,21 @@
-"""One folder per run: where it lies, what is written first, and how nothing stays of one that never began."""
+"""One folder per run: where it lies, what is written first, how nothing stays of one that never began, and the end."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from ebmzoo.callbacks.last import Terminated
 from ebmzoo.cli import wandb_run
 from ebmzoo.cli.metrics_file import MetricsFile
 
@@ -230,6 +234,47 @@ def say(line: str) -> None:
     """Print a line, once for all processes."""
     if _first_process():
         print(line, flush=True)
+
+
+def say_what_next(trainer: Trainer, folder: Path, trust: str = "") -> None:
+    """After a training: its last figures, the best that was kept, and what may be done with it.
+
+    Args:
+        trainer: that has ended.
+        folder: the run's.
+        trust: options that other verbs must be given to trust the run's classes.
+    """
+    last = folder / CHECKPOINTS / "last.ckpt"
+    say(f"run folder: {folder}")
+    for saver in trainer.checkpoint_callbacks:
+        if isinstance(saver, ModelCheckpoint) and saver.monitor and saver.best_model_score is not None:
+            name = os.path.relpath(saver.best_model_path)
+            say(f"best {saver.monitor}: {float(saver.best_model_score):.4g}, in {name}")
+    if not last.is_file():
+        return
+    say(f"next: ebmzoo test --ckpt_path {last}{trust}")
+    say(f"      ebmzoo sample --ckpt_path {last}{trust} --n 64 --out samples.png")
+    say(f"      ebmzoo compare {folder} OTHER_RUN ...          (of runs that were tested)")
+
+
+def say_ending(error: BaseException, folder: Path, trust: str = "") -> None:
+    """Say what a signal left, and give the exit the code that shells know the signal by; nothing for other errors.
+
+    Args:
+        error: what a run ended by.
+        folder: the run's.
+        trust: the options of ``--trust``, which going on needs again.
+    """
+    if isinstance(error, Terminated):
+        last = folder / CHECKPOINTS / "last.ckpt"
+        say(f"{error}\ngo on with: ebmzoo fit --ckpt_path {last} --run_dir {folder}{trust}")
+    elif isinstance(error, SIGTERMException):
+        # Lightning leaves it without a code, which would tell a shell that all went well.
+        error.code = 128 + signal.SIGTERM
+        say("terminated")
+    elif isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+        error.code = 128 + signal.SIGINT
+        say("interrupted")
 
 
 def _first_process() -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ebmzoo.cli.arguments import Parser, check_writable, load_model, methods_with, weights_of
+from ebmzoo.cli.arguments import Parser, check_writable, load_model, methods_with, need_decoder, read_images, weights_of
 from ebmzoo.cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
 
 def _check(options: argparse.Namespace, out: Path) -> None:
     film = options.chain or options.interpolate is not None
-    given = dict(vars(options))
+    before = dict(vars(options))
     options.n = (8 if film else 64) if options.n is None else options.n
     if options.n <= 0 or options.batch_size <= 0:
         raise UserError(f"--n and --batch_size must be positive, not {options.n} and {options.batch_size}")
@@ -95,7 +95,7 @@ def _check(options: argparse.Namespace, out: Path) -> None:
     unused = ["steps", "chain_temperature"] if options.interpolate is not None else []
     unused += ["n", "temperature"] if options.between else []
     for name in unused:
-        if given[name] is not None:
+        if before[name] is not None:
             what = "--between takes its codes from images" if options.between else "--interpolate runs no chain"
             raise UserError(f"{what}: leave --{name} out")
     endings = FILM_ENDINGS if film else ENDINGS
@@ -154,24 +154,18 @@ def _between(options: argparse.Namespace, model: Any) -> Film:
     """Rows from one latent code to another: drawn ones, or those inferred from two images."""
     import torch
 
-    from ebmzoo.methods import Decodes, Encodes
+    from ebmzoo.methods import Encodes
     from ebmzoo.tasks import interpolate
 
-    kind, like = type(model).__name__, model.like
-    if not isinstance(model, Decodes):
-        able = methods_with("decode", "draw_latents", "log_prior")
-        raise UserError(
-            f"--interpolate needs a generator from latent codes with a prior, which {kind} does not have: {able} do"
-        )
-    _images_only(model, "--interpolate")
-    frames = options.interpolate
+    need_decoder(model, "--interpolate")
+    frames, like = options.interpolate, model.like
+    if options.between and not isinstance(model, Encodes):
+        lacks = f"which {type(model).__name__} lacks: {methods_with('encode')} have one"
+        raise UserError(f"--between needs an inference network, {lacks}")
     if options.between:
-        if not isinstance(model, Encodes):
-            raise UserError(
-                f"--between needs an inference network, which {kind} lacks: {methods_with('encode')} have one"
-            )
+        images = read_images(list(map(Path, options.between)), model.image_shape).to(like)
         with torch.no_grad():
-            a, b = model.encode(_read(options.between, model))[0].split(1)
+            a, b = model.encode(images)[0].split(1)
         found, words = interpolate(model, a, b, frames).cpu(), " and ".join(options.between)
     else:
 
@@ -192,7 +186,8 @@ def _along_the_chain(options: argparse.Namespace, model: Any) -> Film:
     from ebmzoo.figures.look import chain_steps
 
     kind = type(model).__name__
-    _images_only(model, "--chain")
+    if len(model.image_shape) != 3:
+        raise UserError(f"--chain shows images: this model was trained on points {tuple(model.image_shape)}")
     steps = chain_steps(model) if options.steps is None else options.steps
     if not steps:
         raise UserError(f"there is no chain to show: {kind} samples in one step; {methods_with('sampler')} have one")
@@ -208,23 +203,6 @@ def _along_the_chain(options: argparse.Namespace, model: Any) -> Film:
     titles = chain_titles(len(found), steps, wanted)
     words = f"{options.n} chains of {steps} steps, {len(found)} states each"
     return Film(found, titles, f"{words}, of {options.ckpt_path}, {weights_of(model)} weights, seed {options.seed}")
-
-
-def _images_only(model: Any, option: str) -> None:
-    if len(model.image_shape) != 3:
-        raise UserError(f"{option} shows images: this model was trained on points {tuple(model.image_shape)}")
-
-
-def _read(paths: Sequence[str], model: Any) -> Tensor:
-    import torch
-
-    from ebmzoo.data.files import read_image_of
-    from ebmzoo.images import from_uint8
-
-    for path in paths:
-        if not Path(path).is_file():
-            raise UserError(f"there is no image {path} (looked from {Path.cwd()})")
-    return torch.stack([from_uint8(read_image_of(path, model.image_shape)) for path in paths]).to(model.like)
 
 
 # -- what is written ---------------------------------------------------------------------------------------------------

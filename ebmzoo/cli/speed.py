@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ebmzoo.cli.arguments import OneLineParser, check_writable
+from ebmzoo.cli.configs import config_path, load_named, parsed, read_config
 from ebmzoo.cli.errors import UserError, instantiating
-from ebmzoo.cli.given import load_named, read_config
-from ebmzoo.cli.shipped import config_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,8 +93,9 @@ def _case(path: str) -> Case:
     parser.add_subclass_arguments(DataModule, "data")
     parser.add_argument("--energy", type=EnergyFactory)
     parser.add_argument("--sampler", type=Sampler)
+    words = [f"--{name}={json.dumps(setting)}" for name, setting in parts.items()]
     with instantiating():
-        made = parser.instantiate(parser.parse_object(parts))
+        made = parser.instantiate(parsed(parser, words))
     shape = tuple(made.data.image_shape)
 
     def energy() -> nn.Module:

@@ -12,8 +12,8 @@ from pathlib import Path
 from ebmzoo.cli.arguments import OneLineParser, check_writable
 from ebmzoo.cli.benchmark import run_shown
 from ebmzoo.cli.compare import present
+from ebmzoo.cli.configs import config_path
 from ebmzoo.cli.errors import Stopped, UserError
-from ebmzoo.cli.shipped import config_path
 from ebmzoo.report.commands import Commands
 from ebmzoo.report.compare import compare
 from ebmzoo.report.results import load

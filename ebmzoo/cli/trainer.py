@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +24,13 @@ from lightning.pytorch.callbacks.spike import SpikeDetection
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from ebmzoo.callbacks import NetworkEvaluations, Progress, Summary
-from ebmzoo.callbacks.last import LastCheckpoint
+from ebmzoo.callbacks.last import LastCheckpoint, SaveOnTermination
 from ebmzoo.callbacks.monitors import monitored
-from ebmzoo.callbacks.preemption import SaveOnTermination
+from ebmzoo.cli.configs import as_list
 from ebmzoo.cli.errors import UserError
-from ebmzoo.cli.given import as_list
 from ebmzoo.cli.runs import CHECKPOINTS
 
-__all__ = ["check_trainer", "for_processes", "with_ours"]
+__all__ = ["check_trainer", "filter_messages", "for_processes", "with_ours"]
 
 _EMA = "writes averaged weights that no verb knows as such: take EMA, --trainer.callbacks+=EMA"
 _STEPS = "each method steps its optimisers itself"
@@ -48,6 +49,16 @@ _DDP = ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
 _TWIN = "_find_unused_parameters_true"
 _STRATEGIES = {"auto", "single_device", *_DDP, *(name + _TWIN for name in _DDP)}
 _STRATEGIES |= {name.replace("true", "false") for name in _STRATEGIES}
+
+# What Lightning logs that would only be in the way on the terminal.
+_CHATTER = (
+    "💡",
+    "Trainer already configured with model summary",
+    "GPU available",
+    "TPU available",
+    "`weights_only`",
+    "\nDetected KeyboardInterrupt",
+)
 
 
 def check_trainer(trainer: Any) -> None:
@@ -122,7 +133,7 @@ def with_ours(trainer: Any, verb: str, folder: Path, record: Callback) -> list[C
         folder: the run's.
         record: keeps the run's config in its checkpoints.
     """
-    given: list[Callback] = [monitored(one) for one in as_list(trainer.callbacks)]
+    callbacks: list[Callback] = [monitored(one) for one in as_list(trainer.callbacks)]
     added: list[Callback] = [record]
     if verb == "predict":
         from ebmzoo.cli.predictions import Predictions
@@ -130,7 +141,7 @@ def with_ours(trainer: Any, verb: str, folder: Path, record: Callback) -> list[C
         added.append(Predictions(folder))
 
     def lacks(kind: type) -> bool:
-        return not any(isinstance(one, kind) for one in given)
+        return not any(isinstance(one, kind) for one in callbacks)
 
     if trainer.enable_progress_bar is not False and lacks(ProgressBar):
         added.append(Progress())
@@ -141,9 +152,26 @@ def with_ours(trainer: Any, verb: str, folder: Path, record: Callback) -> list[C
     if trainer.enable_checkpointing is not False and verb == "fit":
         last = LastCheckpoint(folder.resolve() / CHECKPOINTS / "last.ckpt")
         added += [last, SaveOnTermination(last)]
-    for callback in [*given, *added]:
+    for callback in [*callbacks, *added]:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str((folder / CHECKPOINTS).resolve())
     if verb == "fit" and lacks(NetworkEvaluations):
-        given = [NetworkEvaluations(), *given]
-    return [*given, *added]
+        callbacks = [NetworkEvaluations(), *callbacks]
+    return [*callbacks, *added]
+
+
+def filter_messages() -> None:
+    """Keep advertisements and other people's deprecations off the terminal."""
+    warnings.filterwarnings("ignore", message=r"(?s).*(JSONARGPARSE_DEPRECATION_WARNINGS|was deprecated in v4)")
+    warnings.filterwarnings("ignore", message=".*(does not have many workers|isinstance.treespec, LeafSpec)")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # A resumed run may have a folder of its own, and methods log by training iterations, not within epochs.
+    warnings.filterwarnings("ignore", message="The dirpath has changed|.*smaller than the logging interval")
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    if not any(isinstance(one, _Chatter) for one in logger.filters):
+        logger.addFilter(_Chatter())
+
+
+class _Chatter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(_CHATTER)

@@ -10,7 +10,7 @@ from typing import Any
 from lightning import Trainer
 
 from ebmzoo.callbacks import Evaluate
-from ebmzoo.cli.given import as_list
+from ebmzoo.cli.configs import as_list
 
 AXIS = "trainer/global_step"  # of all that Lightning logs
 

@@ -22,7 +22,7 @@ def serve() -> int:
     ends = _End()  # before the imports, whose own functions at exit run before it
     main = import_module("ebmzoo.cli.main")
     import_module("ebmzoo.cli.lightning_cli")
-    import_module("ebmzoo.cli.given").load_all()
+    import_module("ebmzoo.cli.configs").load_all()
     gc.freeze()  # what the garbage collector leaves alone stays shared with the forks
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, whose end is answered
     for line in sys.stdin:

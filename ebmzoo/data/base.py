@@ -250,9 +250,7 @@ class DataModule(LightningDataModule):
         """The test split in its own order, every example once."""
         return self._evaluation("test")
 
-    def predict_dataloader(self) -> Loader:
-        """The test split in its own order, every example once."""
-        return self._evaluation("test")
+    predict_dataloader = test_dataloader
 
     def _evaluation(self, split: str) -> Loader:
         examples = self.reference(split)

@@ -69,7 +69,7 @@ def download(kind: str, what: str, url: str, root: Path, **settings: Any) -> Non
         getattr(datasets, kind)(str(root), download=True, **settings)
     except (OSError, RuntimeError) as error:  # torchvision reports a bad checksum as a RuntimeError
         raise FileNotFoundError(
-            f"{what} could not be downloaded ({_reason(error)}). Fetch {url} and unpack it in {root}"
+            f"{what} could not be downloaded ({reason_of(error)}). Fetch {url} and unpack it in {root}"
         ) from error
 
 
@@ -121,7 +121,7 @@ def read_pickled_pixels(path: Path, pixels: int) -> Tensor:
             batch = _ArraysOnly(file, encoding="latin1").load()
         data = batch["data"]
     except _UNPICKLING as error:
-        raise ValueError(f"{path} is not a pickled batch of images: {_reason(error)}") from error
+        raise ValueError(f"{path} is not a pickled batch of images: {reason_of(error)}") from error
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (len(data), pixels):
         found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
         raise ValueError(f"{path} should hold uint8 images of {pixels} values each, it holds {found}")
@@ -156,7 +156,7 @@ def open_image(source: str | IO[bytes], name: str) -> Image.Image:
     try:
         image = Image.open(source)
     except _BROKEN as error:
-        raise ValueError(f"{name} cannot be read as an image: {_reason(error)}") from error
+        raise ValueError(f"{name} cannot be read as an image: {reason_of(error)}") from error
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise ValueError(
@@ -167,7 +167,8 @@ def open_image(source: str | IO[bytes], name: str) -> Image.Image:
     return image
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """What an error says, in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -199,7 +200,7 @@ def read_pixels(source: str | IO[bytes], name: str, channels: int = 3) -> Tensor
             image = Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
         image = image.convert("RGB" if channels == 3 else "L")
     except _BROKEN as error:
-        raise ValueError(f"{name} cannot be read as an image: {_reason(error)}") from error
+        raise ValueError(f"{name} cannot be read as an image: {reason_of(error)}") from error
     return functional.pil_to_tensor(image)
 
 
@@ -261,14 +262,14 @@ def image_files(root: Path, endings: tuple[str, ...] = ENDINGS) -> list[str]:
     Hidden files are left out. Links to folders are followed, and a folder that is met twice is read once.
     """
     found: list[str] = []
-    met: set[str] = set()
+    seen: set[str] = set()
     for folder, inside, names in os.walk(root, followlinks=True):
         inside.sort()  # by which name a folder is met first must not depend on the file system
         here = os.path.realpath(folder)
-        if here in met:
+        if here in seen:
             inside.clear()
             continue
-        met.add(here)
+        seen.add(here)
         for name in names:
             if name.lower().endswith(endings) and not name.startswith("."):
                 found.append(os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/"))

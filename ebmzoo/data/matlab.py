@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ebmzoo.data.files import reason_of
+
 _BYTES, _MATRIX, _COMPRESSED = 2, 14, 15  # types of data elements
 _UINT8 = 9  # class of an array
 _HEADER = 128
@@ -45,8 +47,7 @@ def read_matlab_images(path: Path, name: str, shape: tuple[int, int, int]) -> Te
             if kind == _MATRIX and (images := _images(body, name, shape)) is not None:
                 return images
     except (OSError, ValueError, struct.error, zlib.error) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be read as a MATLAB 5 file of images: {reason}") from error
+        raise ValueError(f"{path} cannot be read as a MATLAB 5 file of images: {reason_of(error)}") from error
     raise ValueError(f"{path} holds no array {name}")
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ebmzoo.data.base import DataModule, Examples, InMemory
-from ebmzoo.data.files import download, find, square
+from ebmzoo.data.files import download, find, reason_of, square
 
 SIZES = (8, 16, 28, 32)
 _URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -53,7 +53,7 @@ def _read_idx(path: Path, item: Sequence[int]) -> Tensor:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read()
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} cannot be read: {reason_of(error)}") from error
     dims = 1 + len(item)
     start = 4 + 4 * dims
     # Two zeros, 8 for unsigned bytes, the number of dimensions; then their sizes, big-endian.

@@ -14,7 +14,29 @@ from ebmzoo.data.base import DataModule, Examples, InMemory
 from ebmzoo.data.densities import Checkerboard, Density, Draws, GaussianMixture, Pinwheel, Rings, as_draws
 
 
-class Gaussians25(DataModule):
+class _Points(DataModule):
+    """Points of the plane, drawn once, from fixed seeds: they do not depend on ``seed``, which orders the batches."""
+
+    kind = "points"
+    draw: Callable[[int, torch.Generator], Tensor]
+
+    def __init__(self, n_train: int, n_test: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if n_train < 1 or n_test < 1 or self.flip:
+            kind = type(self).__name__
+            raise ValueError(
+                f"{kind} needs n_train >= 1, n_test >= 1 and no flip, not {n_train}, {n_test}, {self.flip}"
+            )
+        self.counts = {"train": n_train, "test": n_test}
+        self.image_shape = (2,)
+
+    def load(self, split: str) -> Examples:
+        """The points of ``"train"`` or ``"test"``."""
+        generator = torch.Generator().manual_seed({"train": 25, "test": 26}[split])
+        return InMemory(self.draw(self.counts[split], generator))
+
+
+class Gaussians25(_Points):
     """Twenty-five Gaussians on the grid {-4, -2, 0, 2, 4}^2, with their exact density.
 
     With the default width the truth scores a mean log-density of -1.10 nats. The points are drawn once, from fixed
@@ -40,34 +62,18 @@ class Gaussians25(DataModule):
         (torch.Size([1000, 2]), torch.Size([25, 2]))
     """
 
-    kind = "points"
-
     def __init__(
-        self,
-        spacing: float = 2.0,
-        std: float = 0.0839,
-        n_train: int = 50_000,
-        n_test: int = 10_000,
-        **kwargs: Any,
+        self, spacing: float = 2.0, std: float = 0.0839, n_train: int = 50_000, n_test: int = 10_000, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
-        if not spacing > 0 or n_train < 1 or n_test < 1 or self.flip:
-            raise ValueError(
-                "Gaussians25 needs spacing > 0, n_train >= 1, n_test >= 1 and no flip, not "
-                f"{spacing}, {n_train}, {n_test} and {self.flip}"
-            )
+        super().__init__(n_train, n_test, **kwargs)
+        if not spacing > 0:
+            raise ValueError(f"Gaussians25 needs spacing > 0, not {spacing}")
         side = spacing * torch.arange(-2.0, 3.0)
         self.density = GaussianMixture(torch.cartesian_prod(side, side), std)
-        self.counts = {"train": n_train, "test": n_test}
+        self.draw = self.density.sample
         # Another spacing or width is another density, so the name that protocols carry tells them apart.
         own = (spacing, std) != (2.0, 0.0839)
         self.name = f"gaussians25-{spacing:g}-{std:g}" if own else "gaussians25"
-        self.image_shape = (2,)
-
-    def load(self, split: str) -> Examples:
-        """The points of ``"train"`` or ``"test"``."""
-        generator = torch.Generator().manual_seed({"train": 25, "test": 26}[split])
-        return InMemory(self.density.sample(self.counts[split], generator))
 
 
 def _ring_of_gaussians() -> GaussianMixture:
@@ -102,7 +108,7 @@ _DENSITIES: dict[str, Callable[[], Density]] = {
 _OTHERS = {"moons": _moons, "spirals": _spirals}
 
 
-class Toy2D(DataModule):
+class Toy2D(_Points):
     """The classic toys in the plane, all within about [-4, 4]^2.
 
     ================  ===========================================================================  =======
@@ -137,28 +143,15 @@ class Toy2D(DataModule):
         False
     """
 
-    kind = "points"
     density: Density
 
     def __init__(self, name: str = "gaussians8", n_train: int = 50_000, n_test: int = 10_000, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(n_train, n_test, **kwargs)
         if name not in (*_DENSITIES, *_OTHERS):
             raise ValueError(f"there is no 2-D toy {name!r}: {', '.join((*_DENSITIES, *_OTHERS))}")
-        if n_train < 1 or n_test < 1 or self.flip:
-            raise ValueError(
-                f"Toy2D needs n_train >= 1, n_test >= 1 and no flip, not {n_train}, {n_test} and {self.flip}"
-            )
-        self.draw: Callable[[int, Draws | torch.Generator], Tensor]
         if name in _DENSITIES:
             self.density = _DENSITIES[name]()
             self.draw = self.density.sample
         else:
             self.draw = _OTHERS[name]
-        self.counts = {"train": n_train, "test": n_test}
         self.name = name
-        self.image_shape = (2,)
-
-    def load(self, split: str) -> Examples:
-        """The points of ``"train"`` or ``"test"``."""
-        generator = torch.Generator().manual_seed({"train": 25, "test": 26}[split])
-        return InMemory(self.draw(self.counts[split], generator))

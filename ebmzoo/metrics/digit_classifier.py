@@ -144,11 +144,8 @@ def load_digit_classifier(path: str | Path = WEIGHTS) -> DigitClassifier:
 
 @lru_cache(maxsize=16)
 def _sha256(path: Path, size: int, modified: int) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of(path: str | Path = WEIGHTS) -> str:
@@ -310,34 +307,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--mnist", type=Path, metavar="ROOT", help="train on the MNIST of this folder, for stacked MNIST"
     )
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
     # Lazily: metrics know no data, only this command does.
     from ebmzoo.data.digits import digits
     from ebmzoo.data.mnist import mnist
 
-    epochs = given.epochs or (10 if given.mnist else 100)
+    epochs = options.epochs or (10 if options.mnist else 100)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the order of sums, and with it the last bit, depends on the number of threads
     try:
-        if given.mnist:
-            x, labels = mnist(given.mnist, "train", 32)
-            network = train(_halved(x), labels, seed=given.seed, epochs=epochs)
+        if options.mnist:
+            x, labels = mnist(options.mnist, "train", 32)
+            network = train(_halved(x), labels, seed=options.seed, epochs=epochs)
         else:
-            network = train(*digits("train"), seed=given.seed, epochs=epochs)
+            network = train(*digits("train"), seed=options.seed, epochs=epochs)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
     finally:
         torch.set_num_threads(threads)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(network.state_dict(), given.out)
-    given.out.chmod(0o644)  # safetensors writes for the owner alone; an installed package has other readers
-    if given.mnist:
-        x, labels = mnist(given.mnist, "test", 32)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), options.out)
+    options.out.chmod(0o644)  # safetensors writes for the owner alone; an installed package has other readers
+    if options.mnist:
+        x, labels = mnist(options.mnist, "test", 32)
         right = [f"{accuracy(network, _halved(x), labels):.4f} at 32 px"]
     else:
         right = [f"{accuracy(network, *digits('test', size)):.4f} at {size} px" for size in (SIDE, 16, 32)]
-    print(f"{given.out}: accuracy on the test digits {', '.join(right)}; sha256 {sha256_of(given.out)}")
+    print(f"{options.out}: accuracy on the test digits {', '.join(right)}; sha256 {sha256_of(options.out)}")
 
 
 def _halved(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,8 +72,7 @@ class Cell:
     @property
     def deviation(self) -> float:
         """The sample standard deviation; 0 of one seed."""
-        mean = sum(self.finite) / max(len(self.finite), 1)
-        return math.sqrt(sum((value - mean) ** 2 for value in self.finite) / max(len(self.finite) - 1, 1))
+        return statistics.stdev(self.finite) if len(self.finite) > 1 else 0.0
 
     def __str__(self) -> str:
         """Mean ± standard deviation.

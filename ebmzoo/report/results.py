@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,9 +210,5 @@ def _commands(folder: Path) -> list[str]:
     if not (folder / "config.yaml").is_file():
         return []
     again = folder.with_name(f"{folder.name}_again")
-    fit = f"ebmzoo fit --config {_quoted(folder / 'config.yaml')} --run_dir {_quoted(again)}"
-    return [fit, f"ebmzoo test --ckpt_path {_quoted(again / 'checkpoints' / 'last.ckpt')}"]
-
-
-def _quoted(path: Path) -> str:
-    return f"'{path}'" if re.search(r"[^\w./-]", str(path)) else str(path)
+    fit = f"ebmzoo fit --config {shlex.quote(str(folder / 'config.yaml'))} --run_dir {shlex.quote(str(again))}"
+    return [fit, f"ebmzoo test --ckpt_path {shlex.quote(str(again / 'checkpoints' / 'last.ckpt'))}"]

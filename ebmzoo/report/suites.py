@@ -193,7 +193,7 @@ def plan(
     path, folder = root / "plan.json", next(iter(configs.values())).parent
     terms = {"suite": suite, "configs": str(folder), "budget": budget, "asked": amount, "mode": mode, "quick": quick}
     held = read(path) if path.is_file() else {}
-    if held and (other := {key: value for key, value in _terms(held, root, terms).items() if value != terms[key]}):
+    if held and (other := {key: value for key, value in held["terms"].items() if value != terms[key]}):
         there, here = (", ".join(f"{key} {of[key]}" for key in other) for of in (other, terms))
         raise ValueError(f"{root} has runs under {there}, not {here}: choose another folder with --out")
 
@@ -232,17 +232,6 @@ def plan(
         root.mkdir(parents=True, exist_ok=True)
         write(path, held := {**held, "terms": terms, "amount": amount})
     return {name: Plan(**held[name]) for name in configs}
-
-
-def _terms(held: Mapping[str, Any], root: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What a plan was made under; what one of an earlier version does not say is taken from its configs' names."""
-    used = {name: Path(one["config"]) for name, one in held.items() if name not in ("terms", "amount")}
-    named = {
-        suite for name, path in used.items() for suite, (ending, _) in SUITES.items() if path.stem == f"{name}_{ending}"
-    }
-    folders = {str(path.parent) for path in used.values() if path.parent.resolve() != (root / "configs").resolve()}
-    implied = {"suite": " and ".join(sorted(named)), "configs": " and ".join(sorted(folders)) or asked["configs"]}
-    return {**implied, "quick": False, **held["terms"]}
 
 
 def experiments(plans: Mapping[str, Plan], suite: str, seeds: Sequence[int], quick: bool = False) -> list[Experiment]:

@@ -10,7 +10,7 @@ from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from ebmzoo.callbacks import Diverged, Guard
-from ebmzoo.callbacks.vitals import Limits, Vitals
+from ebmzoo.callbacks.guard import Divergence, Limits
 from ebmzoo.data import Digits, Gaussians25
 from ebmzoo.factories import spec
 from ebmzoo.mcmc import Langevin
@@ -28,8 +28,8 @@ def fresh_faults():
 
 
 def complaints(looks, images=True, **limits):
-    vitals = Vitals(images, Limits(**limits))
-    return [vitals.complaint(look) for look in looks]
+    signs = Divergence(images, Limits(**limits))
+    return [signs.complaint(look) for look in looks]
 
 
 HEALTHY = {

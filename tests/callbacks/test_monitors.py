@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from ebmzoo.callbacks import EMA, Evaluate, LastCheckpoint, monitored
 from ebmzoo.callbacks import monitors as module
-from ebmzoo.callbacks.preemption import Terminated
+from ebmzoo.callbacks.last import Terminated
 from ebmzoo.checkpoints import read
 from ebmzoo.data import Digits
 from ebmzoo.factories import spec

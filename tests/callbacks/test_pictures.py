@@ -5,7 +5,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 
 from ebmzoo.callbacks import EMA, Diverged, Guard, Pictures
-from ebmzoo.callbacks.looking import looking_at
+from ebmzoo.callbacks.eval_mode import eval_mode
 from ebmzoo.data import Gaussians25
 from ebmzoo.figures.plots import histograms
 from ebmzoo.images import grid, strips
@@ -26,7 +26,7 @@ def test_all_pictures_in_their_places(tmp_path):
     names = ("samples", "reconstructions", "chain")
     assert kept == {f"{name}_step{step:08d}.png" for name in names for step in (4, 8, 10)}
     # The newest are of the averaged weights at the end, drawn from the noise of seed 0.
-    with looking_at(run, tiny) as ema:
+    with eval_mode(run, tiny) as ema:
         assert ema
         samples = tiny.sample(9, noise=0)
         reconstructed = tiny.reconstruct(Images().reference("val")[:4])

@@ -26,7 +26,7 @@ WORDS = {
     "misspelt option": ([*FIT, "--modell", "VAE"], "no option --modell: did you mean model?"),
     "misspelt part of a method": (
         [*FIT, "--model.vae.enkoder.width", "3"],
-        "model.vae: VAE has no setting 'enkoder'",
+        "model.vae: GaussianVAE has no setting 'enkoder'",
     ),
     "misspelt setting of a base class": (
         [*FIT, "--data.batch_siz", "3"],
@@ -77,7 +77,10 @@ WORDS = {
     "negative steps": ([*FIT, "--trainer.max_steps", "-2"], "`max_steps` must be a non-negative integer or -1"),
     "devices that are none": ([*FIT, "--trainer.accelerator", "cpu", "--trainer.devices", "-1"], "an int > 0"),
     "abstract callback": ([*FIT, "--trainer.callbacks+=BaseFinetuning"], "in lightning.pytorch.callbacks.finetuning"),
-    "default that is no plain data": ([*FIT, "--trainer.callbacks+=Timer"], "give this setting as 'step'"),
+    "default that is no plain data": (
+        [*FIT, "--trainer.callbacks+=Timer"],
+        "cannot be written to a config: give it as 'step'",
+    ),
     "optimiser with a closure": ([*FIT, "--model.optimizer", "LBFGS"], "LBFGS evaluates its loss several times a step"),
     "two names for the folder": ([*FIT, "--trainer.default_root_dir", "x"], "set --run_dir instead"),
     # configs

@@ -5,9 +5,9 @@ import json
 import pytest
 import yaml
 
-from ebmzoo.cli.callback_words import OPTION, with_callbacks
-from ebmzoo.cli.errors import UserError, settings_of
-from ebmzoo.cli.shipped import shipped
+from ebmzoo.cli.callback_words import OPTION, _known, with_callbacks
+from ebmzoo.cli.configs import shipped
+from ebmzoo.cli.errors import UserError
 
 CONFIGS = {name: yaml.load(path.read_text(), yaml.CSafeLoader) for name, path in shipped().items()}
 
@@ -94,6 +94,4 @@ def test_a_run_takes_them(ebmzoo, here):
 
 
 def test_settings_include_those_that_a_class_passes_on():
-    from ebmzoo.callbacks import MonitoredCheckpoint
-
-    assert {"monitor", "every_n_train_steps"} <= set(settings_of(MonitoredCheckpoint))
+    assert {"monitor", "every_n_train_steps"} <= set(_known("MonitoredCheckpoint"))

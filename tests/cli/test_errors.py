@@ -1,73 +1,15 @@
-"""A parser's trees of words, condensed to the line that matters."""
+"""What a line says of an error, and which errors are bad input."""
 
 import argparse
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.multiprocessing import ProcessRaisedException
 
-from ebmzoo.cli.errors import UserError, condense, instantiating, line_of, nearest
-
-UNION = """Parser key "model":
-  Does not validate against any of the Union subtypes
-  Subtypes: [<class 'ebmzoo.methods.base.Method'>, <class 'NoneType'>]
-  Errors:
-    - Problem with given class_path 'ebmzoo.VAE':
-        {inner}
-    - Expected a <class 'NoneType'>
-  Given value type: <class 'dict'>
-  Given value: {{'class_path': 'VAE'}}"""
-
-CASES = [
-    (
-        "Option 'latentdim' is not accepted",
-        "VAE has no setting 'latentdim': there are grad_clip, image_shape, optimizer, schedule, vae",
-    ),
-    ("the following arguments are required: encoder", "VAE needs encoder"),
-    (
-        "'NoneType' object has no attribute 'keys'",
-        "init_args is empty: give settings under it, or remove the line",
-    ),
-    ("steps and proposals are counts, not -3 and 0", "steps and proposals are counts, not -3 and 0"),
-]
-
-TREES = [
-    (
-        UNION.format(inner="Parser key \"latent_dim\":\n          Expected a <class 'int'>. Got value: x"),
-        "model.latent_dim: expected int, not 'x'",
-    ),
-    (
-        UNION.format(
-            inner='Parser key "sampler":\n\n   - Expected a path but HCM either not accessible or invalid\n'
-            "   - Expected a dot import path string: HCM"
-        ),
-        "model.sampler: no class 'HCM' here: did you mean HMC?",
-    ),
-    ("Parser key \"config\": Path is not a file: 'x'", "config: Path is not a file: 'x'"),
-    ("something that nobody foresaw\nin two lines", "something that nobody foresaw"),
-    (
-        "Parser key \"trainer.devices\":\n  Errors:\n    - Expected a <class 'int'>\n"
-        "    - Expected a <class 'str'>\n    - Expected a <class 'NoneType'>\n"
-        "  Given value type: <class 'dict'>\n  Given value: {}",
-        "trainer.devices: expected int or str, not '{}'",
-    ),
-]
-
-
-@pytest.mark.parametrize(("leaf", "line"), CASES)
-def test_the_leaf_of_a_union(leaf, line):
-    assert condense(UNION.format(inner=leaf)) == f"model: {line}"
-
-
-def test_unknown_arguments_of_the_trainer():
-    found = condense("unrecognized arguments: --trainer.max_epoch 3")
-    assert found.startswith("trainer has no setting 'max_epoch': did you mean max_epochs")
-
-
-@pytest.mark.parametrize(("tree", "line"), TREES)
-def test_condense(tree, line):
-    assert condense(tree) == line
+from ebmzoo.cli.errors import UserError, cause_of, instantiating, line_of, nearest
+from ebmzoo.data.base import DataModule
 
 
 def test_nearest_says_nothing_where_nothing_helps():
@@ -83,7 +25,16 @@ def test_constructors_objections_are_bad_input():
 
 
 def test_parser_errors_are_bad_input():
-    assert line_of(argparse.ArgumentError(None, "unrecognized arguments: extra")) == "'extra' belongs to no option"
+    assert line_of(argparse.ArgumentError(None, "no such\nsize")) == "no such size"
+
+
+def test_what_a_parser_wrapped_is_the_first_error_of_another():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--data", type=DataModule | None)
+    config = parser.parse_object({"data": {"class_path": "ebmzoo.Digits", "init_args": {"size": 9}}})
+    with pytest.raises(ValueError, match="Does not validate") as caught:
+        parser.instantiate_classes(config)
+    assert str(cause_of(caught.value)) == "digits come at 8, 16 or 32 px, not 9"
 
 
 def raised(error):
@@ -167,21 +118,3 @@ Traceback (most recent call last):
 def test_what_a_forked_process_raised(statement, kind, line):
     text = CHILD.format(statement=statement, kind=kind, words="no such size")
     assert line_of(ProcessRaisedException(text, 0, 123)) == line
-
-
-@pytest.mark.parametrize(
-    ("key", "given", "line"),
-    [
-        ("model.sampler", "MALA", "none that sampler takes: there are AnnealedLangevin, Langevin"),
-        (
-            "model.energy",
-            "Langevin",
-            "none that energy takes: there are ConvEnergy, DualMCMCEnergy, Energy, MLPEnergy,",
-        ),
-        ("model.refine", "MAL", "no class 'MAL' here: did you mean MALA?"),
-        ("data", "ECVAE", "none that data takes"),
-    ],
-)
-def test_suggestions_are_what_a_place_takes(ebmzoo, key, given, line):
-    answer = ebmzoo("fit", "--config", "ecvae.yaml", f"--{key}", given)
-    assert answer.code == 2 and f"{key}: " in answer.err and line in answer.err.splitlines()[-1]

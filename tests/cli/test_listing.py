@@ -7,9 +7,9 @@ import yaml
 from PIL import Image
 
 from ebmzoo import methods
+from ebmzoo.cli.configs import config_path, shipped, with_paths
 from ebmzoo.cli.errors import UserError
 from ebmzoo.cli.listing import KINDS
-from ebmzoo.cli.shipped import config_path, shipped, with_paths
 
 TOP = Path(__file__).parents[2] / "configs"
 

@@ -139,20 +139,6 @@ def test_a_plan_is_of_one_suite_and_one_folder_of_configs(tmp_path, counted):
         plan("digits", {"vae": tmp_path / "vae_digits.yaml"}, out, "iterations", 30, "paper", Commands())
 
 
-@pytest.mark.parametrize("budget", [None, "iterations"])
-def test_a_plan_that_does_not_say_its_suite_is_taken_as_its_configs_names_say(tmp_path, counted, budget):
-    configs = {"vae": CONFIGS / "vae_digits.yaml"}
-    first = plan("digits", configs, tmp_path, budget, None, "paper", Commands())
-    path = tmp_path / "plan.json"
-    held = json.loads(path.read_text())
-    del held["terms"]["suite"], held["terms"]["configs"]
-    path.write_text(json.dumps(held))
-    counted.clear()
-    assert plan("digits", configs, tmp_path, budget, None, "paper", Commands()) == first and not counted
-    with pytest.raises(ValueError, match="has runs under suite digits, not suite toy"):
-        plan("toy", {"vae": CONFIGS / "vae_gaussians25.yaml"}, tmp_path, budget, None, "paper", Commands())
-
-
 def test_a_plan_that_was_cut_off_is_named_with_what_to_do(tmp_path, counted):
     configs = {"vae": CONFIGS / "vae_digits.yaml"}
     (tmp_path / "plan.json").write_text('{"vae": {"config"')

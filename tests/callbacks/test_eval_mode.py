@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
-from ebmzoo.callbacks.looking import looking_at, run_folder
+from ebmzoo.callbacks.eval_mode import eval_mode, run_folder
 
 from .fakes import model, same, trainer, weights
 
@@ -17,7 +17,7 @@ def test_the_model_is_as_it_was_after_a_look_that_fails(tmp_path):
     torch.manual_seed(4)
     expected = torch.rand(2)
     torch.manual_seed(4)
-    with pytest.raises(ZeroDivisionError), looking_at(trainer(tmp_path), tiny) as ema:
+    with pytest.raises(ZeroDivisionError), eval_mode(trainer(tmp_path), tiny) as ema:
         assert not ema and not any(module.training for module in tiny.modules())
         assert not torch.is_grad_enabled()
         torch.rand(9)

@@ -1,4 +1,4 @@
-"""Looking at a model without disturbing it: what the callbacks that sample have in common."""
+"""A model in eval mode, undisturbed, and where what it gives is put: what the callbacks that sample have in common."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from torch import Tensor
 from ebmzoo.callbacks.ema import averaged_weights
 from ebmzoo.methods.at_rest import unclamped
 
-__all__ = ["log_picture", "looking_at", "place_of", "run_folder"]
+__all__ = ["log_picture", "eval_mode", "logged_step", "run_folder"]
 
 
 @contextmanager
-def looking_at(trainer: Trainer, pl_module: LightningModule) -> Iterator[bool]:
+def eval_mode(trainer: Trainer, pl_module: LightningModule) -> Iterator[bool]:
     """In eval mode, without gradients, with averaged weights if there are any, sparing torch's generators.
 
     Samples are as chains left them, not clamped: figures of chains and energies are of those, and bytes clamp anyway.
@@ -54,11 +54,11 @@ def run_folder(trainer: Trainer) -> Path:
     return Path(log_dir)
 
 
-def place_of(iterations: int) -> int:
+def logged_step(iterations: int) -> int:
     """Where on the loggers' axis stands what is so after that many iterations: Lightning counts them from 0.
 
     Example:
-        >>> place_of(200)  # the losses of the 200th iteration stand there too
+        >>> logged_step(200)  # the losses of the 200th iteration stand there too
         199
     """
     return max(iterations - 1, 0)
@@ -70,8 +70,8 @@ def log_picture(trainer: Trainer, name: str, picture: Tensor, iterations: int) -
         if hasattr(logger, "log_image"):  # W&B
             caption = f"{name}, after {iterations:,} iterations"
             image = Image.fromarray(picture.permute(1, 2, 0).numpy())
-            logger.log_image(key=f"pictures/{name}", images=[image], step=place_of(iterations), caption=[caption])
+            logger.log_image(key=f"pictures/{name}", images=[image], step=logged_step(iterations), caption=[caption])
             continue
         experiment: Any = getattr(logger, "experiment", None)
         if hasattr(experiment, "add_image"):  # TensorBoard
-            experiment.add_image(f"pictures/{name}", picture.numpy(), place_of(iterations))
+            experiment.add_image(f"pictures/{name}", picture.numpy(), logged_step(iterations))

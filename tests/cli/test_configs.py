@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from ebmzoo.cli.given import options
+from ebmzoo.cli.configs import options
 
 
 @pytest.mark.parametrize(
