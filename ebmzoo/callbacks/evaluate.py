@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ebmzoo import metrics
 from ebmzoo.callbacks.eval_mode import eval_mode, log_picture, logged_step, run_folder
 from ebmzoo.figures import PARTS, Figure, Figures
 from ebmzoo.figures.base import Array, Left, Look, Number, Picture, reason_against
@@ -20,7 +21,7 @@ from ebmzoo.figures.look import batches_of_samples
 from ebmzoo.files import written_whole
 from ebmzoo.images import save_png
 from ebmzoo.methods.capabilities import Samples
-from ebmzoo.metrics import Results, StreamingFID, config_hash, find_extractor
+from ebmzoo.metrics import Results, config_hash
 
 __all__ = ["Evaluate", "fid_name"]
 
@@ -95,7 +96,7 @@ class Evaluate(Callback):
         self.figures, self.only, self.out = figures, only, out
         self.trained_steps: int | None = None  # of the weights, where they came from a checkpoint
         self.results: Results | None = None
-        self._streaming: StreamingFID | None = None
+        self._streaming: metrics.StreamingFID | None = None
         self._last: int | None = None  # step of the last streaming FID
 
     @property
@@ -108,7 +109,7 @@ class Evaluate(Callback):
         if stage in ("fit", "validate") and self.measures_fid(trainer, pl_module):
             assert self.extractor is not None
             try:
-                find_extractor(self.extractor, self.inception_path)
+                metrics.find_extractor(self.extractor, self.inception_path)
             except FileNotFoundError as error:
                 without = "n_val: 0 of Evaluate, and no ModelCheckpoint that goes by it"
                 raise FileNotFoundError(f"{error}; {without}, trains without them") from error
@@ -152,7 +153,7 @@ class Evaluate(Callback):
         rank, world = trainer.global_rank, trainer.world_size
         if self._streaming is None:
             assert self.extractor is not None
-            streaming = StreamingFID(self.extractor, self.inception_path, pl_module.device)
+            streaming = metrics.StreamingFID(self.extractor, self.inception_path, pl_module.device)
             reference = _data_of(trainer).reference("train")
             for rows in torch.arange(rank, len(reference), world).split(self.batch_size):
                 streaming.update(torch.stack([reference[i] for i in rows.tolist()]), real=True)

@@ -11,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ebmzoo.files import written_whole
-from ebmzoo.methods.random_state import gathered
+from ebmzoo.methods.resuming import gathered
 
 
 class Predictions(Callback):

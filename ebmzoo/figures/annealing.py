@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from scipy.stats import t as student
 from torch import Tensor, nn
 
-from ebmzoo.mcmc import HMC, Noise, Potential, Row, frozen
+from ebmzoo import mcmc
+from ebmzoo.mcmc import Noise, Potential, Row, frozen
 from ebmzoo.mcmc.potential import squared_norm
 from ebmzoo.methods.capabilities import HasLogDensity, Tilts
 
@@ -215,7 +215,7 @@ class _Path:
     def move(self, state: Tensor, k: int) -> Tensor:
         """One step that leaves the k-th distribution invariant."""
         beta = self.betas[k]
-        kernel = HMC(steps=1, step_size=self.steps[k] ** 2, leapfrogs=self.leapfrogs)
+        kernel = mcmc.HMC(steps=1, step_size=self.steps[k] ** 2, leapfrogs=self.leapfrogs)
         chain = kernel(_Tempered(self.potential, self.row, beta), state, self.noise)
         assert chain.acceptance is not None
         self.accepted.append(chain.acceptance.mean().item())
@@ -235,6 +235,8 @@ class _Tempered(Potential):
 
 def _bound(log_weights: Tensor) -> float:
     """A value that the expected logarithm of the mean of the weights exceeds with 99.5% confidence."""
+    from scipy.stats import t as student  # slow to import
+
     groups = log_weights[: len(log_weights) // _GROUPS * _GROUPS].view(_GROUPS, -1)
     means = groups.logsumexp(1) - math.log(groups.shape[1])
     error = means.std().item() / _GROUPS**0.5

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ebmzoo.metrics import classifier_report, load_digit_classifier, stacked_report
-from ebmzoo.metrics.digit_classifier import WEIGHTS, sha256_of
+from ebmzoo import metrics
 
 from .base import Figure, Findings, Look, numbers
 
@@ -24,14 +23,14 @@ class Classified(Figure):
         stacked = hasattr(data.reference("train"), "modes")
         if look.extractor != "digits" and not stacked:
             raise ValueError("it needs the digit extractor")
-        path = getattr(data, "classifier", WEIGHTS) if stacked else WEIGHTS
-        if path is None:
+        own = {"path": data.classifier} if stacked and hasattr(data, "classifier") else {}
+        if own.get("path", "") is None:
             raise ValueError(
                 f"the modes of {data.name} need a classifier of its digits: make one with python -m "
                 "ebmzoo.metrics.digit_classifier --mnist ROOT --out FILE, and give FILE as data.init_args.classifier"
             )
-        network = load_digit_classifier(path)
-        how: dict[str, Any] = {"extractor": "digits", "extractor_sha256": sha256_of(path)}
+        network = metrics.load_digit_classifier(**own)
+        how: dict[str, Any] = {"extractor": "digits", "extractor_sha256": metrics.sha256_of(**own)}
         how["resize"] = f"area average to {network.side}x{network.side}"
-        found = stacked_report(samples, network=network) if stacked else classifier_report(samples)
+        found = metrics.stacked_report(samples, network=network) if stacked else metrics.classifier_report(samples)
         yield from numbers(found, look.of_samples(len(samples), settings={"sure": 0.9}, **how))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ebmzoo import metrics
 from ebmzoo.images import save_images
-from ebmzoo.metrics import METRICS, metric_settings
+from ebmzoo.metrics import METRICS
 
 from .base import Figure, Findings, Look, Number
 
@@ -53,7 +54,7 @@ class Fidelity(Figure):
         for name, value in look.compare(samples, self.metrics).items():
             metric = _FAMILY.get(name, name.removesuffix("_std"))
             n_reference = len(look.data.reference("train"))
-            settings = metric_settings(metric, len(samples), n_reference)
+            settings = metrics.metric_settings(metric, len(samples), n_reference)
             n, against = settings.pop("n_used", len(samples)), settings.pop("n_reference_used", n_reference)
             how = {"n_reference": against, "settings": settings, **look.by_features}
             yield Number(name, value, look.of_samples(n, "train", **how))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ebmzoo import metrics
 from ebmzoo.images import to_uint8
 from ebmzoo.methods.capabilities import HasEnergy, Samples
-from ebmzoo.metrics import mode_coverage
 
 from .base import Figure, Findings, Look, Picture, numbers
 from .plots import curves, rows
@@ -68,4 +68,4 @@ def _of_images(look: Look, x: Tensor) -> dict[str, float]:
 def _of_points(look: Look, x: Tensor) -> dict[str, float]:
     if look.modes is None:
         return {}
-    return {"mode_high_quality_share": mode_coverage(x, *look.modes).high_quality_share}
+    return {"mode_high_quality_share": metrics.mode_coverage(x, *look.modes).high_quality_share}

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ebmzoo import metrics
 from ebmzoo.images import to_uint8
 from ebmzoo.mcmc import GeneratorNoise
 from ebmzoo.methods.capabilities import Samples
-from ebmzoo.metrics import Extractor, Protocol, fidelity, find_extractor
+from ebmzoo.metrics import Protocol
 from ebmzoo.metrics.protocol import ROUNDING
 
 __all__ = ["Look", "batches_of_samples", "chain_steps", "sampler_settings"]
@@ -173,21 +174,21 @@ class Look:
         return torch.stack([to_uint8(examples[i]) for i in rows])
 
     @cached_property
-    def features(self) -> Extractor:
+    def features(self) -> metrics.Extractor:
         """The feature network that is measured with.
 
         Raises:
             FileNotFoundError: its weights are not there.
         """
-        return find_extractor(self.extractor or "digits", self.inception_path)
+        return metrics.find_extractor(self.extractor or "digits", self.inception_path)
 
-    def compare(self, samples: Tensor, metrics: Sequence[str] = ("fid",)) -> dict[str, float]:
+    def compare(self, samples: Tensor, names: Sequence[str] = ("fid",)) -> dict[str, float]:
         """`ebmzoo.metrics.fidelity` of samples against the training split."""
-        return fidelity(
+        return metrics.fidelity(
             samples,
             self.data.reference("train"),
             self.extractor or "digits",
-            metrics,
+            names,
             self.inception_path,
             batch_size=min(self.batch_size, 100),
             device=self.device,

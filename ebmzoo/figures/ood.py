@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor
 
 from ebmzoo.mcmc import GeneratorNoise, Noise
@@ -125,6 +124,8 @@ def detection(inside: Tensor, outside: Tensor) -> Detection:
         >>> detection(torch.tensor([3.0, 4.0, 5.0]), torch.tensor([1.0, 3.5]))  # 5 of 6 pairs in order
         Detection(auroc=0.833..., aupr=0.916..., fpr95=0.5)
     """
+    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve  # slow to import
+
     if not len(inside) or not len(outside):
         raise ValueError(f"detection needs scores on both sides, not {len(inside)} and {len(outside)}")
     scores = torch.cat([inside, outside]).double().cpu()

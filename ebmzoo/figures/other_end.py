@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ebmzoo import metrics
 from ebmzoo.methods.capabilities import Samples
-from ebmzoo.metrics import mode_coverage
 
 from .base import Figure, Findings, Look, Number
 
@@ -33,7 +33,7 @@ class OtherEnd(Figure):
             yield Number(f"fid_{end}", value, look.of_samples(n, "train", steps=steps, **look.by_features))
             return
         assert modes is not None
-        value, std = mode_coverage(samples, *modes).high_quality_share, modes[1]
+        value, std = metrics.mode_coverage(samples, *modes).high_quality_share, modes[1]
         how = {"within": "4 s", "std": std}
         protocol = look.of_samples(n, steps=steps, rounding=None, settings=how)
         yield Number(f"mode_high_quality_share_{end}", value, protocol)

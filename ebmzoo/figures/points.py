@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ebmzoo.metrics import mode_coverage
+from ebmzoo import metrics
 
 from .base import Figure, Findings, Look, Number, numbers
 
@@ -31,7 +31,7 @@ class Points(Figure):
         yield Number("log_density_mean_test", value, look.of_data(len(test), "test", settings=how))
         if look.modes is None:
             return
-        modes = mode_coverage(samples, *look.modes)
+        modes = metrics.mode_coverage(samples, *look.modes)
         found = {
             "modes_covered": modes.covered,
             "mode_high_quality_share": modes.high_quality_share,

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from ebmzoo import metrics
 from ebmzoo.methods.capabilities import InfersByChain, Reconstructs
-from ebmzoo.metrics.reconstruction import reconstruction_errors, ssim_window
 
 from .base import Figure, Findings, Look, Number, Picture, numbers
 from .plots import curves
@@ -32,7 +32,7 @@ class Reconstruction(Figure):
             how = look.of_data(len(errors), "test", settings={"unit": "data's, squared"})
             yield Number("mse_per_coordinate", errors.mean().item(), how)
             return
-        window = ssim_window(min(model.image_shape[1:]))
+        window = metrics.ssim_window(min(model.image_shape[1:]))
         settings = {"unit": "images in [-1, 1]; PSNR in dB, peak 2, mean over images", "ssim_window": window}
         yield from numbers(_means(look, None), look.of_data(n, "test", settings=settings))
         if not isinstance(model, InfersByChain):
@@ -58,6 +58,6 @@ def _squared(error: torch.Tensor) -> torch.Tensor:
 
 def _means(look: Look, most: int | None, **call: Any) -> dict[str, float]:
     """Means of the errors of all test images, or of the first ``most``."""
-    parts = [reconstruction_errors(x, look.model.reconstruct(x, **call)) for x in look.batches("test", most)]
+    parts = [metrics.reconstruction_errors(x, look.model.reconstruct(x, **call)) for x in look.batches("test", most)]
     mse, psnr, ssim = (torch.cat(values).mean().item() for values in zip(*parts, strict=True))
     return {"mse_per_pixel": mse, "rmse_per_pixel": mse**0.5, "psnr": psnr, "ssim": ssim}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,10 +19,9 @@ from ebmzoo.parts.latent_vae import load_vae
 from ebmzoo.seeds import PROCESS, mixed
 
 from .lightning_contract import LightningContract
-from .random_state import gathered, random_state, restore_random_state
 from .settings import configured, put_into
 
-__all__ = ["Resumes"]
+__all__ = ["Resumes", "gathered"]
 
 
 class Resumes(LightningContract):
@@ -73,7 +74,7 @@ class Resumes(LightningContract):
         """
         if "optimizer_states" in checkpoint:
             _mend_epochs(checkpoint["loops"]["fit_loop"])
-            checkpoint["rng"] = gathered(random_state())
+            checkpoint["rng"] = gathered(_random_state())
             checkpoint |= {name: gathered(buffer.state_dict()) for name, buffer in self._buffers_kept()}
         else:
             for callback in getattr(self._trainer, "callbacks", []):
@@ -107,7 +108,7 @@ class Resumes(LightningContract):
         if self._rng_to_restore is not None:
             states, self._rng_to_restore = self._rng_to_restore, None
             if len(states) == self.world_size:
-                restore_random_state(states[self.global_rank])
+                _restore_random_state(states[self.global_rank])
             else:
                 rank_zero_warn(
                     f"the checkpoint was written by {len(states)} process(es), now there are {self.world_size}: kept "
@@ -127,3 +128,31 @@ def _mend_epochs(loop: dict[str, Any]) -> None:
     epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]
     if epochs["completed"] == epochs["ready"] and batches["current"]["ready"] and not batches["is_last_batch"]:
         epochs["processed"] = epochs["completed"] = epochs["ready"] - 1
+
+
+def _random_state() -> dict[str, Any]:
+    """This process's global random state, as tensors and numbers."""
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def _restore_random_state(state: Mapping[str, Any]) -> None:
+    """Set what `_random_state` gave."""
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"]])
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+def gathered(state: Any) -> list[Any]:
+    """The state of every process, in rank order: checkpoints are written by rank 0 alone."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [state]
+    states: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(states, state)
+    return states

@@ -18,10 +18,10 @@ from torch_fidelity import calculate_metrics
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from ebmzoo.metrics.extractors import Extractor, find_extractor
+from ebmzoo.metrics.protocol import METRICS
 
-__all__ = ["METRICS", "StreamingFID", "fidelity", "frechet_distance", "metric_settings"]
+__all__ = ["StreamingFID", "fidelity", "frechet_distance", "metric_settings"]
 
-METRICS = ("fid", "kid", "isc", "prc")
 _NAMES = {
     "frechet_inception_distance": "fid",
     "kernel_inception_distance_mean": "kid",

@@ -22,8 +22,10 @@ from typing import Any, NamedTuple
 import ebmzoo
 from ebmzoo.files import written_whole
 
-__all__ = ["ROUNDING", "Protocol", "Result", "Results", "config_hash", "git_revision", "versions"]
+__all__ = ["METRICS", "ROUNDING", "Protocol", "Result", "Results", "config_hash", "git_revision", "versions"]
 
+#: of a set of images: Fréchet and kernel Inception distance, Inception score, precision and recall
+METRICS = ("fid", "kid", "isc", "prc")
 ROUNDING = "clamp to [-1, 1], (x + 1) * 127.5, round, uint8"
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "numpy")
 
