@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ebmzoo.mcmc import Langevin, Noise, Potential, Sampler, Watch, as_noise, frozen
 from ebmzoo.mcmc.potential import squared_norm
 from ebmzoo.methods.capabilities import Decodes, Encodes, HasEnergy
+from ebmzoo.parts import Energy, LatentVAE
 
 from .degradations import Degradation
 
@@ -49,19 +50,19 @@ class Restoration(NamedTuple):
     z: Tensor
 
 
-class Measured(nn.Module):
-    """What is known of degraded images, and the model that is to explain them.
+@dataclass(frozen=True)
+class Measured:
+    """What is known of degraded images.
 
     Args:
-        model: a method.
         degradation: A.
         target: A⁺y.
         sigma: σ.
     """
 
-    def __init__(self, model: Any, degradation: Degradation, target: Tensor, sigma: float):
-        super().__init__()
-        self.model, self.degradation, self.target, self.sigma = model, degradation, target, sigma
+    degradation: Degradation
+    target: Tensor
+    sigma: float
 
     def misfit(self, x: Tensor) -> Tensor:
         """‖A⁺y − A⁺A x‖²/2σ², ``(B,)``."""
@@ -69,28 +70,28 @@ class Measured(nn.Module):
 
 
 class MeasuredCode(Potential):
-    """U(z), see `Restorer`."""
+    """U(z), see `Restorer`; without E where the energy's temperature is None."""
 
-    def __init__(self, measured: Measured, energy_temperature: float | None):
+    def __init__(self, generator: Any, energy: Any, measured: Measured, energy_temperature: float | None):
         super().__init__()
-        self.measured, self.energy_temperature = measured, energy_temperature
+        self.generator, self.measured, self.energy_temperature = generator, measured, energy_temperature
+        self.energy = None if energy_temperature is None else energy
 
     def forward(self, z: Tensor) -> Tensor:
-        model = self.measured.model
-        x = model.decode(z)
-        energy = self.measured.misfit(x) - model.log_prior(z)
-        return energy if self.energy_temperature is None else energy + model.energy(x) / self.energy_temperature
+        x = self.generator.decode(z)
+        energy = self.measured.misfit(x) - self.generator.log_prior(z)
+        return energy if self.energy is None else energy + self.energy(x) / self.energy_temperature
 
 
 class MeasuredImage(Potential):
     """E(x) + T·‖A⁺y − A⁺A x‖²/2σ²."""
 
-    def __init__(self, measured: Measured, temperature: float):
+    def __init__(self, energy: Any, measured: Measured, temperature: float):
         super().__init__()
-        self.measured, self.temperature = measured, temperature
+        self.energy, self.measured, self.temperature = energy, measured, temperature
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.measured.model.energy(x) + self.temperature * self.measured.misfit(x)
+        return self.energy(x) + self.temperature * self.measured.misfit(x)
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,8 @@ class Restorer:
         """Restore a batch.
 
         Args:
-            model: a method that `Decodes`, and, for what needs them, `Encodes` and `HasEnergy`.
+            model: a method that `Decodes`, and, for what needs them, `Encodes` and `HasEnergy`; its parts ``vae`` and
+                ``ebm``, where it has them, are what the chains evaluate.
             degradation: A.
             y: what is left of the images, floats in [-1, 1], shaped as ``degradation.measured_shape`` says.
             noise: where codes and the chains' noise come from.
@@ -206,11 +208,12 @@ class Restorer:
             z = model.encode(target).mean if self.start == "inferred" else model.draw_latents(len(y), source, target)
             start = model.decode(z)
             z_chain = Langevin(self.steps, self._step_size(model, target), self.temperature)
-            measured = Measured(model, degradation, target, self.sigma)
-            z = z_chain(MeasuredCode(measured, self.energy_temperature), z, source, watch=watch).x
+            generator, energy = parts_of(model)
+            measured = Measured(degradation, target, self.sigma)
+            z = z_chain(MeasuredCode(generator, energy, measured, self.energy_temperature), z, source, watch=watch).x
             latent = prediction = model.decode(z)
             if self.x_sampler is not None:
-                potential = MeasuredImage(measured, self.x_sampler.temperature)
+                potential = MeasuredImage(energy, measured, self.x_sampler.temperature)
                 prediction = self.x_sampler(potential, latent, source, steps=self.x_steps, watch=watch).x
         return Restoration(degradation.complete(y, prediction).clamp(-1, 1), start, latent, prediction, z)
 
@@ -241,6 +244,13 @@ class Restorer:
         probe = model.draw_latents(_PROBES, as_noise(0, like.device), like)
         gain = largest_squared_gain(model.decode, probe)
         return 0.5 * _STABLE * self.sigma**2 / max(gain, 1e-12)
+
+
+def parts_of(model: Any) -> tuple[Any, Any]:
+    """The generator and the energy of a model: its parts where it has them, as a chain on parts can be recorded."""
+    vae, ebm = getattr(model, "vae", None), getattr(model, "ebm", None)
+    generator = vae if isinstance(vae, LatentVAE) else model
+    return generator, ebm if isinstance(ebm, Energy) else getattr(model, "energy", None)
 
 
 def chain_in_x(model: Any) -> Sampler | None:

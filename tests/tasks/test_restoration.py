@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from ebmzoo.data.digits import digits
-from ebmzoo.gaussian import Gaussian
 from ebmzoo.mcmc import Langevin, PerImageNoise, as_noise
 from ebmzoo.methods import ECVAE, VAE, VAEBM
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
 from ebmzoo.parts import GaussianVAE, HierarchicalVAE
+from ebmzoo.gaussian import Gaussian
 from ebmzoo.tasks import Colorize, Inpaint, Restorer, SuperResolve, box_mask, largest_squared_gain, scattered_mask
+from ebmzoo.tasks.restoration import Measured, MeasuredCode, MeasuredImage, parts_of
 
 DOUBLE = torch.empty(0, dtype=torch.float64)
 
@@ -233,3 +234,19 @@ def test_what_cannot_be():
     for wrong in ({"sigma": 0.0}, {"energy_temperature": 0.0}, {"steps": -1}, {"step_size": 0.0}):
         with pytest.raises(ValueError):
             Restorer(**wrong)
+
+
+@pytest.mark.parametrize("temperature", [None, 1e-2])
+def test_chains_of_a_method_can_be_recorded_to_the_last_bit(temperature):
+    torch.manual_seed(0)
+    vae = partial(GaussianVAE, encoder=MLPEncoder, decoder=partial(MLPDecoder, width=8), latent_dim=3)
+    model = ECVAE((1, 4, 4), vae, partial(MLPEnergy, width=8))
+    operator = Inpaint(box_mask((1, 4, 4), (1, 1, 3, 4)))
+    measured = Measured(operator, operator.lift(torch.rand(5, 1, 4, 4)), 0.3)
+    generator, energy = parts_of(model)
+    ends = []
+    for backend in ("eager", "trace"):  # which refuses what it cannot record
+        chain = Langevin(steps=4, step_size=1e-3, backend=backend)
+        z = chain(MeasuredCode(generator, energy, measured, temperature), torch.ones(5, 3), noise=1).x
+        ends.append((z, chain(MeasuredImage(energy, measured, 1e-2), model.decode(z), noise=2).x))
+    assert all(map(torch.equal, *ends))
