@@ -63,13 +63,12 @@ def duration(seconds: float) -> str:
     """A time in words, of two digits.
 
     Example:
-        >>> duration(0.0123), duration(75), duration(9_000), duration(260_000)
-        ('12 ms', '1.2 min', '2.5 h', '3 days')
+        >>> duration(0.456), duration(75), duration(9_000), duration(260_000)
+        ('460 ms', '1.2 min', '2.5 h', '3 days')
     """
-    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min"), (1, "s")):
-        if seconds >= size:
-            return f"{seconds / size:.2g} {unit}"
-    return f"{seconds * 1000:.2g} ms"
+    units = ((86_400, "days"), (3600, "h"), (60, "min"), (1, "s"), (0.001, "ms"))
+    size, unit = next((one for one in units if seconds >= one[0]), units[-1])
+    return f"{float(f'{seconds / size:.2g}'):,g} {unit}"
 
 
 def _now(module: LightningModule) -> float:
