@@ -28,7 +28,7 @@ from jsonargparse import ArgumentParser
 from plainly import plainly
 from torch.utils.data import DataLoader
 
-from ebmzoo import checkpoints  # noqa: F401 - what the parser needs to know samplers
+from ebmzoo.checkpoints import models  # noqa: F401 - what the parser needs to know samplers
 from ebmzoo.cli.configs import load_all
 from ebmzoo.data.base import DataModule
 from ebmzoo.methods import Method

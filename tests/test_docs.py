@@ -27,7 +27,7 @@ from .test_readme import SHORT
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-ROOMS = ["callbacks", "checkpoints", "data", "figures", "mcmc", "methods", "metrics", "networks", "objectives", "tasks"]
+ROOMS = ["callbacks", "checkpoints", "data", "figures", "mcmc", "methods", "metrics", "networks", "parts", "tasks"]
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
 # <!-- needs: what --> before a block: it is not run. <!-- file: NAME -->: it is written to that file.
 BLOCK = re.compile(r"(?:<!-- (needs|file): ([^\n]+) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
@@ -236,18 +236,7 @@ def parameters_documented(words):
 
 def test_every_parameter_has_a_row_of_its_own():
     checked = 0
-    for room in (
-        "callbacks",
-        "checkpoints",
-        "data",
-        "figures",
-        "mcmc",
-        "methods",
-        "metrics",
-        "networks",
-        "objectives",
-        "tasks",
-    ):
+    for room in (*ROOMS, "parts.objectives"):
         module = importlib.import_module(f"ebmzoo.{room}")
         for name, thing in inspect.getmembers(module, callable):
             if name.startswith("_"):

@@ -18,7 +18,6 @@ SHELF = {
     "methods.base",
     "methods.capabilities",
     "methods.lightning_contract",
-    "methods.random_state",
     "methods.reports",
     "methods.resuming",
     "methods.settings",
@@ -26,7 +25,7 @@ SHELF = {
 # What else the rooms of pure torch may import.
 OTHERS = {
     "mcmc": {"torch"},
-    "objectives": {"torch"},
+    "parts": {"torch"},
     "optim": {"torch"},
     "networks": {"torch", "zuko", "normflows", "nflows"},
     "methods": {"torch", "lightning"},

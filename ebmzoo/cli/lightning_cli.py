@@ -20,6 +20,8 @@ from torch.multiprocessing import ProcessRaisedException
 from ebmzoo import optim  # noqa: F401 - gives its classes their short names
 from ebmzoo.callbacks.guard import Diverged, Guard
 from ebmzoo.checkpoints import check_fits, check_whole, newest_good, read, restore, stored_config
+from ebmzoo.checkpoints.storage import WholeFiles
+from ebmzoo.checkpoints.trust import modules_to_trust
 from ebmzoo.cli import wandb_run
 from ebmzoo.cli.callback_words import with_callbacks
 from ebmzoo.cli.configs import as_list, import_trusted, load_all, load_named, options, parsed, read_config, with_paths
@@ -31,8 +33,6 @@ from ebmzoo.cli.runs import CHECKPOINTS, Run, RunRecord, folder_of, run_name, sa
 from ebmzoo.cli.trainer import check_trainer, filter_messages, for_processes, with_ours
 from ebmzoo.data.base import DataModule
 from ebmzoo.methods.base import Method
-from ebmzoo.storage import WholeFiles
-from ebmzoo.trust import modules_to_trust
 
 
 def run(verb: str, arguments: Sequence[str]) -> None:

@@ -77,7 +77,7 @@ def _case(path: str) -> Case:
 
     from jsonargparse import ArgumentParser
 
-    from ebmzoo import checkpoints  # noqa: F401 - what the parser needs to know samplers
+    from ebmzoo.checkpoints import models  # noqa: F401 - what the parser needs to know samplers
     from ebmzoo.data.base import DataModule
     from ebmzoo.factories import EnergyFactory
     from ebmzoo.mcmc import Sampler

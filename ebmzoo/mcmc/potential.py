@@ -132,6 +132,7 @@ class Network(Potential):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
+        """The raw network output, ``(B,)``, at least fp32."""
         return one_per_example(self.network(x), x)
 
 

@@ -109,7 +109,7 @@ class Sampler:
             what can be traced once it pays, and is eager else.
     """
 
-    metropolis: ClassVar[bool] = False
+    adjusted: ClassVar[bool] = False  # by a Metropolis test
     steps: int = 20
     step_size: float = 0.01
     temperature: float = 1.0
@@ -125,7 +125,7 @@ class Sampler:
             raise ValueError(
                 f"step_size must be positive and temperature not negative, not {self.step_size} and {self.temperature}"
             )
-        if (self.metropolis or self.proposals) and self.temperature == 0:
+        if (self.adjusted or self.proposals) and self.temperature == 0:
             raise ValueError(f"{type(self).__name__} accepts by exp(-U/T), which needs a positive temperature")
 
     def start(self, potential: Walked, x: Tensor, noise: Noise) -> State:
@@ -176,7 +176,7 @@ class Sampler:
         if steps < 0:
             raise ValueError(f"a chain cannot run {steps} steps")
         whole, source = as_potential(potential), as_noise(noise, x.device)
-        if whole.redraws and (self.metropolis or self.proposals):
+        if whole.redraws and (self.adjusted or self.proposals):
             raise ValueError(f"{type(self).__name__} accepts by one fixed density: {type(whole).__name__} redraws")
         # Inference mode cannot be left by enable_grad alone, and its tensors cannot enter a graph: leave and clone.
         # Parametrised weights (weight norm, spectral norm) are computed once a chain: frozen, they do not change.
@@ -202,17 +202,17 @@ class Sampler:
                 if k:
                     walked.refresh(state.x, noise, level)
                 looks = watch is not None or k == steps - 1  # the chain returns the energy of its last step
-                on: Walked = walked if self.metropolis else noted if looks else slopes
+                on: Walked = walked if self.adjusted else noted if looks else slopes
                 before, state = state, kernel.step(on, state, noise)
                 if watch is not None:
-                    watch(k, before if self.metropolis else state._replace(x=noted.x))
+                    watch(k, before if self.adjusted else state._replace(x=noted.x))
                 if check is not None:
                     check.look(state.grad)
             if not steps:
                 energy, grad = walked.value_and_grad(state.x)
                 state = state._replace(energy=energy, grad=grad)
         if check is not None:
-            check.refuse_nan(state.energy, from_start=self.metropolis)
+            check.refuse_nan(state.energy, from_start=self.adjusted)
         accepted, swapped = (
             None if count is None else count / max(steps, 1) for count in (state.accepted, state.swapped)
         )
@@ -235,7 +235,7 @@ class Metropolis(Sampler):
         target_acceptance: δ, the share that the warm-up aims at, between 0 and 1.
     """
 
-    metropolis: ClassVar[bool] = True
+    adjusted: ClassVar[bool] = True
     warmup: int = field(default=0, kw_only=True)
     target_acceptance: float = field(default=0.65, kw_only=True)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ebmzoo.gaussian import Gaussian
 from ebmzoo.mcmc import Noise, as_noise
 from ebmzoo.parts.energy import Energy
+from ebmzoo.parts.gaussian import Gaussian
 from ebmzoo.parts.latent_vae import Bound, LatentVAE
 
 __all__ = ["AnswersByChains", "AnswersByCode", "AnswersByEnergy", "AnswersByVAE"]

@@ -19,9 +19,9 @@ from ebmzoo.factories import (
     spec,
 )
 from ebmzoo.mcmc import Noise, frozen
-from ebmzoo.objectives import squared_error
 from ebmzoo.parts import GaussianVAE
 from ebmzoo.parts.energy import energy_of
+from ebmzoo.parts.objectives import squared_error
 from ebmzoo.parts.processes import mean_over_processes
 
 from .answers import AnswersByCode, AnswersByEnergy

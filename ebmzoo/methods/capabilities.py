@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ebmzoo.gaussian import Gaussian
 from ebmzoo.mcmc import Noise, Sampler, Watch
+from ebmzoo.parts.gaussian import Gaussian
 
 if TYPE_CHECKING:
     from .base import Method

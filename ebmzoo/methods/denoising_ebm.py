@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from ebmzoo.factories import DecoderFactory, ImageShape, OptimizerFactory, ScheduleFactory, build, spec
-from ebmzoo.gaussian import Gaussian
 from ebmzoo.mcmc import AnnealedLangevin, Noise, Sampler, frozen
 from ebmzoo.mcmc.potential import per_example
-from ebmzoo.objectives import contrastive_gap, denoising_loss, squared_error
 from ebmzoo.parts import Semantic, Texture
+from ebmzoo.parts.gaussian import Gaussian
 from ebmzoo.parts.health import health
+from ebmzoo.parts.objectives import contrastive_gap, denoising_loss, squared_error
 from ebmzoo.parts.textures import Averaged, Kernel
 
 from .base import Method, Updates

@@ -20,10 +20,10 @@ from ebmzoo.factories import (
     spec,
 )
 from ebmzoo.mcmc import Chain, Langevin, Noise, Sampler, Watch, as_noise, frozen
-from ebmzoo.objectives import squared_error
 from ebmzoo.parts import Energy, GaussianVAE, Pairs, Posterior
 from ebmzoo.parts.energy import energy_of
 from ebmzoo.parts.health import health
+from ebmzoo.parts.objectives import squared_error
 
 from .answers import AnswersByChains, AnswersByCode
 from .base import Method, Updates

@@ -11,10 +11,10 @@ from torch.optim import Adam
 
 from ebmzoo.factories import EnergyFactory, FlowFactory, ImageShape, OptimizerFactory, ScheduleFactory, build, spec
 from ebmzoo.mcmc import Langevin, Noise, Sampler, Tethered, as_noise
-from ebmzoo.objectives import squared_error
 from ebmzoo.parts import Calibration, Energy, ImageFlow
 from ebmzoo.parts.energy import energy_of
 from ebmzoo.parts.health import health
+from ebmzoo.parts.objectives import squared_error
 
 from .answers import AnswersByChains
 from .base import Method, Updates

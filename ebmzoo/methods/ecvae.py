@@ -9,11 +9,11 @@ from torch.optim import Adam
 
 from ebmzoo.factories import EnergyFactory, ImageShape, OptimizerFactory, ScheduleFactory, build, spec
 from ebmzoo.mcmc import Chain, Langevin, Noise, Sampler, Tethered
-from ebmzoo.objectives import squared_error
 from ebmzoo.parts import CalibratedPosterior, Calibration, Energy, Pairs
 from ebmzoo.parts.energy import energy_of
 from ebmzoo.parts.health import health
 from ebmzoo.parts.latent_vae import VAEFactory
+from ebmzoo.parts.objectives import squared_error
 
 from .answers import AnswersByChains, AnswersByVAE
 from .base import Method, Updates

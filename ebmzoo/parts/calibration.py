@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ebmzoo.mcmc import Langevin
-from ebmzoo.objectives import squared_error
+from ebmzoo.parts.objectives import squared_error
 
 from .processes import mean_over_processes
 

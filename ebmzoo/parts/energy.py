@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from ebmzoo.factories import EnergyFactory, ImageShape, build
-from ebmzoo.mcmc import Noise, Potential
-from ebmzoo.mcmc.potential import one_per_example
-from ebmzoo.objectives import Penalty, contrastive_gap, hinge
+from ebmzoo.mcmc import Noise
+from ebmzoo.mcmc.potential import Network
+from ebmzoo.parts.objectives import Contrasted, Penalty, contrastive_gap, hinge
 
 __all__ = ["Energy", "energy_of"]
 
 _CONTRASTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"gap": contrastive_gap, "hinge": hinge}
 
 
-class Energy(Potential):
+class Energy(Network):
     """E(x), a network, low where likely; it learns by what it says of data and of negatives.
 
     Args:
@@ -49,15 +49,10 @@ class Energy(Potential):
         penalties: Sequence[Penalty] = (),
         contrast: Literal["gap", "hinge"] = "gap",
     ):
-        super().__init__()
         if contrast not in _CONTRASTS:
             raise ValueError(f"unknown contrast {contrast!r}: choose one of {', '.join(_CONTRASTS)}")
-        self.network = build(network, tuple(image_shape))
+        super().__init__(build(network, tuple(image_shape)))
         self.data_noise, self.penalties, self.contrast = data_noise, list(penalties), contrast
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The raw network output, ``(B,)``, at least fp32."""
-        return one_per_example(self.network(x), x)
 
     def loss(self, data: Tensor, negatives: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """The contrast of data and negatives with the penalties, a scalar; and what is logged of it.
@@ -71,8 +66,9 @@ class Energy(Potential):
             data = data + self.data_noise * noise.normal(data.shape, data)
         of_data, of_negatives = self(torch.cat([data, negatives])).chunk(2)
         total = _CONTRASTS[self.contrast](of_data, of_negatives)
+        batch = Contrasted(data, negatives, of_data, of_negatives)
         for penalty in self.penalties:
-            total = total + penalty(self.network, data, negatives, of_data, of_negatives, noise)
+            total = total + penalty(self.network, batch, noise)
         return total, {
             "train/energy_data": of_data,
             "train/energy_model": of_negatives,
@@ -87,8 +83,9 @@ class Energy(Potential):
             data: this process's part of a batch.
             gathered: makes of it that of all processes, so that all take the same.
         """
-        if not getattr(self.network, "initialised", True):
-            self.network.initialise(gathered(data).reshape(-1, *data.shape[1:]))
+        network: Any = self.network
+        if not getattr(network, "initialised", True):
+            network.initialise(gathered(data).reshape(-1, *data.shape[1:]))
 
     def validate(self, x: Tensor, noise: Noise) -> dict[str, Tensor]:
         """What is logged of held-out data."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ebmzoo.factories import DecoderFactory, DistanceFactory, EncoderFactory, PriorFactory, build
-from ebmzoo.gaussian import Gaussian
+from ebmzoo.parts.gaussian import Gaussian
 
 from .latent_vae import Bound, Draw, Latents, LatentVAE
 

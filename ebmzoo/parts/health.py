@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ebmzoo.mcmc import Chain
-from ebmzoo.objectives import squared_error
+from ebmzoo.parts.objectives import squared_error
 
 __all__ = ["health"]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ebmzoo.gaussian import Gaussian
 from ebmzoo.networks.layers import check_image, check_input
 from ebmzoo.networks.nvae_cells import DecoderCell, EncoderCell, conv, spectral_norms
+from ebmzoo.parts.gaussian import Gaussian
 
 from .latent_vae import Draw, Latents, LatentVAE
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ebmzoo.factories import ImageShape
-from ebmzoo.gaussian import Gaussian
 from ebmzoo.mcmc import Noise
-from ebmzoo.objectives import balanced_kl
+from ebmzoo.parts.gaussian import Gaussian
+from ebmzoo.parts.objectives import balanced_kl
 
 __all__ = ["Bound", "Draw", "LatentVAE", "Latents", "VAEFactory", "load_vae"]
 

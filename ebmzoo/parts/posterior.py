@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ebmzoo.mcmc import Langevin, Noise, Tethered
-from ebmzoo.objectives import squared_error
+from ebmzoo.parts.objectives import squared_error
 
 from .calibration import Dual
 from .latent_vae import LatentVAE

@@ -193,7 +193,7 @@ def _ways(
     yield "exact", (written, kernel(written, "trace"))
     yield "eager", (net, kernel(net, "eager"))
     yield "kernel", (net, kernel(net, "trace"))
-    if sampler.metropolis is False:
+    if sampler.adjusted is False:
         yield "bf16", (net, kernel(net, "trace", bf16=True))
 
 

@@ -80,7 +80,7 @@ def test_a_chain_is_its_steps_and_a_step_leaves_its_arguments_as_they_are(sample
     chain = sampler(potential, x, noise=1)
     assert torch.equal(chain.x, state.x) and torch.equal(chain.energy, state.energy)
     assert torch.equal(chain.grad, state.grad)
-    if sampler.metropolis:
+    if sampler.adjusted:
         assert torch.equal(chain.acceptance, state.accepted / sampler.steps)
     else:
         assert chain.acceptance is None
@@ -98,7 +98,7 @@ def test_a_state_of_several_parts_is_one_row():
         chain = sampler(Joint(), row.pack(x, y), noise=2)
         a, b = row.parts(chain.x)
         assert a.shape == x.shape and b.shape == y.shape
-        if sampler.metropolis:
+        if sampler.adjusted:
             torch.testing.assert_close(chain.energy, Joint()(row.pack(a, b)), rtol=1e-12, atol=1e-12)
     # Without noise each part goes its own way, coupled as it is.
     a, b = row.parts(Langevin(1, 0.2, 0.0)(Joint(), row.pack(x, y)).x)

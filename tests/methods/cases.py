@@ -36,8 +36,8 @@ from ebmzoo.methods import (
     Scores,
 )
 from ebmzoo.networks import FlowPrior, Glow, MLPDecoder, MLPDenoiser, MLPEncoder, MLPEnergy, RandomFeatures
-from ebmzoo.objectives import EnergyL2, GradientPenalty, LipschitzPenalty
 from ebmzoo.parts import CalibratedPosterior, Calibration, Energy, GaussianVAE, Pairs
+from ebmzoo.parts.objectives import EnergyL2, GradientPenalty, LipschitzPenalty
 
 SHAPE = (1, 8, 8)
 RARELY = {"log_every_n_steps": 4}  # a third of such a small step is Lightning's logging

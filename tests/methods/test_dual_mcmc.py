@@ -12,8 +12,8 @@ from ebmzoo.factories import spec
 from ebmzoo.mcmc import Langevin, as_noise
 from ebmzoo.methods import DualMCMC
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
-from ebmzoo.objectives import EnergyL2
 from ebmzoo.parts import Energy, Pairs
+from ebmzoo.parts.objectives import EnergyL2
 
 from .by_hand import DECODER, ENCODER, ENERGY, LATENT, SHAPE, apply, assert_moved, error, made, steps_of
 

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 from ebmzoo.factories import spec
 from ebmzoo.mcmc import Langevin, as_noise
 from ebmzoo.methods import EBM
-from ebmzoo.objectives import EnergyL2
 from ebmzoo.parts import Energy
+from ebmzoo.parts.objectives import EnergyL2
 
 from .by_hand import ENERGY, LATENT, SHAPE, descended, gradients, made, trained_vae, unmoved, vae_of
 from .conftest import quiet_trainer

@@ -11,8 +11,8 @@ from ebmzoo.factories import spec
 from ebmzoo.mcmc import Langevin, as_noise
 from ebmzoo.methods import ECVAE, VAE
 from ebmzoo.networks import FlowPrior, RandomFeatures
-from ebmzoo.objectives import EnergyL2, GradientPenalty
 from ebmzoo.parts import CalibratedPosterior, Calibration, Energy, Pairs
+from ebmzoo.parts.objectives import EnergyL2, GradientPenalty
 
 from .by_hand import (
     ENERGY,

@@ -14,9 +14,9 @@ from ebmzoo.factories import spec
 from ebmzoo.mcmc import MALA, Langevin, as_noise
 from ebmzoo.methods import VAEBM
 from ebmzoo.networks import MLPDecoder, VAEBMEnergy
-from ebmzoo.objectives import SpectralPenalty
 from ebmzoo.parts import Energy, HierarchicalVAE
 from ebmzoo.parts.latent_vae import LatentVAE
+from ebmzoo.parts.objectives import SpectralPenalty
 
 from .by_hand import (
     ENERGY,

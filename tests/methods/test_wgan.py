@@ -9,8 +9,8 @@ from torch.optim import SGD
 from ebmzoo.factories import spec
 from ebmzoo.mcmc import as_noise
 from ebmzoo.methods import WGAN
-from ebmzoo.objectives import LipschitzPenalty
 from ebmzoo.parts import Energy
+from ebmzoo.parts.objectives import LipschitzPenalty
 
 from .by_hand import ENERGY, LATENT, assert_moved, descended, made, negative_elbo, trained_vae, unmoved, vae_of
 

@@ -7,9 +7,9 @@ from torch import nn
 from ebmzoo.factories import spec
 from ebmzoo.mcmc import as_noise
 from ebmzoo.networks import MLPEnergy, VAEBMEnergy
-from ebmzoo.objectives import EnergyL2, Penalty
 from ebmzoo.parts import Energy
 from ebmzoo.parts.energy import energy_of
+from ebmzoo.parts.objectives import EnergyL2, Penalty
 
 SHAPE = (1, 4, 4)
 NETWORK = spec(MLPEnergy, width=6, depth=1)
@@ -51,13 +51,13 @@ def test_a_penalty_gets_what_the_loss_was_made_of_and_the_noise_after_the_datas(
     class Spy(Penalty):
         def __call__(self, *given):
             seen.append(given)
-            return given[5].normal((1,)).sum()
+            return given[2].normal((1,)).sum()
 
     part = energy(data_noise=0.5, penalties=[Spy(), Spy()])
     loss, logged = part.loss(X, Y[:5], as_noise(2))
     noise = as_noise(2)
     noisy = X + 0.5 * noise.normal(X.shape, X)
-    for network, data, negatives, of_data, of_model, _ in seen:
+    for network, (data, negatives, of_data, of_model), _ in seen:
         assert network is part.network and torch.equal(data, noisy) and torch.equal(negatives, Y[:5])
         assert torch.equal(of_data, logged["train/energy_data"]) and torch.equal(of_model, logged["train/energy_model"])
     drawn = noise.normal((1,)) + noise.normal((1,))

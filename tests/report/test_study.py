@@ -43,7 +43,7 @@ def test_chains_on_a_gaussian_mix_and_have_its_moments(sampler):
     assert torch.equal(found.samples, found.draws[-1])
     states = found.draws.flatten(0, 1)
     assert (states.var(0) / target.variance - 1).abs().max() < 0.15
-    assert (found.acceptance is None) == (not sampler.metropolis)
+    assert (found.acceptance is None) == (not sampler.adjusted)
     assert len(found.swap_rates) == (3 if isinstance(sampler, ReplicaExchange) else 0)
 
 

@@ -10,7 +10,7 @@ from ebmzoo.mcmc import Langevin, PerImageNoise, as_noise
 from ebmzoo.methods import ECVAE, VAE, VAEBM
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
 from ebmzoo.parts import GaussianVAE, HierarchicalVAE
-from ebmzoo.gaussian import Gaussian
+from ebmzoo.parts.gaussian import Gaussian
 from ebmzoo.tasks import Colorize, Inpaint, Restorer, SuperResolve, box_mask, largest_squared_gain, scattered_mask
 from ebmzoo.tasks.restoration import Measured, MeasuredCode, MeasuredImage, parts_of
 

@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ebmzoo.mcmc import Sampler
-from ebmzoo.objectives import Penalty
+from ebmzoo.parts.objectives import Penalty
 
 _OWN = ("ebmzoo.", "torch.optim.")
 _KINDS = (

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from ebmzoo import objectives
 from ebmzoo.mcmc import as_noise
 from ebmzoo.networks import MLPEnergy
-from ebmzoo.objectives import (
+from ebmzoo.parts import objectives
+from ebmzoo.parts.objectives import (
+    Contrasted,
     EnergyL2,
     GradientPenalty,
     LipschitzPenalty,
@@ -77,7 +78,7 @@ def test_a_slope_of_one_costs_nothing_and_the_penalty_trains_the_energy():
 
 def test_penalties_by_hand():
     of_data, of_model = energy(X), energy(Y)
-    given = (energy, X, Y, of_data, of_model)
+    given = energy, Contrasted(X, Y, of_data, of_model)
     expected = 0.2 * (of_data**2 + of_model**2).sum() / 5
     torch.testing.assert_close(EnergyL2(0.2)(*given, None), expected)
     # The slope's square, 9‖x‖², on data alone.
@@ -93,13 +94,13 @@ def test_the_spectral_penalty_asks_the_network():
         def spectral_penalty(self):
             return torch.tensor(7.0)
 
-    assert SpectralPenalty(0.5)(Normed(), X, Y, X, Y, None) == 3.5 and SpectralPenalty().weight == 0.2
+    assert SpectralPenalty(0.5)(Normed(), Contrasted(X, Y, X, Y), None) == 3.5 and SpectralPenalty().weight == 0.2
     with pytest.raises(ValueError, match="MLPEnergy has no spectral_penalty"):
-        SpectralPenalty()(MLPEnergy((1, 2, 2)), X, Y, X, Y, None)
+        SpectralPenalty()(MLPEnergy((1, 2, 2)), Contrasted(X, Y, X, Y), None)
 
 
 def test_every_penalty_is_one_and_the_base_is_none():
     kinds = [value for value in vars(objectives).values() if isinstance(value, type) and issubclass(value, Penalty)]
     assert set(kinds) == {Penalty, EnergyL2, GradientPenalty, SpectralPenalty, LipschitzPenalty}
     with pytest.raises(TypeError, match="base of the penalties"):
-        Penalty()(energy, X, Y, energy(X), energy(Y), as_noise(0))
+        Penalty()(energy, Contrasted(X, Y, energy(X), energy(Y)), as_noise(0))

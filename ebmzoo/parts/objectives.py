@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -90,18 +91,26 @@ def lipschitz_penalty(energy: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-class Penalty:
-    """Base of what is added to an energy's loss; called with the network, both batches, their energies and a noise."""
+class Contrasted(NamedTuple):
+    """What an energy's loss holds against each other.
 
-    def __call__(
-        self,
-        energy: nn.Module,
-        data: Tensor,
-        negatives: Tensor,
-        energy_data: Tensor,
-        energy_model: Tensor,
-        noise: Noise,
-    ) -> Tensor:
+    Attributes:
+        data: as the energy saw them, ``(B, …)``.
+        negatives: ``(B, …)``.
+        energy_data: E(data), ``(B,)``.
+        energy_model: E(negatives), ``(B,)``.
+    """
+
+    data: Tensor
+    negatives: Tensor
+    energy_data: Tensor
+    energy_model: Tensor
+
+
+class Penalty:
+    """Base of what is added to an energy's loss; called with the network, what was held against what, and a noise."""
+
+    def __call__(self, energy: nn.Module, batch: Contrasted, noise: Noise) -> Tensor:
         """A scalar that is added to the energy's loss."""
         raise TypeError(f"{type(self).__name__} is the base of the penalties: use one of the others")
 
@@ -111,22 +120,14 @@ class EnergyL2(Penalty):
     """weight · mean(E(data)² + E(model)²): keeps the energies near zero (IGEBM).
 
     Example:
-        >>> EnergyL2(0.5)(None, None, None, torch.tensor([1.0]), torch.tensor([3.0]), None).item()
+        >>> EnergyL2(0.5)(None, Contrasted(None, None, torch.tensor([1.0]), torch.tensor([3.0])), None).item()
         5.0
     """
 
     weight: float
 
-    def __call__(
-        self,
-        energy: nn.Module,
-        data: Tensor,
-        negatives: Tensor,
-        energy_data: Tensor,
-        energy_model: Tensor,
-        noise: Noise,
-    ) -> Tensor:
-        return self.weight * (energy_data.square() + energy_model.square()).mean()
+    def __call__(self, energy: nn.Module, batch: Contrasted, noise: Noise) -> Tensor:
+        return self.weight * (batch.energy_data.square() + batch.energy_model.square()).mean()
 
 
 @dataclass(frozen=True)
@@ -135,16 +136,8 @@ class GradientPenalty(Penalty):
 
     weight: float
 
-    def __call__(
-        self,
-        energy: nn.Module,
-        data: Tensor,
-        negatives: Tensor,
-        energy_data: Tensor,
-        energy_model: Tensor,
-        noise: Noise,
-    ) -> Tensor:
-        x = data.detach().requires_grad_(True)
+    def __call__(self, energy: nn.Module, batch: Contrasted, noise: Noise) -> Tensor:
+        x = batch.data.detach().requires_grad_(True)
         (gradient,) = torch.autograd.grad(energy(x).float().sum(), x, create_graph=True)
         return self.weight * gradient.flatten(1).square().sum(1).mean()
 
@@ -155,15 +148,7 @@ class SpectralPenalty(Penalty):
 
     weight: float = 0.2
 
-    def __call__(
-        self,
-        energy: nn.Module,
-        data: Tensor,
-        negatives: Tensor,
-        energy_data: Tensor,
-        energy_model: Tensor,
-        noise: Noise,
-    ) -> Tensor:
+    def __call__(self, energy: nn.Module, batch: Contrasted, noise: Noise) -> Tensor:
         norms = getattr(energy, "spectral_penalty", None)
         if norms is None:
             raise ValueError(f"{type(energy).__name__} has no spectral_penalty(): SpectralPenalty needs VAEBMEnergy")
@@ -176,15 +161,8 @@ class LipschitzPenalty(Penalty):
 
     weight: float
 
-    def __call__(
-        self,
-        energy: nn.Module,
-        data: Tensor,
-        negatives: Tensor,
-        energy_data: Tensor,
-        energy_model: Tensor,
-        noise: Noise,
-    ) -> Tensor:
+    def __call__(self, energy: nn.Module, batch: Contrasted, noise: Noise) -> Tensor:
+        data = batch.data
         share = noise.uniform((len(data), *[1] * (data.dim() - 1)), data)
-        between = share * data + (1 - share) * negatives
+        between = share * data + (1 - share) * batch.negatives
         return self.weight * lipschitz_penalty(lambda x: energy(x).float().flatten(), between)

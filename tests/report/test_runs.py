@@ -1,17 +1,14 @@
-"""Experiments as commands, and the tables of their results."""
+"""Experiments as runs of commands, over seeds, and the tables of their results."""
 
 import contextlib
 import json
-import os
 from pathlib import Path
 
 import pytest
 
-import ebmzoo
 from benchmarks.bench import bench, markdown
 from ebmzoo.cli.main import main
 from ebmzoo.report import runs
-from ebmzoo.report.cells import Cell, readable
 from ebmzoo.report.commands import Commands
 from ebmzoo.report.results import numbers_of
 from ebmzoo.report.runs import Experiment, run
@@ -21,47 +18,6 @@ def results(folder, **numbers):
     folder.mkdir(parents=True)
     rows = [{"name": name, "value": value, "protocol": {}} for name, value in numbers.items()]
     (folder / "results.json").write_text(json.dumps({"results": rows, "run": {}}))
-
-
-def test_spread_is_the_mean_and_the_sample_deviation():
-    assert Cell([2.0, 4.0, 9.0]).each() == "5.0 ± 3.6 (2, 4, 9)"
-    assert Cell([20.25, 20.75]).each(4) == "20.50 ± 0.35 (20.25, 20.75)" and Cell([2.0]).each() == "2 ± 0 (2)"
-    assert Cell([2.0, None]).each() == "not finite for 1 of 2 seeds"
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ([0.99997, 1.00003], "1.000 ± 0.000"),  # not 1 ± 4.2e-05
-        ([4.19, 5.17], "4.68 ± 0.69"),
-        ([1200.0, 1240.0], "1,220 ± 28"),
-        ([-2.6124, -2.6122], "-2.612 ± 0.000"),
-        ([0.0, 0.02], "0.010 ± 0.014"),
-        ([-1.0, 1.0], "0.0 ± 1.4"),
-        ([0.25, 0.25], "0.25 ± 0"),
-    ],
-)
-def test_a_mean_and_its_spread_have_the_digits_of_the_spread(values, said):
-    assert str(Cell(values)) == said
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ([0.000339], "0.339 ms"),
-        ([0.010, 0.012], "11.0 ± 1.4 ms"),
-        ([31.5], "31.5 s"),
-        ([119.0], "119 s"),
-        ([150.0, 210.0], "3.00 ± 0.71 min"),
-        ([7200.0], "2 h"),
-    ],
-)
-def test_seconds_stand_in_the_unit_that_suits_them(values, said):
-    assert str(Cell(values, seconds=True)) == said
-
-
-def test_small_numbers_have_no_exponent():
-    assert [readable(value) for value in (4.3e-5, -1.25e-4, 0.0, 1e-4)] == ["0.000043", "-0.000125", "0", "0.0001"]
 
 
 def test_table_has_a_row_per_experiment_and_a_column_per_metric(tmp_path):
@@ -120,19 +76,6 @@ def test_a_file_that_was_cut_off_stops_its_own_run_alone_and_is_named(tmp_path, 
     assert f"bad seed 0: {tmp_path}/bad/seed_0/times.json is cut off or not ours: delete it" in said
 
 
-def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "times.json"
-    runs.write(path, {"fit": 1})
-
-    def full(descriptor):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("ebmzoo.files.os.fsync", full)
-    with pytest.raises(OSError, match="disk full"):
-        runs.write(path, {"fit": 2})
-    assert json.loads(path.read_text()) == {"fit": 1} and list(tmp_path.iterdir()) == [path]
-
-
 def test_overrides_come_after_the_config_and_seeds_reach_the_order_of_the_data(tmp_path):
     words = Experiment("a", "c.yaml", {"model.kl_weight": 0.5}).fit_command(3, tmp_path)
     assert words[words.index("--seed_everything") + 1] == words[words.index("--data.seed") + 1] == "3"
@@ -183,33 +126,6 @@ def test_what_is_only_tested_follows_the_training_that_it_belongs_to(tmp_path, m
     began.clear()
     run([Experiment("trained", "c.yaml", seeds=[4])], tmp_path, Commands())
     assert [words[1] for words in began] == ["test"]
-
-
-@pytest.mark.thorough
-def test_commands_are_forks_of_one_process_timed_in_cpu_seconds_of_their_own(tmp_path, monkeypatch, capfd):
-    """The third is killed as the kernel kills what takes all memory, and ends no other."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os\n"
-        "fork, made = os.fork, []\n"
-        "def killed_third():\n"
-        "    made.append(fork())\n"
-        "    if made[-1] == 0 and len(made) == 3: os.kill(os.getpid(), 9)\n"
-        "    return made[-1]\n"
-        "os.fork = killed_third\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    log = tmp_path / "log"
-    with Commands(jobs=1) as commands:
-        done = [commands(["ebmzoo", word], log) for word in ("--help", "tset", "--version", "--version")]
-        (process,) = commands._all
-        process.kill()
-        process.wait()
-        assert commands(["ebmzoo", "--version"], log) == (-9, {})
-    assert [code for code, _ in done] == [0, 2, -9, 0]
-    assert 0 < done[0][1]["cpu_s"] < 1 and done[0][1]["threads"] == 1  # the imports take longer
-    said = log.read_text()
-    assert "ebmzoo fit" in said and "no verb 'tset'" in said and said.count(f"ebmzoo {ebmzoo.__version__}") == 1
-    assert capfd.readouterr() == ("", "")
 
 
 def test_bench_prints_a_table_and_names_an_unknown_group(tmp_path, monkeypatch, capsys):

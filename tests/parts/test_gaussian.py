@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from ebmzoo.gaussian import Gaussian
+from ebmzoo.parts.gaussian import Gaussian
 
 generator = torch.Generator().manual_seed(0)
 MEAN, LOG_SIGMA, X, OTHER_MEAN, OTHER_LOG_SIGMA = torch.randn(5, 6, 2, 3, generator=generator).double()

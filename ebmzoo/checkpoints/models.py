@@ -2,7 +2,7 @@
 
 A checkpoint is a file that may come from anybody. It is read as tensors and plain data (``weights_only=True``), never
 from a URL, its checksums are held against its content first, and the classes that it names must be trusted (see
-`ebmzoo.trust`).
+`ebmzoo.checkpoints.trust`).
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from torch import Tensor
 
 import ebmzoo
+from ebmzoo.checkpoints.storage import check_version, read_archive, read_export, when_written, write_export
+from ebmzoo.checkpoints.trust import URL, check_trusted, trusted
 from ebmzoo.mcmc import Sampler
 from ebmzoo.methods.base import Method
-from ebmzoo.objectives import Penalty
-from ebmzoo.storage import check_version, read_archive, read_export, when_written, write_export
-from ebmzoo.trust import URL, check_trusted, trusted
+from ebmzoo.parts.objectives import Penalty
 
 if TYPE_CHECKING:
     from ebmzoo.methods.capabilities import AnyMethod
 
 __all__ = [
     "check_fits",
-    "check_trusted",
     "check_whole",
     "export",
     "load",
@@ -38,7 +37,6 @@ __all__ = [
     "read",
     "restore",
     "stored_config",
-    "trusted",
 ]
 
 # jsonargparse takes a dataclass for a closed set of fields; these are bases of families chosen by class_path.
