@@ -8,7 +8,8 @@ minimum and maximum, changes brightness and contrast, and with them the Fréchet
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,16 @@ def _titles(titles: Sequence[str], columns: int, width: int) -> Tensor:
     return torch.from_numpy(np.array(line)).expand(3, -1, -1)
 
 
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Make the folder of a file that is about to be written; what the system refuses is one line that names it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def save_animation(pictures: Sequence[Tensor], path: str | Path, seconds: float = 4.0) -> Path:
     """Write pictures as one animated file that repeats: ``.gif`` (256 colours) or ``.apng`` (exact).
 
@@ -210,12 +221,9 @@ def save_animation(pictures: Sequence[Tensor], path: str | Path, seconds: float 
     first, *rest = [Image.fromarray(picture.cpu().permute(1, 2, 0).contiguous().numpy()) for picture in pictures]
     each = max(20, round(1000 * seconds / max(1, len(rest))))  # ms; browsers slow down what is faster
     times = [each] * len(rest) + [1000]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _writing(path):
         kind = kinds[path.suffix.lower()]
         first.save(path, format=kind, save_all=True, append_images=rest, duration=times, loop=0)
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
     return path
 
 
@@ -248,11 +256,8 @@ def save_png(picture: Tensor | np.ndarray, path: str | Path) -> Path:
         pixels = pixels.transpose(1, 2, 0)
     elif pixels.ndim != 2:
         raise ValueError(f"a PNG takes shape (3, H, W), (1, H, W) or (H, W), not {pixels.shape}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _writing(path):
         Image.fromarray(np.ascontiguousarray(pixels)).save(path, format="PNG")
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
     return path
 
 
@@ -293,12 +298,8 @@ def save_images(x: Tensor, out: str | Path) -> Path:
     if kind == ".png":
         return save_png(grid(x), out)
     if kind == ".npy":
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            with out.open("wb") as file:
-                np.save(file, x.detach().cpu().float().numpy(), allow_pickle=False)
-        except OSError as error:
-            raise ValueError(f"cannot write {out}: {error.strerror or error}") from error
+        with _writing(out), out.open("wb") as file:
+            np.save(file, x.detach().cpu().float().numpy(), allow_pickle=False)
         return out
     names = [f"{i:05d}.png" for i in range(len(x))]
     others = {path.name for path in out.glob("*.png")} - set(names) if out.is_dir() else set()

@@ -253,9 +253,6 @@ class Summary(ModelSummary):
         20,000 parameters
     """
 
-    def __init__(self, max_depth: int = 1) -> None:
-        super().__init__(max_depth)
-
     @staticmethod
     @rank_zero_only
     def summarize(

@@ -167,11 +167,8 @@ def filter_messages() -> None:
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     # A resumed run may have a folder of its own, and methods log by training iterations, not within epochs.
     warnings.filterwarnings("ignore", message="The dirpath has changed|.*smaller than the logging interval")
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    if not any(isinstance(one, _Chatter) for one in logger.filters):
-        logger.addFilter(_Chatter())
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
 
 
-class _Chatter(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(_CHATTER)
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_CHATTER)

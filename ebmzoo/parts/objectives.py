@@ -79,6 +79,13 @@ def balanced_kl(kl: Tensor, sizes: Sequence[int]) -> Tensor:
     return ((share / share.mean())[:, None] * kl).sum(0)
 
 
+def slope(energy: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """∇E at each example, ``(B, D)``, with a graph that leads to the energy's parameters."""
+    x = x.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(energy(x).float().sum(), x, create_graph=True)
+    return gradient.flatten(1)
+
+
 def lipschitz_penalty(energy: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Mean of (‖∇E(x)‖ − 1)², a scalar that keeps slopes near one (WGAN-GP, Gulrajani et al. 2017, Eq. 3).
 
@@ -86,9 +93,7 @@ def lipschitz_penalty(energy: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         >>> lipschitz_penalty(lambda x: 3 * x.sum(1), torch.zeros(4, 1)).item()
         4.0
     """
-    x = x.detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(energy(x).sum(), x, create_graph=True)
-    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+    return (slope(energy, x).norm(dim=1) - 1).square().mean()
 
 
 class Contrasted(NamedTuple):
@@ -137,9 +142,7 @@ class GradientPenalty(Penalty):
     weight: float
 
     def __call__(self, energy: nn.Module, batch: Contrasted, noise: Noise) -> Tensor:
-        x = batch.data.detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(energy(x).float().sum(), x, create_graph=True)
-        return self.weight * gradient.flatten(1).square().sum(1).mean()
+        return self.weight * slope(energy, batch.data).square().sum(1).mean()
 
 
 @dataclass(frozen=True)
@@ -165,4 +168,4 @@ class LipschitzPenalty(Penalty):
         data = batch.data
         share = noise.uniform((len(data), *[1] * (data.dim() - 1)), data)
         between = share * data + (1 - share) * batch.negatives
-        return self.weight * lipschitz_penalty(lambda x: energy(x).float().flatten(), between)
+        return self.weight * lipschitz_penalty(energy, between)
