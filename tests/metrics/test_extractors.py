@@ -1,46 +1,20 @@
-"""Feature networks: their bytes, and weights that are missing or another's."""
+"""Feature networks whose weights are missing, or another's."""
 
 import urllib.error
 
 import pytest
 import torch
-from torch.utils.data import Dataset
 
 from ebmzoo.data.digits import digits
-from ebmzoo.images import to_uint8
 from ebmzoo.metrics.extractors import INCEPTION_FILE, find_extractor
 from ebmzoo.metrics.fidelity import StreamingFID, fidelity
 
-
-class Rows(Dataset):
-    def __init__(self, images):
-        self.images = images
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        return self.images[i]
+from .test_fidelity import Rows
 
 
 @pytest.fixture(scope="module")
 def real():
     return digits("train")[0][:400]
-
-
-@pytest.fixture(scope="module")
-def fake(real):
-    generator = torch.Generator().manual_seed(0)
-    chosen = real[torch.randint(len(real), (300,), generator=generator)]
-    return (chosen + 0.3 * torch.randn(chosen.shape, generator=generator)).clamp(-1.2, 1.2)
-
-
-def test_bytes_are_rounded_and_clamped(real, fake):
-    bytes_ = to_uint8(fake)
-    floats = fidelity(fake, real, metrics=["fid"])["fid"]
-    assert fidelity(bytes_, Rows(real), metrics=["fid"])["fid"] == floats
-    truncated = ((fake.clamp(-1, 1) + 1) * 127.5).to(torch.uint8)
-    assert fidelity(truncated, real, metrics=["fid"])["fid"] != floats
 
 
 def test_missing_inception_weights_name_the_file(real, tmp_path, monkeypatch):

@@ -121,6 +121,14 @@ def test_frechet_distance_of_fewer_rows_than_features():
         frechet_distance(a, b[:, :49])
 
 
+def test_bytes_are_rounded_and_clamped(real, fake):
+    bytes_ = to_uint8(fake)
+    floats = fidelity(fake, real, metrics=["fid"])["fid"]
+    assert fidelity(bytes_, Rows(real), metrics=["fid"])["fid"] == floats
+    truncated = ((fake.clamp(-1, 1) + 1) * 127.5).to(torch.uint8)
+    assert fidelity(truncated, real, metrics=["fid"])["fid"] != floats
+
+
 def test_a_data_module_s_reference_is_taken_as_it_is(real, fake):
     reference = Digits(size=8).reference("train")
     assert fidelity(fake, reference, metrics=["fid"]) == fidelity(fake, digits("train")[0], metrics=["fid"])

@@ -5,23 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from ebmzoo.networks import ConvDecoder, ConvEncoder, ConvEnergy
 
+from .plain import images, moved
+
 CONVOLUTIONS = nn.Conv2d | nn.ConvTranspose2d
-
-
-def images(size: int) -> Tensor:
-    return torch.randn(4, 3, size, size, dtype=torch.float64)
-
-
-def moved(network: nn.Module, x: Tensor) -> nn.Module:
-    """The network in float64 and eval mode, its statistics and spectral vectors moved from their start."""
-    network = network.double()
-    for _ in range(3):
-        network(x)
-    return network.eval()
 
 
 def layers(network: nn.Module, kind: type) -> list:

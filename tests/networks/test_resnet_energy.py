@@ -18,10 +18,7 @@ from ebmzoo.networks import (
     VAEBMEnergy,
 )
 
-
-def same(layer: nn.Module, x: Tensor) -> Tensor:
-    """The convolution of a layer with its own kernel, size kept, whatever the layer does after it."""
-    return F.conv2d(x, layer.weight, layer.bias, padding=layer.weight.shape[-1] // 2)
+from .plain import same
 
 
 def convolutions(network: nn.Module) -> list[nn.Conv2d]:

@@ -9,21 +9,7 @@ from torch import Tensor, nn
 
 from ebmzoo.networks import SNGANDecoder, SNGANEncoder, SNGANEnergy
 
-
-def images(size: int) -> Tensor:
-    return torch.randn(4, 3, size, size, dtype=torch.float64)
-
-
-def moved(network: nn.Module, x: Tensor) -> nn.Module:
-    """The network in float64 and eval mode, its statistics and spectral vectors moved from their start."""
-    network = network.double()
-    for _ in range(3):
-        network(x)
-    return network.eval()
-
-
-def same(conv: nn.Conv2d, h: Tensor) -> Tensor:
-    return F.conv2d(h, conv.weight, conv.bias, padding=conv.weight.shape[-1] // 2)
+from .plain import images, moved, same
 
 
 def sngan_features(blocks: nn.Sequential, x: Tensor, plan: list[tuple[int, bool]]) -> Tensor:
