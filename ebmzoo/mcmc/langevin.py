@@ -92,9 +92,11 @@ class Langevin(Sampler):
 class AnnealedLangevin(Langevin):
     """Langevin on a potential that knows a noise level σ: x ← x − (s·σ²/2) ∇U(x, σ) + √(s·σ²·T) ξ.
 
-    Potentials of a noise level carry 1/σ²; a step in units of σ² is as good at one level as at any other. Their
-    ``refresh`` gets σ as the level before each step. Where ``sigma_end`` is given, σ goes from ``sigma`` to it over the
-    steps in a geometric sequence (annealed Langevin dynamics, Song & Ermon 2019, with one step a level).
+    Potentials of a noise level carry 1/σ²; a step in units of σ² is as good at one level as at any other: where U is
+    c·x²/2σ², a start is forgotten in 2/(c·s) steps, and x settles on √(T/c)·σ. So σ is to fall by a factor e in no
+    fewer steps, or the chain ends with the width of an earlier level. Their ``refresh`` gets σ as the level before each
+    step. Where ``sigma_end`` is given, σ goes from ``sigma`` to it over the steps in a geometric sequence (annealed
+    Langevin dynamics, Song & Ermon 2019, with one step a level).
 
     Args:
         steps: number of steps K of a call that names none.

@@ -13,7 +13,7 @@ from torch.optim import Adam
 from ebmzoo.factories import DecoderFactory, ImageShape, OptimizerFactory, ScheduleFactory, build, spec
 from ebmzoo.mcmc import AnnealedLangevin, Noise, Sampler, frozen
 from ebmzoo.mcmc.potential import per_example
-from ebmzoo.parts import Semantic, Texture
+from ebmzoo.parts import Semantic, Texture, chain_std
 from ebmzoo.parts.gaussian import Gaussian
 from ebmzoo.parts.health import health
 from ebmzoo.parts.objectives import contrastive_gap, denoising_loss, squared_error
@@ -73,12 +73,17 @@ class DenoisingEBM(Method):
         chains: number of chains; None is the batch's size.
         semantic_sampler: the semantic chain in training, step size in units of σ²; the paper: 20 steps of 0.2 (its η
             doubled), its σ not told.
-        texture_sampler: the texture chain in training, likewise; the paper: 90 steps of 0.02.
+        texture_sampler: the texture chain in training, likewise; the paper: 90 steps of 0.02. U_c counts the score
+            twice: in a direction in which the data have the standard deviation s, exp(−U_c/T) has the variance
+            T·σ²(1 + s²/σ²)², that of the data at T = 1/4, σ = s, and at least four times that at T = 1. With step size
+            h it takes 2(1 + s²/σ²)²/h steps; off the data's manifold 2/h steps, which leave √T·σ of noise. `sigma_end`
+            is to be s, and σ to fall by a factor e in no fewer than 2/h steps (`parts.chain_std` counts it exactly).
         semantic_refine: the semantic chain at test time; None takes the training's. The paper: 35 steps.
         texture_refine: the texture chain at test time; None takes the training's. The paper: 100 steps.
         kernel: what moves x: "gradient" of U_c (Eq. 21), or the "residual" (x − r)/σ² alone.
         start: where `sample` begins: "semantic" as above, or "noise": x ~ N(0, σ_max²·I), without the first stage.
-        denoise_sigma: σ of the step x ← r(x, σ) that ends `sample`, if it took texture steps; None for none.
+        denoise_sigma: σ of the step x ← r(x, σ) that ends `sample`, if it took texture steps; "left" is the noise that
+            the texture chain leaves off the data's manifold (`parts.chain_std`); None for no such step, as the paper.
         energy_sigma: σ of `energy`; the paper: 0.05.
         energy_draws: number of fixed ε over which `energy` averages.
         denoiser_optimizer: makes the denoiser's optimiser; the paper: Adam at 5e-5.
@@ -88,7 +93,7 @@ class DenoisingEBM(Method):
         grad_clip: largest norm of a player's gradient.
 
     Raises:
-        ValueError: if the ladder has no levels, or contrast_every is below 1.
+        ValueError: if the ladder has no levels, contrast_every is below 1, or denoise_sigma is another word.
 
     Example:
         >>> from ebmzoo.networks import MLPDecoder, MLPDenoiser
@@ -119,7 +124,7 @@ class DenoisingEBM(Method):
         texture_refine: AnnealedLangevin | None = None,
         kernel: Kernel = "gradient",
         start: Start = "semantic",
-        denoise_sigma: float | None = None,
+        denoise_sigma: float | Literal["left"] | None = None,
         energy_sigma: float = 0.05,
         energy_draws: int = 8,
         denoiser_optimizer: OptimizerFactory = spec(Adam, lr=5e-5),
@@ -137,6 +142,8 @@ class DenoisingEBM(Method):
             raise ValueError(f"a code has at least one number, not latent_dim {latent_dim}")
         if contrast_every < 1:
             raise ValueError(f"contrast_every must be at least 1, not {contrast_every}: contrast_weight 0 has none")
+        if isinstance(denoise_sigma, str) and denoise_sigma != "left":
+            raise ValueError(f"denoise_sigma is a noise level, 'left' or None, not {denoise_sigma!r}")
         self.denoiser = build(denoiser, self.image_shape, latent_dim)
         self.decoder = build(decoder, self.image_shape, latent_dim)
         self.latent_dim, self.code_weight = latent_dim, code_weight
@@ -224,7 +231,13 @@ class DenoisingEBM(Method):
 
     def emit(self, state: Tensor, steps: int) -> Tensor:
         """Denoised once, if texture steps were taken and ``denoise_sigma`` says so."""
-        return state if self.denoise_sigma is None or not steps else self.denoise(state, self.denoise_sigma)
+        if self.denoise_sigma is None or not steps:
+            return state
+        return self.denoise(state, self.noise_left(steps) if self.denoise_sigma == "left" else self.denoise_sigma)
+
+    def noise_left(self, steps: int) -> float:
+        """σ of what the test-time texture chain leaves off the data's manifold; σ_min is the least that r has seen."""
+        return max(self.sigma_min, chain_std(self.refine, kernel=self.kernel, steps=steps))
 
     def validate(self, x: Tensor, noise: Noise) -> dict[str, Tensor]:
         """The denoiser's loss, the code's reconstruction error and the energy."""

@@ -23,5 +23,6 @@ if TYPE_CHECKING:
     from .spaces import InX as InX
     from .textures import Semantic as Semantic
     from .textures import Texture as Texture
+    from .textures import chain_std as chain_std
 else:
     attach(__name__)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from ebmzoo.mcmc import Noise, Potential, as_noise
+from ebmzoo.mcmc import AnnealedLangevin, Noise, Potential, as_noise
 from ebmzoo.mcmc.potential import per_example, squared_norm
 
-__all__ = ["Averaged", "Kernel", "Semantic", "Texture"]
+__all__ = ["Averaged", "Kernel", "Semantic", "Texture", "chain_std"]
 
 Kernel = Literal["gradient", "residual"]
 
 
 class Texture(Potential):
     """U_c(x, σ) = ‖x − r(x̃, σ)‖²/2σ² with x̃ = x + σ·ε (Eq. 7), σ and ε new at each step of a chain.
+
+    U_c counts the score twice: exp(−U_c) is not the density of the data, see `chain_std`.
 
     Args:
         denoiser: r, from (x̃, σ) to the denoised x and a code.
@@ -85,3 +88,38 @@ class Averaged(Potential):
             eps = source.normal(self.denoiser.image_shape).to(x).expand_as(x)
             total = total + Texture(self.denoiser, sigma=sigma, eps=eps)(x)
         return total / self.draws
+
+
+def chain_std(
+    sampler: AnnealedLangevin, data_std: float = 0.0, *, kernel: Kernel = "gradient", steps: int | None = None
+) -> float:
+    """How wide a chain on `Texture` ends that begins at the data's mean: the standard deviation of a coordinate.
+
+    The law is exact, ε and steps of finite length included, where the data are N(0, s²) and r is their best denoiser:
+    r(x̃, σ) = k·x̃, k = s²/(s² + σ²), makes each step of size h linear, with q = 1 − k:
+
+        gradient: x ← (1 − h·q²/2)·x + (h/2)·q·k·σ·ε + σ·√(h·T)·ξ,
+        residual: x ← (1 − h·q/2)·x + (h/2)·k·σ·ε + σ·√(h·T)·ξ.
+
+    Short steps that have settled at one σ have by the gradient the variance T·σ²(1 + s²/σ²)², which is least at σ = s,
+    4T·s², so at T = 1 (the paper's) twice the data's width or more at every σ, and that of the data at σ = s, T = 1/4;
+    by the residual T·(s² + σ²). They settle in 2(1 + s²/σ²)²/h steps, at σ = s in 8/h. s = 0 is what is off the data's
+    manifold: there 2/h steps settle on √T·σ, the noise that the samples are left with.
+
+    Args:
+        sampler: the chain: its step sizes, temperature and noise levels; its bounds and clamps are not counted.
+        data_std: s, the standard deviation of the data in that direction, in their units.
+        kernel: as of `Texture`.
+        steps: length of the chain; None is the sampler's own.
+
+    Example:
+        >>> round(chain_std(AnnealedLangevin(2000, 0.01, temperature=0.25, sigma=0.3), data_std=0.3), 3)
+        0.3
+    """
+    h, variance = sampler.step_size, 0.0
+    for sigma in sampler.sigmas(steps):
+        k = data_std**2 / (data_std**2 + sigma**2)
+        through = 1 - k if kernel == "gradient" else 1.0  # Eq. 21's second factor
+        kept, of_eps = 1 - h / 2 * (1 - k) * through, h / 2 * k * through * sigma
+        variance = kept**2 * variance + of_eps**2 + h * sampler.temperature * sigma**2
+    return math.sqrt(variance)

@@ -1,6 +1,7 @@
 """Denoising-EBM: losses, chains and contrasts against the paper's formulas written out, in float64 to 1e-10."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -165,6 +166,27 @@ def test_samples_are_two_chains_and_a_denoising_step():
     assert model.test_sampler() == (X, 4) and model.semantic_refine == Z
 
 
+@pytest.mark.parametrize("kernel", ["gradient", "residual"])
+def test_the_last_denoising_is_told_what_the_test_chain_leaves(kernel):
+    """Off the manifold a step keeps (1 − h/2)² of the variance, adds h·T·σ², by either kernel; σ_min is the least."""
+    model = method(denoise_sigma="left", kernel=kernel, texture_refine=replace(X, temperature=0.9, bounds=None))
+    variance = 0.0
+    for sigma in (0.5, 0.5 * 0.4 ** (1 / 3), 0.5 * 0.4 ** (2 / 3), 0.2):
+        variance = 0.85**2 * variance + 0.3 * 0.9 * sigma**2
+    assert variance**0.5 > model.sigma_min
+    ends = []
+    denoise, model.denoise = model.denoise, lambda x, sigma: ends.append((x, sigma)) or denoise(x, sigma)
+    found = model.sample(4, noise=3)
+    ((x, told),) = ends
+    assert told == pytest.approx(variance**0.5, rel=1e-12)
+    assert torch.equal(found, model.denoiser(x, level(4, told))[0].detach().clamp(-1, 1))
+    model.sample(4, steps=0, noise=3)
+    model.sample(4, steps=1, noise=3)
+    assert [sigma for _, sigma in ends[1:]] == [pytest.approx(max(0.2, (0.3 * 0.9 * 0.25) ** 0.5), rel=1e-12)]
+    model.refine = replace(X, temperature=0.0)
+    assert model.noise_left(4) == model.sigma_min == 0.2
+
+
 def test_test_time_has_its_own_lengths_and_start():
     own = {"semantic_refine": AnnealedLangevin(7, 0.1), "texture_refine": AnnealedLangevin(9, 0.1, sigma=0.3)}
     model = method(start="noise", sigma_max=2.0, denoise_sigma=None, **own)
@@ -222,3 +244,5 @@ def test_what_it_cannot_be_is_one_clear_line():
         method(sigma_min=1.0, sigma_max=0.5)
     with pytest.raises(ValueError, match="contrast_every must be at least 1, not 0"):
         method(contrast_every=0)
+    with pytest.raises(ValueError, match="denoise_sigma is a noise level, 'left' or None, not 'right'"):
+        method(denoise_sigma="right")

@@ -1,11 +1,13 @@
 """Denoising-EBM's energies: their gradients with the denoiser's Jacobian written out, what a chain draws, averages."""
 
+import math
+
 import pytest
 import torch
 
 from ebmzoo.mcmc import AnnealedLangevin, as_noise
 from ebmzoo.networks import MLPDecoder, MLPDenoiser
-from ebmzoo.parts import Semantic, Texture
+from ebmzoo.parts import Semantic, Texture, chain_std
 from ebmzoo.parts.textures import Averaged
 
 SHAPE, LATENT = (1, 4, 4), 3
@@ -93,3 +95,49 @@ def test_an_average_is_over_fixed_draws_that_all_examples_share(denoiser):
     expected = sum(u_c(denoiser, X, eps, sigma) for eps in draws) / 3
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(Averaged(denoiser, 0.3, 3)(X[1:2]), found[1:2], rtol=1e-12, atol=0)
+
+
+class Best(torch.nn.Module):
+    """The best denoiser of N(0, s²), r(x̃, σ) = x̃·s²/(s² + σ²)."""
+
+    image_shape = (50,)
+
+    def __init__(self, std):
+        super().__init__()
+        self.std = std
+
+    def forward(self, x, sigma):
+        return x * (self.std**2 / (self.std**2 + sigma**2))[:, None], None
+
+
+CHAIN = AnnealedLangevin(30, 0.7, 0.3, sigma=0.8, sigma_end=0.2)
+LAWS = [(kernel, std, CHAIN) for kernel in ("gradient", "residual") for std in (0.0, 0.2, 2.0)]
+LAWS += [("gradient", 0.3, AnnealedLangevin(60, 0.9, 1.0, sigma=0.3)), ("gradient", 0.0, AnnealedLangevin(5, 0.02))]
+
+
+@pytest.mark.parametrize("kernel, std, sampler", LAWS)
+def test_chains_end_as_wide_as_the_law_says(kernel, std, sampler):
+    x = sampler(Texture(Best(std), kernel), torch.zeros(400, 50).double(), noise=0).x
+    expected = chain_std(sampler, std, kernel=kernel)
+    assert x.std().item() == pytest.approx(expected, rel=4 / (2 * x.numel()) ** 0.5)
+
+
+@pytest.mark.parametrize("std", [0.0, 0.1, 0.4, 1.0])
+@pytest.mark.parametrize("temperature", [1.0, 0.25])
+def test_short_steps_settle_on_the_density_of_the_energy(std, temperature):
+    """T·σ²(1 + s²/σ²)² by the gradient, T·(s² + σ²) by the residual."""
+    sampler = AnnealedLangevin(60_000, 1e-2, temperature, sigma=0.4)
+    law = temperature**0.5 * 0.4 * (1 + std**2 / 0.4**2)
+    assert chain_std(sampler, std) == pytest.approx(law, rel=6e-3)
+    law = (temperature * (std**2 + 0.4**2)) ** 0.5
+    assert chain_std(sampler, std, kernel="residual") == pytest.approx(law, rel=6e-3)
+
+
+def test_they_settle_in_2_over_h_steps_at_best():
+    """After n relaxations 1 − exp(−2n) of the variance is there; one takes 2/h off the manifold, 8/h at σ = s."""
+    sampler, h = AnnealedLangevin(10_000, 1e-2, 1.0, sigma=0.3), 1e-2
+    for std, relaxation in ((0.0, 2 / h), (0.3, 8 / h)):
+        whole = chain_std(sampler, std)
+        for n in (0.5, 1, 2):
+            share = (chain_std(sampler, std, steps=round(n * relaxation)) / whole) ** 2
+            assert share == pytest.approx(1 - math.exp(-2 * n), rel=6e-3)
