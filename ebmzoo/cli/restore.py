@@ -81,13 +81,17 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
         help="inpaint: LEFT,TOP,RIGHT,BOTTOM in px; M20 (a centred square, px of 64) or R20 (scattered blocks, per "
         "cent of the pixels), as Dual-MCMC's figure 5; or an image, white where a pixel is to be filled in",
     )
-    add("--steps", type=int, help="steps of the chain in z (50; the method's own, where it infers by a chain)")
+    add("--steps", type=int, help="steps of the chain in z (50; Dual-MCMC 100)")
     add("--step_size", type=float, help="of the chain in z (half of what is stable)")
-    add("--temperature", type=float, help="of the chain in z; 0 seeks the most probable code (1)")
+    add(
+        "--temperature",
+        type=float,
+        help="of the chain in z; 0 seeks the most probable code (1; Dual-MCMC 0)",
+    )
     add("--sigma", type=float, help="how exactly the chain in z must match the input, in data units")
     add("--no_energy", action="store_true", help="chain in z: leave the energy out of the prior")
     add("--start", choices=("inferred", "prior"), help="where chains begin (inferred, where there is an encoder)")
-    add("--x_steps", type=int, help="steps of a chain in x afterwards (the method's test chain)")
+    add("--x_steps", type=int, help="steps of a chain in x afterwards (the method's test chain; Dual-MCMC 4)")
     add("--extractor", choices=("digits", "inception"), help="feature network of the FID")
     add("--inception_path", help="torch-fidelity's Inception weights, where they are not in torch's hub folder")
     return parser

@@ -21,6 +21,8 @@ __all__ = ["Restoration", "Restorer", "chain_in_x", "largest_squared_gain"]
 
 _PROBES, _ROUNDS = 8, 8  # codes at which the generator's gain is measured, and power iterations
 _STABLE = 4.0  # a chain on a quadratic of curvature c is stable for s < 4/c
+_SEEKING = 100  # steps of a method's own z chain, in which it comes to rest at temperature 0
+_AFTER = 4  # steps of its x chain: restorations begin below the energy of data, where more steps overshoot
 
 
 @runtime_checkable
@@ -109,7 +111,7 @@ class Restorer:
     likelihood then counts visible pixels only.
 
     Args:
-        steps: of the z chain; the papers: 50 (EC-VAE), 10 (Dual-MCMC).
+        steps: of the z chain; the papers: 50 (EC-VAE), 10 at temperature 1 (Dual-MCMC).
         step_size: s of the z chain; None chooses half of the largest that is stable under the first term alone, which
             is of the order of 1/curvature: see `largest_squared_gain`.
         temperature: of the z chain; 0 seeks the most probable z.
@@ -158,18 +160,23 @@ class Restorer:
 
     @classmethod
     def of(cls, model: Any) -> Restorer:
-        """The procedure of a model's own paper.
+        """The procedure of a model's own paper, its chains as long as they help.
 
         A method that infers its codes by a chain (Dual-MCMC) uses that chain, without the energy, and then its x chain;
         any other one EC-VAE's, with the energy if it has one, and an x chain if `sample` runs one in x.
+
+        In training the z chain samples p(z|x), few steps from a good start; a restoration wants its mode: 100 steps
+        without noise. The x chain takes 4 steps at most: it has learnt to descend to the energy of data from the
+        generator's samples, which lie above it, and restorations lie below it already.
         """
         _, steps = model.test_sampler()
         settings: dict[str, Any] = {"start": "inferred" if isinstance(model, Encodes) else "prior"}
         if steps and (sampler := chain_in_x(model)) is not None:
             settings |= {"x_sampler": sampler, "x_steps": steps}
         if isinstance(model, ExplainsByChain):
-            own = model.latent_sampler
-            settings |= {"steps": own.steps, "step_size": own.step_size, "temperature": own.temperature}
+            settings |= {"steps": _SEEKING, "step_size": model.latent_sampler.step_size, "temperature": 0.0}
+            if "x_steps" in settings:
+                settings["x_steps"] = min(steps, _AFTER)
             return cls(**settings, sigma=model.precision**-0.5)
         if isinstance(model, HasEnergy):
             # The training chain's; one at temperature 0 has taught the energy no density.

@@ -1,5 +1,6 @@
 """Restoration against a model whose posterior is known, and the promise that what was given is kept."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -219,8 +220,23 @@ def test_each_method_has_the_procedure_of_its_paper():
     refine = Langevin(steps=4, step_size=0.1)
     assert Restorer.of(tiny(refine=refine)) == Restorer(energy_temperature=1e-5, x_sampler=refine, x_steps=4)
     dual = Restorer.of(Dual())
-    assert (dual.steps, dual.step_size, dual.temperature, dual.energy_temperature) == (10, 0.01, 1.0, None)
-    assert dual.sigma == pytest.approx(0.3) and dual.x_sampler == Dual().test_sampler()[0] and dual.x_steps == 30
+    assert (dual.steps, dual.step_size, dual.temperature, dual.energy_temperature) == (100, 0.01, 0.0, None)
+    assert dual.sigma == pytest.approx(0.3) and dual.x_sampler == Dual().test_sampler()[0] and dual.x_steps == 4
+
+
+def test_a_code_at_temperature_0_restores_better_than_a_draw_by_the_variance_of_the_posterior():
+    """Of predictions by a linear generator: E‖W(z − mode)‖² = T·tr(W Σ Wᵀ)."""
+    model, operator = Dual(), Inpaint(box_mask((1, 4, 4), (1, 1, 3, 4)))
+    y = operator.degrade(as_noise(1).normal((1, 1, 4, 4), DOUBLE)).expand(4000, -1, -1, -1)
+    default = replace(Restorer.of(model), x_sampler=None)
+    mode, covariance = posterior(model, operator, y[:1], default.sigma, 0.0)
+    excess = {
+        temperature: (replace(default, temperature=temperature)(model, operator, y, noise=0).z - mode) @ model.weight.T
+        for temperature in (0.0, 1.0)
+    }
+    assert excess[0.0].square().sum(1).max() < 1e-3
+    expected = (model.weight @ covariance @ model.weight.T).trace().item()
+    assert excess[1.0].square().sum(1).mean().item() == pytest.approx(expected, rel=0.1)
 
 
 def test_what_cannot_be():
