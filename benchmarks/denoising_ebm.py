@@ -21,6 +21,7 @@ OF_2000 = {
     "trainer.callbacks.n_test": 2000,
     "trainer.callbacks.only": "[generation]",
 }
+NO_GUARD = {"trainer.callbacks.Guard": "null"}
 # The denoiser's residual, annealed.
 RESIDUAL = {
     "model.kernel": "residual",
@@ -50,10 +51,9 @@ GROUPS: dict[str, list[Experiment]] = {
         Experiment("denoising_ebm_digits sigma_max 3", DIGITS, {"model.sigma_max": 3.0}),
     ],
     "gaussians25": [
-        Experiment("denoising_ebm_gaussians25", GAUSSIANS),
+        Experiment("denoising_ebm_gaussians25", GAUSSIANS, NO_GUARD),
         again(GAUSSIANS, "denoising_ebm_gaussians25", "residual", RESIDUAL),
-        # The same run up to its first contrast.
-        Experiment("denoising_ebm_gaussians25 before", GAUSSIANS, {"trainer.max_steps": 4000}),
+        Experiment("denoising_ebm_gaussians25 without contrast", GAUSSIANS, {"model.contrast_weight": 0.0, **NO_GUARD}),
     ],
 }
 

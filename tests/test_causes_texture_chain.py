@@ -1,6 +1,7 @@
 """What Denoising-EBM's chains make of a perfect denoiser, and that the shipped configs follow the law."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_the_perfect_model_of_the_25_gaussians_samples_as_the_law_says(capsys):
     assert next(iter(images.values()))[2] > 0.3 and list(images.values())[-1][2] < 1e-6
     assert "within 4 s" in capsys.readouterr().out
     shipped = chains(next(config for config in CONFIGS if "gaussians25" in config.stem))[0]
-    assert any(shipped[1] == sampler for sampler in texture_chain.CHAINS.values())
+    assert replace(shipped[1], bounds=None) in texture_chain.CHAINS.values()
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=[config.stem for config in CONFIGS])
