@@ -27,8 +27,8 @@ from ebmzoo.methods import DualMCMC
 from ebmzoo.metrics.digit_classifier import load_digit_classifier
 from ebmzoo.metrics.fidelity import frechet_distance
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
-from ebmzoo.objectives import EnergyL2
 from ebmzoo.parts import Energy, Pairs
+from ebmzoo.parts.objectives import EnergyL2
 
 BOUND = {"spectral_norm": True, "activation": "leaky_relu"}
 # Name to the energy's arguments, s and T: noise 0.01 a step in each.

@@ -22,7 +22,7 @@ __all__ = ["Restoration", "Restorer", "chain_in_x", "largest_squared_gain"]
 _PROBES, _ROUNDS = 8, 8  # codes at which the generator's gain is measured, and power iterations
 _STABLE = 4.0  # a chain on a quadratic of curvature c is stable for s < 4/c
 _SEEKING = 100  # steps of a method's own z chain, in which it comes to rest at temperature 0
-_AFTER = 4  # steps of its x chain: restorations begin below the energy of data, where more steps overshoot
+_AFTER = 4  # steps of its x chain: restorations begin at the energy of data, which more steps overshoot
 
 
 @runtime_checkable
@@ -167,7 +167,7 @@ class Restorer:
 
         In training the z chain samples p(z|x), few steps from a good start; a restoration wants its mode: 100 steps
         without noise. The x chain takes 4 steps at most: it has learnt to descend to the energy of data from the
-        generator's samples, which lie above it, and restorations lie below it already.
+        generator's samples, which lie above it, and restorations are there already.
         """
         _, steps = model.test_sampler()
         settings: dict[str, Any] = {"start": "inferred" if isinstance(model, Encodes) else "prior"}
