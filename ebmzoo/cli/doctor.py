@@ -117,6 +117,8 @@ class Doctor(EbmzooCLI):
             each = ", ".join(f"{name} {n:g}" for name, n in trial.evaluations(batch).items())
             _say("evaluations", f"of networks for each image of an iteration, a gradient counting as one more: {each}")
             self._room(Path(self.config["fit"].run_dir or ROOT), weights + trial.optimisers + averages, problems)
+        for words in model.advice():
+            _say("advice", words)
         self._data(datamodule, problems)
         self._weights(model, callbacks, problems)
         _devices(settings, problems)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ebmzoo.mcmc import frozen, unguarded
+from ebmzoo.networks.layers import in_range
 
 __all__ = ["AnswersAtRest", "unclamped"]
 
@@ -70,9 +71,7 @@ def unclamped(model: Any) -> Iterator[None]:
 
 def _in_range(module: Any, samples: Tensor) -> Tensor:
     """Images in [-1, 1]; what is not finite stays so, lest a divergence look like an image."""
-    if not module._clamps or len(module.image_shape) != 3:
-        return samples
-    return torch.where(samples.isinf(), samples, samples.clamp(-1, 1))
+    return torch.where(samples.isinf(), samples, in_range(samples)) if module._clamps else samples
 
 
 def _as_it_is(_: Any, answer: Any) -> Any:

@@ -124,9 +124,25 @@ class Method(AnswersAtRest, Reports, Resumes):
         """The data ``(B, *image_shape)`` of a state that so many steps have left."""
         return state
 
+    def walk(
+        self,
+        sampler: Sampler,
+        potential: Callable[[Tensor], Tensor],
+        state: Tensor,
+        noise: Noise,
+        steps: int,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Where chains of a sampler end that begin at ``state``: how `sample` runs them."""
+        return sampler(potential, state, noise, steps=steps, watch=watch).x
+
     def test_sampler(self) -> tuple[Any, int]:
         """The sampler that `sample` runs, if any, and its number of steps: the protocol of a number names both."""
         return self.refine, self.refine.steps if self.refine else 0
+
+    def advice(self) -> list[str]:
+        """What `ebmzoo doctor` says of settings that go together and yet, by a law that is known, go badly."""
+        return []
 
     def validate(self, x: Tensor, noise: Noise) -> dict[str, Tensor]:
         """What is logged of held-out data as ``val/…``: all that the parts have to say of them."""
@@ -170,7 +186,7 @@ class Method(AnswersAtRest, Reports, Resumes):
             state = self.begin(n, source)
             if steps:
                 potential, seen = self.potential(state, sampler), None if watch is None else see
-                state = sampler(potential, state, source, steps=steps, watch=seen).x
+                state = self.walk(sampler, potential, state, source, steps, seen)
             return self.emit(state, steps)
 
     # -- optimisation -----------------------------------------------------------------------------------------------

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.optim import Adam
 
 from ebmzoo.factories import EnergyFactory, ImageShape, OptimizerFactory, ScheduleFactory, build, spec
-from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, SharedNoise, as_noise, frozen
+from ebmzoo.mcmc import Langevin, Noise, ReplayBuffer, Sampler, SharedNoise, State, Watch, as_noise, frozen
 from ebmzoo.optim import ThreeSigmaAdam
 from ebmzoo.parts import InNoise, LatentVAE
 from ebmzoo.parts.energy import energy_of
 from ebmzoo.parts.health import health
 from ebmzoo.parts.latent_vae import VAEFactory
-from ebmzoo.parts.spaces import SPACES, Kind, Name, Space
+from ebmzoo.parts.spaces import SPACES, Kind, Name, Space, needed_curvature
 
 from .answers import AnswersByEnergy, AnswersByVAE
 from .base import Method, Updates
+
+_UNSEEN = 0.1  # σ of noise, a twentieth of the range of images, that costs little: see docs/results.md
 
 
 class VAEBM(AnswersByVAE, AnswersByEnergy, Method):
@@ -61,6 +66,8 @@ class VAEBM(AnswersByVAE, AnswersByEnergy, Method):
         negatives: the energy's negatives are x with decoder noise ("sample") or the decoder mean ("mean"; the released
             code on all but CIFAR-10).
         output: the same choice for `sample`.
+        refresh_x: number of steps after which `sample` draws ε_x anew, as each replayed chain has it in training: that
+            chain's number, or 0 for never.
         start_temperature: t of the start of `sample`'s chains; below 1, means of the VAE at noise scaled by t, its
             BatchNorm readjusted, are encoded to white noise; the paper's pictures of CelebA-HQ: 0.7.
         buffer: chains kept for replay, 0 for none; the paper: 10,000.
@@ -101,6 +108,7 @@ class VAEBM(AnswersByVAE, AnswersByEnergy, Method):
         space: Name = "noise",
         negatives: Kind = "sample",
         output: Kind = "sample",
+        refresh_x: int = 0,
         start_temperature: float = 1.0,
         buffer: int = 0,
         replay_probability: float = 0.6,
@@ -118,11 +126,12 @@ class VAEBM(AnswersByVAE, AnswersByEnergy, Method):
         if regularisation_start and not regularisation:
             raise ValueError("a regularisation_start needs the regularisation that it leads to")
         self.vae: LatentVAE = build(vae, self.image_shape)
-        self.ebm = energy_of(energy, self.image_shape)
+        self.ebm = energy_of(energy, self.image_shape, clamps=True)
         self.vae_ckpt, self.vae_steps = vae_ckpt, 0 if vae_ckpt else vae_steps
         self.kl_warmup, self.regularisation = kl_warmup, (regularisation_start or regularisation, regularisation)
         self.sampler, self.refine, self.space = sampler, refine or sampler, space
-        self.negatives, self.output, self.start_temperature = negatives, output, start_temperature
+        self.negatives, self.output, self.refresh_x = negatives, output, refresh_x
+        self.start_temperature = start_temperature
         self.replay = ReplayBuffer(buffer) if buffer else None
         self.replay_probability, self.replay_ramp, self.replay_x = replay_probability, replay_ramp, replay_x
         self.trains(
@@ -134,6 +143,8 @@ class VAEBM(AnswersByVAE, AnswersByEnergy, Method):
             self.trains(decoder=(self.vae.generator(), decoder_optimizer, decoder_schedule))
         if space == "x" and (negatives == "mean" or (buffer and not replay_x)):
             raise ValueError('space "x" has no latents: it needs negatives "sample", and replay_x with a buffer')
+        if space == "x" and refresh_x:
+            raise ValueError('space "x" has no latents to draw x anew from: it needs refresh_x 0')
         if start_temperature != 1 and space != "noise":
             raise ValueError(f'a start_temperature encodes to white noise: it needs space "noise", not "{space}"')
 
@@ -200,6 +211,38 @@ class VAEBM(AnswersByVAE, AnswersByEnergy, Method):
         """U in the space of the chains."""
         return SPACES[self.space](self.ebm, self.vae)
 
+    def walk(
+        self,
+        sampler: Sampler,
+        potential: Callable[[Tensor], Tensor],
+        state: Tensor,
+        noise: Noise,
+        steps: int,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Chains whose x is drawn anew from p(x|z) every ``refresh_x`` steps, but not after the last."""
+        assert isinstance(potential, Space)
+        each = self.refresh_x or max(steps, 1)
+        for begun in range(0, steps, each):
+            if begun:
+                _, *z = potential.row.parts(state)
+                state = potential.place(noise.normal((len(state), *self.image_shape), state), tuple(z))
+            see = None if watch is None else partial(_later, watch, begun)
+            state = super().walk(sampler, potential, state, noise, min(each, steps - begun), see)
+        return state
+
+    def advice(self) -> list[str]:
+        """Of a decoder's noise that no chain removes, and that the data do not have: see docs/methods/vaebm.md."""
+        sigma, time = self.vae.least_sigma, self.sampler.steps * self.sampler.step_size
+        seen = len(self.image_shape) == 3 and sigma > max(_UNSEEN, 1.5 * self.ebm.data_noise)
+        if self.space != "noise" or self.replay_x or not 0 < time < 1 or not seen:
+            return []
+        return [
+            f"each fresh noise of x lives for steps x step size = {time:.2g}: unless the energy curves by more than "
+            f"{needed_curvature(sigma, time):,.0f}, the decoder's sigma {sigma:.2g} stays in x; take {_UNSEEN} with "
+            f"kl_weight {(sigma / _UNSEEN) ** 2:.2g} times as large, or as much data_noise"
+        ]
+
     def emit(self, state: Tensor, steps: int) -> Tensor:
         """x, with decoder noise if ``output`` says so."""
         return SPACES[self.space](self.ebm, self.vae).data(state, self.output)
@@ -245,3 +288,7 @@ class VAEBM(AnswersByVAE, AnswersByEnergy, Method):
         with torch.inference_mode(False), torch.no_grad():
             start = self.start(n, self.like, as_noise(noise, self.device))
             return SPACES[self.space](self.ebm, self.vae).data(start, "sample")
+
+
+def _later(watch: Watch, begun: int, step: int, state: State) -> None:
+    watch(begun + step, state)

@@ -19,6 +19,7 @@ __all__ = [
     "check_image",
     "check_input",
     "check_square",
+    "in_range",
     "narrow",
     "pick",
     "weight_norm",
@@ -77,6 +78,17 @@ def check_square(shape: tuple[int, ...], sizes: Sequence[int], network: nn.Modul
         name, known = type(network).__name__, ", ".join(map(str, sizes))
         raise ValueError(f"{name} is for images (C, S, S) with S one of {known}, got {tuple(shape)}")
     return shape[0], shape[1]
+
+
+def in_range(x: Tensor) -> Tensor:
+    """Images ``(B, C, H, W)`` clamped to [-1, 1]; points ``(B, D)``, which have no range, as they are.
+
+    Example:
+        >>> import torch
+        >>> in_range(torch.full((1, 1, 1, 1), 1.5)).item(), in_range(torch.full((1, 1), 1.5)).item()
+        (1.0, 1.5)
+    """
+    return x.clamp(-1, 1) if x.dim() == 4 else x
 
 
 def check_input(x: Tensor, shape: tuple[int, ...], network: nn.Module) -> None:

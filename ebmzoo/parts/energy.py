@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ebmzoo.factories import EnergyFactory, ImageShape, build
 from ebmzoo.mcmc import Noise
 from ebmzoo.mcmc.potential import Network
+from ebmzoo.networks.layers import in_range
 from ebmzoo.parts.objectives import Contrasted, Penalty, contrastive_gap, hinge
 
 __all__ = ["Energy", "energy_of"]
@@ -28,6 +29,8 @@ class Energy(Network):
         penalties: what is added to its loss.
         contrast: the loss of the two energies: "gap" is E(data) − E(negatives), whose gradient is that of −log p;
             "hinge" is max(0, 1 + E(data)) + max(0, 1 − E(negatives)).
+        clamps: images are clamped to [−1, 1] before the network sees them, data with their noise as well: nothing can
+            then be told by values that no image has.
 
     Raises:
         ValueError: there is no such contrast.
@@ -48,11 +51,20 @@ class Energy(Network):
         data_noise: float = 0.0,
         penalties: Sequence[Penalty] = (),
         contrast: Literal["gap", "hinge"] = "gap",
+        clamps: bool = False,
     ):
         if contrast not in _CONTRASTS:
             raise ValueError(f"unknown contrast {contrast!r}: choose one of {', '.join(_CONTRASTS)}")
         super().__init__(build(network, tuple(image_shape)))
         self.data_noise, self.penalties, self.contrast = data_noise, list(penalties), contrast
+        self.clamps = clamps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The raw network output, ``(B,)``, at least fp32."""
+        return super().forward(self._seen(x))
+
+    def _seen(self, x: Tensor) -> Tensor:
+        return in_range(x) if self.clamps else x
 
     def loss(self, data: Tensor, negatives: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """The contrast of data and negatives with the penalties, a scalar; and what is logged of it.
@@ -64,6 +76,7 @@ class Energy(Network):
         """
         if self.data_noise:
             data = data + self.data_noise * noise.normal(data.shape, data)
+        data, negatives = self._seen(data), self._seen(negatives)
         of_data, of_negatives = self(torch.cat([data, negatives])).chunk(2)
         total = _CONTRASTS[self.contrast](of_data, of_negatives)
         batch = Contrasted(data, negatives, of_data, of_negatives)
@@ -92,7 +105,15 @@ class Energy(Network):
         return {"energy_data": self(x)}
 
 
-def energy_of(energy: Any, image_shape: ImageShape) -> Energy:
-    """The energy that a maker makes; one that makes a bare network has it without noise and penalties."""
+def energy_of(energy: Any, image_shape: ImageShape, clamps: bool = False) -> Energy:
+    """The energy that a maker makes; one that makes a bare network has it without noise and penalties.
+
+    Args:
+        energy: the maker.
+        image_shape: shape of one example.
+        clamps: the method needs an energy that clamps, whatever its maker says.
+    """
     made: nn.Module = build(energy, tuple(image_shape))
-    return made if isinstance(made, Energy) else Energy(image_shape, made)
+    found = made if isinstance(made, Energy) else Energy(image_shape, made)
+    found.clamps |= clamps
+    return found

@@ -68,6 +68,7 @@ class GaussianVAE(LatentVAE):
             self.log_sigma = nn.Parameter(torch.zeros(()))
         else:
             self.register_buffer("log_sigma", torch.tensor(math.log(sigma)))
+            self.least_sigma = sigma
 
     def evaluate(self, *z: Tensor) -> Latents:
         (code,) = z

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -38,6 +39,7 @@ class HierarchicalVAE(LatentVAE):
         latents: latent channels per group.
         cells: cells of encoder and decoder per group.
         min_log_sigma: floor of the decoder's log σ.
+        kl_weight: β.
 
     Raises:
         ValueError: on a size that does not halve often enough, or another input shape.
@@ -61,10 +63,12 @@ class HierarchicalVAE(LatentVAE):
         latents: int = 20,
         cells: int = 2,
         min_log_sigma: float = -2.0,
+        kl_weight: float = 1.0,
     ) -> None:
         super().__init__()
         channels, height, width_px = check_image(tuple(image_shape), 2**scales, self)
-        self.image_shape, self.min_log_sigma = tuple(image_shape), min_log_sigma
+        self.image_shape, self.min_log_sigma, self.kl_weight = tuple(image_shape), min_log_sigma, kl_weight
+        self.least_sigma = math.exp(min_log_sigma)
         # Channels and sizes of the scales, from the largest maps (half the image) down.
         widths = [width * 2**scale for scale in range(1, scales + 1)]
         sizes = [(height >> scale, width_px >> scale) for scale in range(1, scales + 1)]

@@ -77,11 +77,13 @@ class LatentVAE(nn.Module, ABC):
         image_shape: shape of one example.
         noise_shapes: shape of each group of latents, from the top down, without the batch.
         kl_weight: β, the weight of the KL term in `loss`.
+        least_sigma: the smallest σ that p(x|z) can have, data units.
     """
 
     image_shape: tuple[int, ...]
     noise_shapes: tuple[tuple[int, ...], ...]
     kl_weight: float = 1.0
+    least_sigma: float = 0.0
 
     @abstractmethod
     def generate(self, *noise: Tensor) -> Latents:
@@ -238,6 +240,9 @@ VAEFactory = Callable[[ImageShape], LatentVAE]
 def load_vae(vae: nn.Module, path: str | Path) -> None:
     """Put the VAE of a checkpoint into ``vae``: read as tensors, its averaged weights if it has some.
 
+    A fixed σ is a setting, not a weight: ``vae`` keeps its own. With σ and β = (σ₁/σ)² networks have the same optimum
+    as with σ₁ and β = 1, so those of one σ serve another.
+
     Args:
         vae: the VAE.
         path: a file there is: a checkpoint of a method that has one.
@@ -259,4 +264,5 @@ def load_vae(vae: nn.Module, path: str | Path) -> None:
             f"the VAE of {path} (vae_ckpt) is not this config's: {len(odd)} of {len(wanted)} weights differ "
             f"({odd[0]}, …); give vae the networks and sizes that it was trained with"
         )
-    vae.load_state_dict(found)
+    fixed = {name: value for name, value in vae.named_buffers() if name == "log_sigma"}
+    vae.load_state_dict({**found, **fixed})

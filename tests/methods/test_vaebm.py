@@ -339,6 +339,7 @@ def test_the_energy_of_white_noise_is_that_of_what_it_makes(digits):
     [
         ({"space": "x", "negatives": "mean"}, 'space "x" has no latents'),
         ({"space": "x", "buffer": 5}, "replay_x"),
+        ({"space": "x", "refresh_x": 5}, "no latents to draw x anew from"),
         ({"regularisation_start": 0.1}, "needs the regularisation that it leads to"),
         ({"space": "data", "start_temperature": 0.7}, 'needs space "noise", not "data"'),
     ],
@@ -347,3 +348,47 @@ def test_settings_that_do_not_go_together_are_one_clear_line(settings, message):
     with pytest.raises(ValueError, match=message) as error:
         vaebm(**settings)
     assert "\n" not in str(error.value)
+
+
+def test_the_energy_sees_images_in_their_range_and_points_as_they_are(digits):
+    method = vaebm()
+    far = 3 * digits
+    assert torch.equal(method.energy(far), method.energy(far.clamp(-1, 1)))
+    assert not torch.equal(method.energy(far), method.ebm.network(far).flatten())
+    points = made(VAEBM, vae_of(), ENERGY, shape=(2,))
+    x = 5 * as_noise(0).normal((8, 2), digits)
+    assert torch.equal(points.energy(x), points.ebm.network(x).flatten())
+
+
+@pytest.mark.parametrize("space", ["noise", "data"])
+def test_the_test_chain_may_draw_x_anew(space):
+    """Five steps, x anew after the second and the fourth: as three chains, each from a fresh x of the last one's z."""
+    method = vaebm(space=space, refine=Langevin(5, 0.1), refresh_x=2).eval()
+    frames = []
+    last = method.sample(3, noise=1, watch=lambda step, state: frames.append((step, state.x.clone())))
+    noise = as_noise(1)
+    state = method.begin(3, noise)
+    potential, chain, seen = method.potential(state, method.refine), method.refine, []
+    for steps in (2, 2, 1):
+        if seen:
+            state = potential.place(noise.normal((3, *SHAPE), state), potential.row.parts(state)[1:])
+        chain_of = chain(potential, state, noise, steps=steps, watch=lambda step, at: seen.append(at.x))
+        state = chain_of.x
+    assert torch.equal(last, potential.data(state, "sample").clamp(-1, 1))
+    assert [step for step, _ in frames] == [0, 1, 2, 3, 4]
+    for (_, frame), at in zip(frames, seen, strict=True):
+        assert torch.equal(frame, potential.data(at, "sample"))
+    never = vaebm(space=space, refine=Langevin(5, 0.1)).eval()
+    assert not torch.equal(never.sample(3, noise=1), last)
+
+
+def test_the_doctor_is_told_of_noise_that_stays_in_x():
+    (words,) = vaebm(vae_of(sigma=0.3), sampler=Langevin(15, 0.01)).advice()
+    assert "lives for steps x step size = 0.15" in words and "more than 137, the decoder's sigma 0.3 stays" in words
+    assert "take 0.1 with kl_weight 9 times as large" in words
+    assert not vaebm(vae_of(sigma=0.1), sampler=Langevin(15, 0.01)).advice()
+    assert not vaebm(vae_of(sigma=0.3), sampler=Langevin(15, 0.1)).advice()  # long enough by itself
+    assert not vaebm(vae_of(sigma=0.3), sampler=Langevin(15, 0.01), replay_x=True, buffer=5).advice()
+    noisy = spec(Energy, network=ENERGY, data_noise=0.3)  # the data have it too
+    assert not vaebm(vae_of(sigma=0.3), noisy, sampler=Langevin(15, 0.01)).advice()
+    assert "0.14 stays" in vaebm(DEEP, sampler=Langevin(10, 8e-5)).advice()[0]  # the floor of a learned sigma

@@ -27,7 +27,8 @@ def small_vae(**settings):
 
 def test_stage_two_starts_from_a_vae_or_a_vaebm_checkpoint(fit, digits, tmp_path):
     vae = saved(small_vae(), tmp_path / "vae.ckpt")
-    first = vaebm(vae_ckpt=str(tmp_path / "vae.ckpt"), vae_steps=100, energy_optimizer=spec(SGD, lr=1e-3))
+    settings = {"vae_ckpt": str(tmp_path / "vae.ckpt"), "vae_steps": 100, "energy_optimizer": spec(SGD, lr=1e-3)}
+    first = vaebm(vae_of(sigma=0.2), **settings)
     assert first.stage == 2  # the checkpoint stands in for stage one
     fit(first, [digits])
     for name, value in first.vae.state_dict().items():
@@ -43,6 +44,18 @@ def test_stage_two_starts_from_a_vae_or_a_vaebm_checkpoint(fit, digits, tmp_path
     fit(third, [digits])
     for name, value in third.vae.decoder.state_dict().items():
         assert torch.equal(value, vae.vae.decoder.state_dict()[name] + 1)
+
+
+def test_a_fixed_sigma_is_the_configs_and_a_learned_one_the_checkpoints(fit, digits, tmp_path):
+    path = str(tmp_path / "vae.ckpt")
+    saved(small_vae(), path)  # σ = 0.2
+    other = vaebm(vae_of(sigma=0.1), vae_ckpt=path)
+    fit(other, [digits])
+    assert other.vae.log_sigma.exp().item() == pytest.approx(0.1)
+    learned = saved(made(VAE, vae_of(sigma="learned")), tmp_path / "learned.ckpt")
+    again = vaebm(vae_of(sigma="learned"), vae_ckpt=str(tmp_path / "learned.ckpt"))
+    fit(again, [digits])
+    assert again.vae.log_sigma.item() == learned.vae.log_sigma.item() != 0
 
 
 def test_a_resumed_run_needs_no_stage_one_file(digits, tmp_path):

@@ -105,3 +105,18 @@ def test_first_scales_are_of_the_batches_of_all_processes_and_taken_once():
     assert all(torch.equal(a, b) for a, b in zip(part.parameters(), kept, strict=True))
     other = energy()
     other.take_scales(X, lambda x: pytest.fail("a network without scales needs no other processes"))
+
+
+def test_an_energy_that_clamps_sees_no_value_that_no_image_has():
+    """Data with their noise and negatives are clamped to [-1, 1]; points, which have no range, are not."""
+    part = energy(data_noise=0.5, clamps=True)
+    x = 1.5 * X
+    assert torch.equal(part(x), part.network(x.clamp(-1, 1)).flatten()) and not torch.equal(part(x), energy()(x))
+    loss, _ = part.loss(x, 2 * Y[:5], as_noise(2))
+    noisy = (x + 0.5 * as_noise(2).normal(x.shape, x)).clamp(-1, 1)
+    expected = part.network(noisy).mean() - part.network((2 * Y[:5]).clamp(-1, 1)).mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    points = Energy((2,), NETWORK, clamps=True)
+    far = torch.full((3, 2), 4.0)
+    assert torch.equal(points(far), points.network(far).flatten())
+    assert energy_of(NETWORK, SHAPE, clamps=True).clamps and not energy_of(NETWORK, SHAPE).clamps

@@ -196,3 +196,25 @@ def test_the_exact_and_the_estimated_divergence_agree_on_average():
     flow.prior.log_prob = lambda code: Normal(0.0, 1.0).log_prob(code).sum(1)
     draws = torch.stack([flow.bound(x, as_noise(seed)).kl[0] for seed in range(400)])
     assert ((draws.mean(0) - exact).abs() < 4 * draws.std(0) / 20).all()
+
+
+def test_networks_of_one_sigma_serve_another():
+    """With σ and β = (σ₁/σ)² the loss of σ₁ is multiplied by β, up to a constant: its gradients are, in all weights."""
+    x, _ = batch()
+    slopes = []
+    for sigma, weight in ((0.3, 1.0), (0.1, 9.0)):
+        vae = gaussian(sigma=sigma, kl_weight=weight)
+        vae.log_sigma.fill_(math.log(sigma))  # it was kept to float32
+        loss = vae.loss(x, vae.bound(x, as_noise(3)))
+        slopes.append(torch.autograd.grad(loss, list(vae.parameters())))
+    for a, b in zip(*slopes, strict=True):
+        torch.testing.assert_close(b, 9 * a, rtol=1e-10, atol=1e-12)
+
+
+def test_the_weight_of_a_hierarchys_kl():
+    x, _ = batch()
+    plain, weighted = hierarchical(), hierarchical(kl_weight=3.0)
+    bound = plain.bound(x, as_noise(3))
+    expected = (3 * bound.kl.sum(0) - bound.log_likelihood).mean()
+    torch.testing.assert_close(weighted.loss(x, weighted.bound(x, as_noise(3))), expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(weighted.bound(x, as_noise(3)).bound, bound.bound, rtol=1e-10, atol=0)  # no β in it

@@ -11,7 +11,7 @@ from torch import nn
 from ebmzoo.mcmc import MALA, Langevin, as_noise
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
 from ebmzoo.parts import Energy, GaussianVAE, HierarchicalVAE, InData, InNoise, InX
-from ebmzoo.parts.spaces import SPACES
+from ebmzoo.parts.spaces import SPACES, needed_curvature, noise_left
 
 SHAPE = (1, 8, 8)
 X = torch.rand(8, *SHAPE, generator=torch.Generator().manual_seed(0)).double() * 2 - 1
@@ -39,6 +39,28 @@ class Quadratic(nn.Module):
 
     def forward(self, x):
         return 0.5 * ((x - self.m) @ self.matrix * (x - self.m)).sum(1)
+
+
+class Silent(nn.Module):
+    """A decoder that says 0, or an encoder that is never asked."""
+
+    def __init__(self, image_shape, latent_dim):
+        super().__init__()
+        self.image_shape = image_shape
+
+    def forward(self, z):
+        return z.new_zeros(len(z), *self.image_shape)
+
+
+class Bowl(nn.Module):
+    """E(x) = c·‖x‖²/2."""
+
+    def __init__(self, curvature):
+        super().__init__()
+        self.curvature = curvature
+
+    def forward(self, x):
+        return 0.5 * self.curvature * x.square().sum(1)
 
 
 @pytest.mark.parametrize(
@@ -145,3 +167,23 @@ def test_spaces_by_name():
     assert {"noise": InNoise, "data": InData, "x": InX} == SPACES
     with pytest.raises(ValueError, match="white noise, tilted: InData"):
         InData(energy(), gaussian()).tilt(X)
+
+
+@pytest.mark.parametrize(("sigma", "curvature", "steps", "step_size"), [(0.2, 300.0, 15, 0.01), (0.1, 900.0, 4, 0.15)])
+def test_the_decoders_noise_that_a_chain_leaves(sigma, curvature, steps, step_size):
+    """The law of docs/methods/vaebm.md: on a decoder that says 0 and E = c·x²/2, by 300,000 values of ε_x."""
+    vae = GaussianVAE((20,), Silent, Silent, latent_dim=1, sigma=sigma)
+    potential, noise = InNoise(Bowl(curvature), vae), as_noise(0)
+    start = noise.normal((15_000, 21))
+    x = potential.data(Langevin(steps, step_size)(potential, start, noise).x, "sample")
+    expected = noise_left(sigma, curvature, steps, step_size)
+    assert abs(float(x.std()) / expected - 1) < 4 / (2 * x.numel()) ** 0.5
+    assert expected < 0.95 * sigma
+
+
+def test_the_law_without_an_energy_and_after_long():
+    assert noise_left(0.2, 0.0, 1000, 1e-4) == pytest.approx(0.2, rel=1e-4)  # white noise stays white noise
+    assert noise_left(0.2, 75.0, 100_000, 1e-3) == pytest.approx(0.1, rel=1e-3)  # σ²c = 3: half of it
+    needed = needed_curvature(0.2, 0.15)
+    assert (1 + 0.04 * needed) * 0.15 / 2 == pytest.approx(1.0)
+    assert needed_curvature(0.2, 4.0) == 0.0  # it relaxes by itself
