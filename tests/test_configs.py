@@ -9,6 +9,7 @@ import yaml
 
 from ebmzoo.checkpoints import read
 from ebmzoo.cli.doctor import Doctor
+from ebmzoo.cli.given import load_all
 from ebmzoo.cli.main import main
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
@@ -60,7 +61,9 @@ class Made(Doctor):
 @cache
 def parser():
     """The command line's, once: to make it takes longer than what is asked of it here."""
-    return Made([f"--config={CONFIGS[0]}"])._parser("fit")
+    made = Made([f"--config={CONFIGS[0]}"])
+    load_all()  # it knew the names of its own config
+    return made._parser("fit")
 
 
 # Of the large ones, one of each method; the others are of the same classes.
@@ -80,6 +83,7 @@ def test_all_configs_parse_and_can_be_made(path):
     assert len(made.trainer.callbacks) == len(content(path)["trainer"]["callbacks"])
     assert path in SMALL or sum(p.numel() for p in method.parameters()) > 1e6
     assert {name for name, player in method.players().items() if not player[0]} == set()
+    assert not method.advice()  # no law that is known speaks against what is shipped
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -58,3 +58,8 @@ def test_of_two_stages_the_second_is_counted(ebmzoo):
     answer = ebmzoo("doctor", "--config", CONFIGS / "ecflow_digits.yaml", "--model.sampler.steps", 15)
     # A chain's 15 steps and the update of two halves; the flow draws once and scores the data; each with a gradient.
     assert lines(answer)["evaluations"].endswith("flow 4, ebm 34")
+
+
+def test_it_gives_advice_where_a_law_is_known(ebmzoo, here):
+    loud = ebmzoo("doctor", "--config", CONFIGS / "vaebm_digits.yaml", "--model.vae.sigma", 0.3)
+    assert "the decoder's sigma 0.3 stays in x" in lines(loud)["advice"] and loud.code == 0
