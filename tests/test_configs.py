@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from ebmzoo.cli.given import load_all
 
 from ebmzoo.checkpoints import read
 from ebmzoo.cli.doctor import Doctor
-from ebmzoo.cli.given import load_all
 from ebmzoo.cli.main import main
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))

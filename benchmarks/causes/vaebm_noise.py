@@ -1,9 +1,11 @@
-"""Why VAEBM's samples kept the decoder's noise, and what the same VAE does with less of it.
+"""Why VAEBM's samples kept the decoder's noise and its long chains run away, and what the same VAE does without.
 
     python benchmarks/causes/vaebm_noise.py [--quick] [--seed N]
 
 First the law, on a decoder that says 0 and an energy c·x²/2, by the formula and by the package's own chains. Then
-digits: one VAE of σ = 0.3, whose weights serve every σ, and for each σ an energy of its own.
+digits: one VAE of σ = 0.3, whose weights serve every σ, and energies of their own, each by settings of its own; the
+largest curvature of U at the ends of training's chains beside 4/s, from where on an unadjusted step of size s diverges;
+and FD along one set of chains, to ten times the test chain's length.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,10 +21,10 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from ebmzoo import VAE, VAEBM, Digits, Langevin
+from ebmzoo import MALA, VAE, VAEBM, Digits, Langevin
 from ebmzoo.callbacks import EMA, averaged_weights
 from ebmzoo.factories import spec
-from ebmzoo.mcmc import Noise, as_noise
+from ebmzoo.mcmc import Noise, Sampler, as_noise
 from ebmzoo.metrics import frechet_distance, load_digit_classifier
 from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
 from ebmzoo.networks.layers import in_range
@@ -31,6 +34,37 @@ from ebmzoo.parts.objectives import EnergyL2
 from ebmzoo.parts.spaces import needed_curvature, noise_left
 
 PIXELS = 64
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Of stage two: what differs between energies."""
+
+    sigma: float = 0.1
+    data_noise: float = 0.0
+    clamps: bool = False
+    chain: Sampler = Langevin(15, 1e-2)  # noqa: RUF009 - frozen, holds no state
+    replayed: float = 0.6
+    kept: int = 10000
+    iterations: int = 1000
+
+    def cells(self) -> tuple[Any, ...]:
+        """As a row of a table begins."""
+        sampler = f"{type(self.chain).__name__} {self.chain.step_size:g}"
+        clamped = "yes" if self.clamps else "no"
+        return self.sigma, self.data_noise, clamped, sampler, f"{self.replayed:g} of {self.kept}", self.iterations
+
+
+HEAD = ["σ", "noise on data", "clamped", "sampler", "replayed", "iterations"]
+FOUND = [
+    Setting(sigma=0.2),
+    Setting(),
+    Setting(clamps=True, iterations=3000),
+    Setting(clamps=True, data_noise=0.1, iterations=1500),
+    Setting(clamps=True, data_noise=0.1, iterations=1500, chain=Langevin(15, 3e-2), replayed=0.95),
+    Setting(clamps=True, data_noise=0.1, chain=MALA(15, 1e-2), replayed=0.9),
+    Setting(data_noise=0.1, replayed=0.9, kept=640),
+]
 
 
 class Zero(nn.Module):
@@ -85,8 +119,8 @@ def trained(method: Any, steps: int, data: Digits, networks: list[str], seed: in
     return method.eval()
 
 
-def digits(seed: int, first: int, second: int, n: int, lengths: Sequence[int], sigmas: Sequence[float]) -> None:
-    """FD by σ of stage two and length of the chain; what noise the chains leave, and what the noise alone costs."""
+def digits(seed: int, first: int, n: int, lengths: Sequence[int], settings: Sequence[Setting]) -> None:
+    """FD by σ of stage two, noise on the data, sampler and length of the chain; what noise the chains leave."""
     data = Digits()
     data.setup("fit")
     images = data.reference("train")
@@ -103,26 +137,45 @@ def digits(seed: int, first: int, second: int, n: int, lengths: Sequence[int], s
     cosine = spec(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=first)
     vae = VAE(data.image_shape, partial(make, sigma=0.3), optimizer=adam, schedule=cosine)
     weights = trained(vae, first, data, ["vae"], seed).vae.state_dict()
-    rows = []
-    for sigma in sigmas:
-        chain = Langevin(15, 1e-2)
-        energy = partial(Energy, network=MLPEnergy, penalties=[EnergyL2(1e-3)])
-        learns = spec(ThreeSigmaAdam, lr=3e-4, betas=[0.9, 0.999])
+    rows, curvatures = [], []
+    for setting in settings:
+        own = {"data_noise": setting.data_noise, "clamps": setting.clamps, "penalties": [EnergyL2(1e-3)]}
         method = VAEBM(
-            data.image_shape, partial(make, sigma=sigma), energy, sampler=chain, buffer=10000, replay_ramp=2000,
-            energy_optimizer=learns,
-        )  # fmt: skip
+            data.image_shape,
+            partial(make, sigma=setting.sigma),
+            partial(Energy, network=MLPEnergy, **own),
+            sampler=setting.chain,
+            buffer=setting.kept,
+            replay_probability=setting.replayed,
+            replay_ramp=300,
+            energy_optimizer=spec(ThreeSigmaAdam, lr=3e-4, betas=[0.9, 0.999]),
+        )
         method.vae.load_state_dict({**weights, "log_sigma": method.vae.log_sigma})
-        trained(method, second, data, ["ebm"], seed)
-        noisy = reference + sigma * as_noise(1).normal(reference.shape, reference)
-        for steps, white, x, mean in along(method, chain, lengths, n, as_noise(2)):
+        trained(method, setting.iterations, data, ["ebm"], seed)
+        curvatures.append((*setting.cells(), *steepest(method, setting.chain)))
+        for steps, white, x, mean in along(method, setting.chain, lengths, n, as_noise(2)):
             spread = float(in_range(x)[:, constant].std())
-            rows.append((sigma, distance(noisy), steps, f"{white:.2f}", f"{spread:.3f}", distance(x), distance(mean)))
-    table(["σ", "FD of data + σ·noise", "steps", "mean ε_x²", "std where data have 0", "FD", "FD of means"], rows)
+            energy = f"{float((method.energy(x).mean() - method.energy(reference).mean()).detach()):.2f}"
+            row = (steps, energy, f"{white:.2f}", f"{spread:.3f}", distance(x), distance(mean))
+            rows.append((*setting.cells(), *row))
+    table([*HEAD, "curvature of U: median", "most", "4/s"], curvatures)
+    table([*HEAD, "steps", "E − E(data)", "mean ε_x²", "std where data have 0", "FD", "FD of means"], rows)
+    white = as_noise(1).normal(reference.shape, reference)
+    table(["σ", "FD of data with that noise"], [(s, distance(reference + s * white)) for s in (0.3, 0.2, 0.1)])
+
+
+def steepest(method: VAEBM, chain: Sampler, n: int = 40) -> tuple[str, str, str]:
+    """Of the largest curvature of U(ε) at the ends of n chains, the median and the most; and what a step allows."""
+    noise = as_noise(3)
+    space = InNoise(method.ebm, method.vae)
+    ends = chain(space, method.begin(n, noise), noise).x.detach()
+    hessians = [torch.func.hessian(lambda state: space(state[None])[0])(end) for end in ends]
+    most = torch.linalg.eigvalsh(torch.stack(hessians))[:, -1]
+    return f"{most.median():.0f}", f"{most.max():.0f}", f"{4 / chain.step_size:.0f}"
 
 
 def along(
-    method: VAEBM, chain: Langevin, lengths: Sequence[int], n: int, noise: Noise
+    method: VAEBM, chain: Sampler, lengths: Sequence[int], n: int, noise: Noise
 ) -> Iterable[tuple[int, float, Tensor, Tensor]]:
     """Of one set of chains at each length: steps, mean of ε_x², x and the decoder's mean."""
     state = method.begin(n, noise)
@@ -142,7 +195,7 @@ def table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--quick", action="store_true", help="few iterations and samples: that it runs, not what it finds"
@@ -152,9 +205,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     law(200 if options.quick else 2000)
     if options.quick:
-        digits(options.seed, 3, 3, 100, [0, 2], [0.2, 0.1])
+        quick = [Setting(sigma=0.2, iterations=3), Setting(chain=MALA(15, 1e-2), iterations=3)]
+        digits(options.seed, 3, 100, [0, 2], quick)
     else:
-        digits(options.seed, 8000, 1500, 2000, [0, 15, 30, 60, 300], [0.3, 0.2, 0.1])
+        digits(options.seed, 8000, 1000, [0, 15, 30, 60, 300], FOUND)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ class VAEBM(AnswersByVAE, AnswersByEnergy, Method):
         if regularisation_start and not regularisation:
             raise ValueError("a regularisation_start needs the regularisation that it leads to")
         self.vae: LatentVAE = build(vae, self.image_shape)
-        self.ebm = energy_of(energy, self.image_shape, clamps=True)
+        self.ebm = energy_of(energy, self.image_shape)
         self.vae_ckpt, self.vae_steps = vae_ckpt, 0 if vae_ckpt else vae_steps
         self.kl_warmup, self.regularisation = kl_warmup, (regularisation_start or regularisation, regularisation)
         self.sampler, self.refine, self.space = sampler, refine or sampler, space

@@ -30,7 +30,7 @@ class Energy(Network):
         contrast: the loss of the two energies: "gap" is E(data) − E(negatives), whose gradient is that of −log p;
             "hinge" is max(0, 1 + E(data)) + max(0, 1 − E(negatives)).
         clamps: images are clamped to [−1, 1] before the network sees them, data with their noise as well: nothing can
-            then be told by values that no image has.
+            then be told by values that no image has, and no force acts on a pixel that is outside.
 
     Raises:
         ValueError: there is no such contrast.
@@ -105,15 +105,7 @@ class Energy(Network):
         return {"energy_data": self(x)}
 
 
-def energy_of(energy: Any, image_shape: ImageShape, clamps: bool = False) -> Energy:
-    """The energy that a maker makes; one that makes a bare network has it without noise and penalties.
-
-    Args:
-        energy: the maker.
-        image_shape: shape of one example.
-        clamps: the method needs an energy that clamps, whatever its maker says.
-    """
+def energy_of(energy: Any, image_shape: ImageShape) -> Energy:
+    """The energy that a maker makes; one that makes a bare network has it without noise and penalties."""
     made: nn.Module = build(energy, tuple(image_shape))
-    found = made if isinstance(made, Energy) else Energy(image_shape, made)
-    found.clamps |= clamps
-    return found
+    return made if isinstance(made, Energy) else Energy(image_shape, made)
