@@ -187,3 +187,18 @@ def test_the_law_without_an_energy_and_after_long():
     needed = needed_curvature(0.2, 0.15)
     assert (1 + 0.04 * needed) * 0.15 / 2 == pytest.approx(1.0)
     assert needed_curvature(0.2, 4.0) == 0.0  # it relaxes by itself
+
+
+@pytest.mark.parametrize(("share", "diverges"), [(0.9, False), (1.1, True)])
+def test_an_unadjusted_step_diverges_from_four_over_the_curvature_on(share, diverges):
+    """Where U curves by κ, ε ← (1 − sκ/2) ε + √s ξ has the variance 1/κ(1 − sκ/4), or none."""
+    sigma, curvature = 0.1, 9900.0
+    kappa = 1 + sigma**2 * curvature  # of ε_x: 100
+    step_size = share * 4 / kappa
+    potential = InNoise(Bowl(curvature), GaussianVAE((20,), Silent, Silent, latent_dim=1, sigma=sigma))
+    noise = as_noise(0)
+    white = Langevin(100, step_size)(potential, noise.normal((2000, 21)), noise).x[:, :20]
+    if diverges:
+        assert white.square().mean() > 1e6
+    else:
+        assert float(white.var()) * kappa * (1 - share) == pytest.approx(1, rel=4 * (2 / white.numel()) ** 0.5)
