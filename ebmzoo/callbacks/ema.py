@@ -8,7 +8,7 @@ predictions nor back after an exception.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -208,13 +208,16 @@ class EMA(Callback):
 def averaged_weights(trainer: Trainer, pl_module: LightningModule) -> Iterator[bool]:
     """Look at the model with its averaged weights, if the trainer averages any.
 
+    Its samples begin with the statistics of prior draws under those weights (`Method.refit_statistics`).
+
     Yields:
         Whether the model has averaged weights meanwhile, by this call or already before.
     """
     callbacks: list[Any] = list(getattr(trainer, "callbacks", []))
     swapped = [ema for ema in callbacks if isinstance(ema, EMA) and ema.swap_in(pl_module)]
     try:
-        yield bool(getattr(pl_module, "ema_active", False))
+        with getattr(pl_module, "refitted", nullcontext)():
+            yield bool(getattr(pl_module, "ema_active", False))
     finally:
         for ema in swapped:
             ema.swap_out(pl_module)

@@ -245,7 +245,8 @@ class Evaluate(Callback):
 
     def _look(self, trainer: Trainer, pl_module: LightningModule, ema: bool) -> Look:
         steps = self.trained_steps or trainer.global_step or None
-        own = {"ema": ema, "config_hash": _config_hash(trainer, pl_module), "trained_steps": steps}
+        weights = {"ema": ema, "statistics": getattr(pl_module, "statistics", None)}
+        own = {**weights, "config_hash": _config_hash(trainer, pl_module), "trained_steps": steps}
         features, where = (self.extractor, self.inception_path, self.cache), (trainer.global_rank, trainer.world_size)
         drawn = self.n_test, self.batch_size, self.seed
         return Look(pl_module, _data_of(trainer), *drawn, *features, self._folder(trainer), own, *where)

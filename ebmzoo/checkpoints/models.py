@@ -226,7 +226,7 @@ def restore(
     if all(checkpoint["state_dict"][name].dtype == torch.float64 for name, _ in model.named_parameters()):
         model.double()  # loading alone would round them
     model.load_state_dict({**checkpoint["state_dict"], **(averaged or {})})
-    model.ema_active = bool(averaged)
+    model.ema_active, model.of_draws = bool(averaged), None
     return model.ema_active
 
 

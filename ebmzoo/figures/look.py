@@ -40,7 +40,7 @@ class Look:
         inception_path: see `ebmzoo.metrics.find_extractor`.
         cache: folder for the features of the reference; see `ebmzoo.metrics.fidelity`.
         folder: where there is space on a disk.
-        own: what all protocols say of the weights: "ema", "config_hash", "trained_steps".
+        own: what all protocols say of the weights: "ema", "statistics", "config_hash", "trained_steps".
         rank: number of this process, of those that draw the samples together.
         world_size: their number.
 

@@ -29,6 +29,7 @@ _ANSWERS = (
     "log_likelihood_bound",
     "log_prior",
     "reconstruct",
+    "refit_statistics",
     "sample",
     "score",
     "white_energy",

@@ -6,6 +6,7 @@ import copy
 import inspect
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from torch.optim import Optimizer
 from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, build, parameters_of, plain
 from ebmzoo.mcmc import GlobalNoise, Noise, Sampler, State, Watch, as_noise, unguarded
 from ebmzoo.parts.energy import Energy
+from ebmzoo.parts.statistics import normalising_by, refit, running_statistics
 
 from .at_rest import AnswersAtRest
 from .capabilities import HasEnergy, Reconstructs, Scores
@@ -28,6 +30,8 @@ Players = dict[str, tuple[list[Any], OptimizerFactory, ScheduleFactory | None]]
 Logged = Mapping[str, Tensor | float]
 Updates = Iterator[tuple[str, Tensor] | tuple[str, Tensor, Logged | Callable[[], Logged]]]
 """What `Method.algorithm` yields: a player, its loss, and what is logged of it, or what makes that on demand."""
+
+_REFIT_BATCH, _REFIT_BATCHES = 64, 20
 
 
 class Method(AnswersAtRest, Reports, Resumes):
@@ -60,6 +64,9 @@ class Method(AnswersAtRest, Reports, Resumes):
         sampler: the training chain, if any.
         refine: the test-time chain, if any.
         ema_active: whether averaged weights are swapped in now (set by the EMA callback and by `ebmzoo.load`).
+        of_draws: the statistics that BatchNorm has while samples begin, see `refit_statistics`; None: not yet fitted;
+            empty: the training's.
+        statistics: what those are of, in the words of a protocol; None: the training's, or there are none.
     """
 
     shows: ClassVar[tuple[str, ...]] = ()
@@ -78,6 +85,8 @@ class Method(AnswersAtRest, Reports, Resumes):
         self.noise: Noise = GlobalNoise()
         self.iteration = 0
         self.ema_active = False
+        self.of_draws: dict[str, Tensor] | None = {}
+        self.statistics: str | None = None
         self._players: Players = {}
         self._grad_norm: Tensor | None = None
         self._has_scales = False
@@ -183,11 +192,40 @@ class Method(AnswersAtRest, Reports, Resumes):
                 watch(step, state._replace(x=self.emit(state.x, 0)))
 
         with torch.inference_mode(False), torch.no_grad():
-            state = self.begin(n, source)
+            if self.of_draws is None:
+                self.refit_statistics()
+            with normalising_by(self, self.of_draws or {}):
+                state = self.begin(n, source)
             if steps:
                 potential, seen = self.potential(state, sampler), None if watch is None else see
                 state = self.walk(sampler, potential, state, source, steps, seen)
             return self.emit(state, steps)
+
+    def refit_statistics(self) -> None:
+        """Give BatchNorm the statistics of prior draws under the weights as they are, for samples' beginnings alone.
+
+        In training BatchNorm normalises prior codes by their batch and posterior codes by theirs, and its running
+        statistics are of both: right for neither. Samples begin with those fitted here; all else, reconstructions and
+        bounds, keeps the training's. The draws are the same at every call, and without such layers nothing happens.
+        """
+        self.of_draws, self.statistics = {}, None
+        if type(self).begin is Method.begin:
+            return
+        noise, found = as_noise(0, self.device), running_statistics(self)
+        with torch.inference_mode(False), normalising_by(self, found):
+            if refit(self, lambda: self.begin(_REFIT_BATCH, noise), _REFIT_BATCHES):
+                self.of_draws = {name: statistic.clone() for name, statistic in found.items()}
+                self.statistics = f"{_REFIT_BATCHES * _REFIT_BATCH:,} prior draws"
+
+    @contextmanager
+    def refitted(self) -> Iterator[None]:
+        """Have refitted statistics, and then those of before."""
+        before = self.of_draws, self.statistics
+        self.refit_statistics()
+        try:
+            yield
+        finally:
+            self.of_draws, self.statistics = before
 
     # -- optimisation -----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch import nn
+from torch import Tensor, nn
 
 import ebmzoo
 from ebmzoo.factories import class_path
@@ -32,6 +32,8 @@ class Resumes(LightningContract):
     """
 
     players: Any
+    of_draws: dict[str, Tensor] | None
+    statistics: str | None
     vae_ckpt: str | None = None
     _rng_to_restore: list[dict[str, Any]] | None = None
 
@@ -51,6 +53,7 @@ class Resumes(LightningContract):
     def on_fit_start(self) -> None:
         """Give every process its own random numbers: one seed for all would make all draw the same."""
         self._range_known = False
+        self.of_draws, self.statistics = {}, None
         precision = str(self.trainer.precision)
         if precision.endswith("-true") and precision not in ("32-true", "64-true"):
             raise ValueError(

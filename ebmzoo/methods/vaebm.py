@@ -247,6 +247,10 @@ class VAEBM(AnswersByVAE, AnswersByEnergy, Method):
         """x, with decoder noise if ``output`` says so."""
         return SPACES[self.space](self.ebm, self.vae).data(state, self.output)
 
+    def refit_statistics(self) -> None:
+        """Nothing: chains begin with white noise, and the energy has learnt against the VAE as stage one left it."""
+        self.of_draws, self.statistics = {}, None
+
     def test_sampler(self) -> tuple[Sampler, int]:
         """The chain, which has no steps while stage one trains."""
         fitting = self._trainer is not None and self.trainer.state.fn == "fit"

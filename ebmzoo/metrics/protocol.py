@@ -125,6 +125,7 @@ class Protocol:
         git: see `git_revision`.
         config_hash: see `config_hash`; of the run's config.
         trained_steps: training iterations of the weights.
+        statistics: what BatchNorm's statistics are of where samples begin; None: the training's, or there are none.
 
     Example:
         >>> protocol = Protocol(
@@ -152,6 +153,7 @@ class Protocol:
     git: str | None = field(default_factory=git_revision)
     config_hash: str | None = None
     trained_steps: int | None = None
+    statistics: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as it stands in the file."""

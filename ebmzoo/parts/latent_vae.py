@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ebmzoo.factories import ImageShape
 from ebmzoo.mcmc import Noise
 from ebmzoo.parts.gaussian import Gaussian
 from ebmzoo.parts.objectives import balanced_kl
+
+from .statistics import refit
 
 __all__ = ["Bound", "Draw", "LatentVAE", "Latents", "VAEFactory", "load_vae"]
 
@@ -214,8 +215,8 @@ class LatentVAE(nn.Module, ABC):
     def readjusted(self, temperature: float, draw: Draw, batch: int = 64, passes: int = 20) -> LatentVAE:
         """A copy whose BatchNorm statistics are those of its own samples at a temperature (NVAE, section 4.1).
 
-        Statistics of the training do not hold for samples of scaled-down noise. The copy is for `generate` alone: what
-        only the encoder uses has lost its statistics.
+        Statistics of the training do not hold for samples of scaled-down noise. What only the encoder uses keeps its
+        own.
 
         Args:
             temperature: factor on the white noise.
@@ -224,14 +225,12 @@ class LatentVAE(nn.Module, ABC):
             passes: number of batches; the statistics are the mean over them.
         """
         other = copy.deepcopy(self).eval()
-        norms = [layer for layer in other.modules() if isinstance(layer, _BatchNorm)]
-        for layer in norms:
-            layer.reset_running_stats()
-            layer.momentum = None  # the plain mean over the passes
-            layer.train()
-        for _ in range(passes if norms else 0):
-            other.generate(*(temperature * draw((batch, *shape)) for shape in self.noise_shapes))
-        return other.eval()
+
+        def generate() -> Latents:
+            return other.generate(*(temperature * draw((batch, *shape)) for shape in self.noise_shapes))
+
+        refit(other, generate, passes)
+        return other
 
 
 VAEFactory = Callable[[ImageShape], LatentVAE]

@@ -15,7 +15,7 @@ import yaml
 from .runs import BUDGET, RESULTS, TIMES, read
 
 #: what of a protocol says how a method draws or integrates: its own affair, which its rows must share
-OF_METHOD = ("sampler", "steps", "step_size", "temperature", "details", "draws", "lattice_draws")
+OF_METHOD = ("sampler", "steps", "step_size", "temperature", "details", "draws", "lattice_draws", "statistics")
 _NO_DIFFERENCE = {"seed", "versions", "git", "config_hash", "batch_size"}
 _NUMBERED = re.compile(r"(seed|version)_\d+")
 _RECALL, _MODES = 0.01, 0.5  # a run below them has collapsed

@@ -197,6 +197,7 @@ def test_the_whole_evaluation_of_images(tmp_path, capsys):
         "git": git_revision(),
         "config_hash": config_hash({"class": "Tiny"}),
         "trained_steps": None,
+        "statistics": None,
     }
     recall = found["recall"]["protocol"]
     assert (recall["n"], recall["n_reference"]) == (40, 40)  # as many of each as there are of both
@@ -262,6 +263,9 @@ def test_the_whole_evaluation_of_points(tmp_path):
     assert found["mode_kl"]["value"] == covered.kl
     assert found["mode_high_quality_share"]["value"] == covered.high_quality_share
     assert found["mode_least_share"]["value"] == covered.least_share
+    inside = (torch.cdist(samples, data.density.means) <= 4 * data.density.std).any(1)
+    assert found["log_density_within"]["value"] == pytest.approx(log_density[inside].mean().item(), rel=1e-9)
+    assert found["log_density_within"]["protocol"]["n"] == inside.sum() == round(2000 * covered.high_quality_share)
     assert found["mode_kl"]["protocol"]["rounding"] is None
     assert about["skipped"] == [
         "ELBO: Points bounds no likelihood",

@@ -63,6 +63,7 @@ def test_a_written_number_carries_its_whole_protocol(measured, tmp_path):
         "git": git_revision(),
         "config_hash": "abc",
         "trained_steps": None,
+        "statistics": None,
     }
     assert entry["protocol"] == expected
 
