@@ -1,4 +1,4 @@
-"""``ebmzoo speed``: how fast chains are here, against other ways to write them."""
+"""``ebmzoo speed``: how fast chains are here, against other ways to write them; what iterations dispatch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ebmzoo.cli.arguments import OneLineParser, check_writable
 from ebmzoo.cli.configs import config_path, load_named, parsed, read_config
@@ -29,7 +29,15 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of the processor (1)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (cpu)")
     parser.add_argument("--out", type=Path, default=Path("speed.json"), help="file of the figures (speed.json)")
+    parser.add_argument(
+        "--dispatches", nargs="+", metavar="CONFIG", help="count what an iteration of these configs dispatches instead"
+    )
+    parser.add_argument("--width", type=int, help="with --dispatches: width of all networks (the config's)")
+    parser.add_argument("--precision", default="32-true", help="with --dispatches: Lightning's (32-true)")
     options = parser.parse_args(arguments)
+    if options.dispatches:
+        _dispatches(options.dispatches, options.batch_size or 2, options.width, options.precision)
+        return
     if min(options.rounds, options.threads, 1 if options.batch_size is None else options.batch_size) < 1:
         raise UserError("--rounds, --threads and --batch_size must be positive")
     if options.cases and options.config:
@@ -103,3 +111,44 @@ def _case(path: str) -> Case:
             return made.energy(shape)
 
     return Case(energy, shape, made.data.batch_size, made.sampler)
+
+
+def _dispatches(configs: Sequence[str], batch: int, width: int | None, precision: str) -> None:
+    """Print what one iteration of each config dispatches."""
+    from jsonargparse import ArgumentParser
+
+    from ebmzoo import checkpoints, optim  # noqa: F401 - what the parser needs to know samplers and schedules
+    from ebmzoo.cli.given import load_all
+    from ebmzoo.cli.quiet import quieten
+    from ebmzoo.data.base import DataModule
+    from ebmzoo.methods.base import Method
+    from ebmzoo.report.dispatches import iteration, table
+
+    quieten()
+    load_all()
+    rows = []
+    for path in configs:
+        config = read_config(config_path(path))
+        own = {"data": config["data"], "model": config["model"] if width is None else _of_width(config["model"], width)}
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_subclass_arguments(DataModule, "data")
+        parser.add_subclass_arguments(Method, "model")
+        parser.link_arguments("data.image_shape", "model.init_args.image_shape", apply_on="instantiate")
+        with instantiating():
+            made = parser.instantiate_classes(parser.parse_object(own))
+        rows.append((Path(path).stem, iteration(made.model, batch, precision=precision)))
+        print(table(rows[-1:]), flush=True)
+    if len(rows) > 1:
+        print(f"\n{table(rows)}")
+
+
+def _of_width(part: Any, width: int) -> Any:
+    """A config whose networks all have one width."""
+    if isinstance(part, list):
+        return [_of_width(item, width) for item in part]
+    if not isinstance(part, dict):
+        return part
+    found: dict[str, Any] = {key: width if key == "width" else _of_width(value, width) for key, value in part.items()}
+    if found.get("class_path") == "VAEBMEnergy":  # its column has one
+        found["init_args"] = {**found["init_args"], "width": width}
+    return found
