@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.optim import Adam, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-__all__ = ["ThreeSigmaAdam", "WarmupCosine"]
+__all__ = ["ThreeSigmaAdam", "WarmupCosine", "fused"]
+
+_FUSED = (Adam, AdamW, SGD)
 
 
 class ThreeSigmaAdam(Adam):
@@ -50,15 +53,37 @@ class ThreeSigmaAdam(Adam):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            met = defaultdict(list)  # gradients and second moments, by the number of steps that they have seen
             for parameter in group["params"]:
                 state = self.state[parameter]
-                if parameter.grad is None or "exp_avg_sq" not in state:
-                    continue
-                correction = 1 - group["betas"][1] ** float(state["step"])
-                bound = (state["exp_avg_sq"] / correction).sqrt_().mul_(group["sigmas"]).add_(group["floor"])
-                torch.clamp_(parameter.grad, -bound, bound)
+                if parameter.grad is not None and "exp_avg_sq" in state:
+                    met[float(state["step"])].append((parameter.grad, state["exp_avg_sq"]))  # a number of the host's
+            for step, pairs in met.items():
+                gradients, moments = map(list, zip(*pairs, strict=True))
+                bounds = torch._foreach_div(moments, 1 - group["betas"][1] ** step)
+                torch._foreach_sqrt_(bounds)
+                torch._foreach_mul_(bounds, group["sigmas"])
+                torch._foreach_add_(bounds, group["floor"])
+                torch._foreach_minimum_(gradients, bounds)
+                torch._foreach_neg_(bounds)
+                torch._foreach_maximum_(gradients, bounds)
         super().step()
         return loss
+
+
+def fused(optimizer: Optimizer) -> Optimizer:
+    """The optimiser, which updates all parameters in one kernel where it can and was not told otherwise.
+
+    Example:
+        >>> fused(Adam([torch.nn.Parameter(torch.zeros(1))])).param_groups[0]["fused"]
+        True
+    """
+    for group in optimizer.param_groups:
+        unsaid = group.get("fused", False) is None and group.get("foreach") is None
+        if type(optimizer) in _FUSED and unsaid and all(p.is_floating_point() for p in group["params"]):
+            group["fused"] = True
+            optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]
+    return optimizer
 
 
 class WarmupCosine(LambdaLR):

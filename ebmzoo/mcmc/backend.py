@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from .capture import Capture, Walk, captures
 from .noise import Noise
 from .potential import Potential
-from .program import GradientOnly, Program, Recorded, Run
+from .program import GradientOnly, Program, Recorded
 from .reading import Reading, key_of_tensor
 from .trace import Untraceable
 
-__all__ = ["PAYS_AFTER", "Backend", "Walked", "engine"]
+if TYPE_CHECKING:
+    from .sampler import Sampler, State
+
+__all__ = ["PAYS_AFTER", "Backend", "Engine", "Walked", "engine"]
 
 Backend = Literal["auto", "eager", "trace", "compile", "cudagraph"]
 
 PAYS_AFTER = 50
-"""Steps of chains with one potential after which ``auto`` records it: that costs about as much as so many."""
+"""Walks of chains with one potential after which ``auto`` records it: that costs about as much as so many."""
 
 _KEPT = 64
+_CAPTURED = 8  # the newest programs, whose graphs are kept: each holds a copy of its networks' tensors
 _programs: OrderedDict[Hashable, Program | str | int] = OrderedDict()
 """By key: a program, why there is none, or the number of steps until now. The newest; none holds a model alive."""
 
@@ -38,59 +43,85 @@ class Walked(Protocol):
         """See `Potential`."""
 
 
+class Engine(NamedTuple):
+    """How one chain evaluates its potential.
+
+    Attributes:
+        whole: U and ∇U.
+        slopes: the same where nobody looks at energies.
+        captured: makes of a sampler and a state like those to come its captured steps, if there are any.
+    """
+
+    whole: Walked
+    slopes: Walked
+    captured: Callable[[Sampler, State], Walk | None] = lambda sampler, state: None
+
+
 @contextmanager
-def engine(backend: Backend, potential: Potential, x: Tensor, steps: int) -> Iterator[tuple[Walked, Walked]]:
-    """The potential as one chain evaluates it: as it is, and for steps whose energies nobody looks at.
+def engine(backend: Backend, potential: Potential, x: Tensor, steps: int, watched: bool = False) -> Iterator[Engine]:
+    """The potential as one chain evaluates it.
 
     Args:
         backend: see `Sampler`.
         potential: at rest, and refreshed for the first step.
         x: where the chain begins.
         steps: how many there will be.
+        watched: somebody looks at every step, so that none is a graph.
 
     Raises:
         ValueError: the backend cannot evaluate this potential (``auto`` always can).
     """
-    recorded = None if backend == "eager" else _recorded(backend, potential, x, steps)
+    recorded = None if backend == "eager" else _recorded(backend, potential, x, steps, watched)
     if recorded is None:
-        yield potential, potential
+        yield Engine(potential, potential)
         return
-    yield recorded, GradientOnly(recorded, x)
+
+    def captured(sampler: Sampler, state: State) -> Walk | None:
+        if recorded.capture is None:
+            return None
+        try:
+            return Walk(recorded.capture.step(sampler, recorded, state), recorded)
+        except Untraceable as error:
+            if backend == "auto":
+                return None
+            raise _refusal(backend, error) from error
+
+    yield Engine(recorded, GradientOnly(recorded, x), captured)
     recorded.tell_observers()
 
 
-def _recorded(backend: Backend, potential: Potential, x: Tensor, steps: int) -> Recorded | None:
+def _recorded(backend: Backend, potential: Potential, x: Tensor, steps: int, watched: bool) -> Recorded | None:
     """None where autograd is to do it."""
-    if backend == "cudagraph" and x.device.type != "cuda":
+    capture = captures(x.device) if backend != "trace" else None
+    if backend == "cudagraph" and capture is None:
         raise ValueError(f"backend cudagraph captures CUDA graphs, but the state is on {x.device}: take trace or auto")
+    if watched:
+        capture = None
+    # A graph pays in its second chain already: launches are what a GPU waits for.
+    counted = steps if capture is None else max(steps, PAYS_AFTER // 2)
     try:
         reading = Reading(potential)
-        program = _program(potential, x, reading, steps if backend == "auto" else PAYS_AFTER)
+        program = _program(potential, x, reading, counted if backend == "auto" else PAYS_AFTER, backend == "compile")
+        if program is None:
+            return None
     except Exception as error:
         # Whatever a program cannot do, autograd may; if the potential itself is wrong, it will say so there.
         if backend == "auto":
             return None
         if isinstance(error, Untraceable):
-            raise ValueError(f"backend {backend} cannot run this potential: {error}; take auto or eager") from error
+            raise _refusal(backend, error) from error
         raise
-    if program is None:
-        return None
-    if backend == "compile":
-        runs = _made(program, backend, lambda run: torch.compile(run, dynamic=False))
-    elif backend == "cudagraph":
-        baked = program.bake([standing.now for standing in reading.still])
-        inputs = [x, *(standing.now for standing in reading.moving), *baked]
-        runs = _made(program, backend, lambda run: Captured(run, inputs, len(inputs) - len(baked)))
-    else:
-        runs = program.value_and_grad, program.gradient
-    recorded = Recorded(potential, reading, program, runs, x.device.type, strict=backend != "auto")
-    for run in runs:
-        if isinstance(run, Captured):
-            run.bake(recorded.baked)
-    return recorded
+    if capture is not None and program.captured is None:
+        program.captured = Capture(program, capture)
+    graphs = None if capture is None else program.captured
+    return Recorded(potential, reading, program, graphs, x.device.type, strict=backend != "auto")
 
 
-def _program(potential: Potential, x: Tensor, reading: Reading, steps: int) -> Program | None:
+def _refusal(backend: Backend, error: Untraceable) -> ValueError:
+    return ValueError(f"backend {backend} cannot run this potential: {error}; take auto or eager")
+
+
+def _program(potential: Potential, x: Tensor, reading: Reading, steps: int, compiled: bool) -> Program | None:
     """The program of a potential, kept from an earlier chain or new; None before it pays."""
     device = x.device.type
     settings = (
@@ -98,73 +129,21 @@ def _program(potential: Potential, x: Tensor, reading: Reading, steps: int) -> P
         torch.are_deterministic_algorithms_enabled(),
         torch.get_default_dtype(),
     )
-    key = reading.key, key_of_tensor(x), settings
+    key = reading.key, key_of_tensor(x), settings, compiled
     found = _programs.pop(key, 0)
     if isinstance(found, int):
         found += steps
         if found >= PAYS_AFTER:
             try:
-                found = Program(potential, x, reading)
+                found = Program(potential, x, reading, compiled)
             except Untraceable as error:
                 found = str(error)  # the error itself would hold the frames in which it was raised
     _programs[key] = found
     while len(_programs) > _KEPT:
         _programs.popitem(last=False)
+    for old in list(_programs.values())[:-_CAPTURED]:
+        if isinstance(old, Program):
+            old.captured = None
     if isinstance(found, str):
         raise Untraceable(found)
     return found if isinstance(found, Program) else None
-
-
-def _made(program: Program, backend: Backend, make: Callable[[Run], Run]) -> tuple[Run, Run]:
-    """What a backend makes of a program's two functions, once."""
-    if backend not in program.made:
-        program.made[backend] = make(program.value_and_grad), make(program.gradient)
-    found: tuple[Run, Run] = program.made[backend]
-    return found
-
-
-class Captured:
-    """A program captured in a CUDA graph, with inputs and outputs that stay where they are in memory.
-
-    Args:
-        program: a function of tensors that returns a tuple of tensors.
-        inputs: what it is to be called with, in shape and layout.
-        moving: how many of the inputs, the first, change at every call; the others are set by `bake`.
-        capture: makes of a function without arguments another that replays it, and its outputs.
-    """
-
-    def __init__(
-        self,
-        program: Run,
-        inputs: Sequence[Tensor],
-        moving: int,
-        capture: Callable[[Run], tuple[Callable[[], None], tuple[Tensor, ...]]] | None = None,
-    ):
-        self.inputs, self.moving = [tensor.clone() for tensor in inputs], moving
-        self._replay, self.outputs = (capture or capture_graph)(lambda: program(*self.inputs))
-
-    def bake(self, tensors: Sequence[Tensor]) -> None:
-        """Set the inputs that hold for many calls."""
-        for buffer, tensor in zip(self.inputs[self.moving :], tensors, strict=True):
-            buffer.copy_(tensor)
-
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The outputs for new ``inputs``, of which only the moving ones are looked at; all copies."""
-        for buffer, tensor in zip(self.inputs[: self.moving], inputs[: self.moving], strict=True):
-            buffer.copy_(tensor)
-        self._replay()
-        return tuple(output.clone() for output in self.outputs)
-
-
-def capture_graph(run: Run) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
-    """Capture a function without arguments in a CUDA graph: its replay, and where its outputs lie."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # libraries choose their algorithms and workspaces before the capture
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = run()
-    return graph.replay, outputs

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .backend import Walked
@@ -76,7 +77,7 @@ class Langevin(Sampler):
         if self.max_drift is not None:
             length = squared_norm(grad).sqrt_().mul_(self.step_size / 2)
             grad = grad * per_example(self.max_drift / length.clamp_min(self.max_drift), grad)
-        x = x.sub(grad, alpha=self.step_size / 2)
+        x = _less(x, self.step_size / 2, grad)
         if not self.noise_first:
             x = self._diffused(x, noise)
         return State(x if self.bounds is None else x.clamp_(*self.bounds), energy, grad)
@@ -85,7 +86,15 @@ class Langevin(Sampler):
         """x + √(s·T) ξ, in place."""
         if not self.temperature:
             return x
-        return x.add_(noise.normal(x.shape, x), alpha=math.sqrt(self.step_size * self.temperature))
+        variance: float | Tensor = self.step_size * self.temperature
+        if isinstance(variance, Tensor):
+            return x.addcmul_(noise.normal(x.shape, x), variance.sqrt())
+        return x.add_(noise.normal(x.shape, x), alpha=math.sqrt(variance))
+
+
+def _less(x: Tensor, scale: float | Tensor, y: Tensor) -> Tensor:
+    """x − scale·y; a step size that changes within a captured chain is a tensor."""
+    return torch.addcmul(x, y, scale, value=-1) if isinstance(scale, Tensor) else x.sub(y, alpha=scale)
 
 
 @dataclass(frozen=True)

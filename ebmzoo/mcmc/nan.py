@@ -45,6 +45,11 @@ class NaNCheck:
         self.steps += 1
         self._sick.add_(values.sum().isnan())
 
+    def looked(self, steps: int, sick: Tensor) -> None:
+        """Add so many steps, of which so many saw a NaN."""
+        self.steps += steps
+        self._sick.add_(sick)
+
     def refuse_nan(self, energy: Tensor, from_start: bool = False) -> None:
         """Look at the last energy, and speak if it is NaN.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from .noise import Noise
 from .potential import Potential, one_per_example
 from .reading import Reading, observes
 from .trace import Trace, Untraceable
+
+if TYPE_CHECKING:
+    from .capture import Capture
 
 __all__ = ["Program", "Recorded", "Run"]
 
@@ -30,12 +33,13 @@ class Program:
         potential: at rest.
         x: a state like those to come.
         reading: of the potential.
+        compiled: whether `torch.compile` makes of its two functions what runs.
 
     Raises:
         Untraceable: it computes with something that is none of its tensors, or see `Trace`.
     """
 
-    def __init__(self, potential: Potential, x: Tensor, reading: Reading):
+    def __init__(self, potential: Potential, x: Tensor, reading: Reading, compiled: bool = False):
         moving, still = ([standing.now for standing in part] for part in (reading.moving, reading.still))
 
         def function(x: Tensor, *tensors: Tensor) -> Tensor:
@@ -50,9 +54,9 @@ class Program:
         if Reading(potential).key != reading.key:
             raise Untraceable("its forward changes what it holds")
         self.bake = trace.bake
-        self.value_and_grad: Run = trace.main(energy=True)
-        self.gradient: Run = trace.main(energy=False)
-        self.made: dict[Any, Any] = {}  # what a backend has made of it
+        runs: list[Run] = [trace.main(energy=True), trace.main(energy=False)]
+        self.value_and_grad, self.gradient = (torch.compile(r, dynamic=False) for r in runs) if compiled else runs
+        self.captured: Capture | None = None
 
 
 class Recorded:
@@ -62,7 +66,7 @@ class Recorded:
         potential: what `refresh` is asked of.
         reading: of it.
         program: of an equal key.
-        runs: its two functions, or what a backend has made of them.
+        capture: its graphs, where the chain's steps are replayed.
         device: the type of the chain's.
         strict: a number that ``refresh`` changes is refused; else autograd goes on from there.
     """
@@ -72,59 +76,64 @@ class Recorded:
         potential: Potential,
         reading: Reading,
         program: Program,
-        runs: tuple[Run, Run],
+        capture: Capture | None,
         device: str,
         strict: bool = True,
     ):
-        self._potential, self._reading, self._program = potential, reading, program
-        self._value_and_grad, self._gradient = runs
+        self._potential, self._reading, self.program, self.capture = potential, reading, program, capture
         # The casts of autocast are operations of the program.
         self._device, self._autocast = device, torch.is_autocast_enabled(device)
-        self._strict, self._holds = strict, True
+        self._strict, self.holds = strict, True
         self.steps = 0
-        with self._plain():
-            self.baked = program.bake([standing.now for standing in reading.still])
+        still = [standing.now for standing in reading.still]
+        with self.plain():
+            self.baked = program.bake(still) if capture is None else capture.bake(still)
         self._numbers = _numbers(potential)
 
     def refresh(self, x: Tensor, noise: Noise, level: float | None = None) -> None:
         """See `Potential`."""
         self._potential.refresh(x, noise, level)
-        self._holds = not self._potential.redraws or _numbers(self._potential) == self._numbers
-        if self._strict and not self._holds:
+        self.holds = not self._potential.redraws or _numbers(self._potential) == self._numbers
+        if self._strict and not self.holds:
             raise ValueError(f"{type(self._potential).__name__}.refresh changes a number: make it a tensor")
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See `Potential`."""
-        if not self._holds:
+        if not self.holds:
             return self._potential.value_and_grad(x)
-        energy, grad = self._run(self._value_and_grad, x)
+        energy, grad = self._run(self.program.value_and_grad, x)
         return energy, grad
 
     def gradient(self, x: Tensor) -> Tensor:
         """∇U alone."""
-        if not self._holds:
+        if not self.holds:
             return self._potential.value_and_grad(x)[1]
-        (grad,) = self._run(self._gradient, x)
+        (grad,) = self._run(self.program.gradient, x)
         return grad
+
+    @property
+    def moving(self) -> list[Tensor]:
+        """The tensors that ``refresh`` replaces, as they are now."""
+        return [standing.now for standing in self._reading.moving]
 
     def _run(self, run: Run, x: Tensor) -> tuple[Tensor, ...]:
         self.steps += 1
-        moving = [standing.now for standing in self._reading.moving]
         if not self._autocast:
-            return run(x, *moving, *self.baked)
-        with self._plain():
-            return run(x, *moving, *self.baked)
+            return run(x, *self.moving, *self.baked)
+        with self.plain():
+            return run(x, *self.moving, *self.baked)
 
     def tell_observers(self) -> None:
         """Let hooks that only look have the modules' calls of all steps."""
-        for number, output in self._program.calls if self.steps else ():
+        for number, output in self.program.calls if self.steps else ():
             module = self._reading.modules[number]
             for hook in list((module._forward_pre_hooks if output is None else module._forward_hooks).values()):
                 if observes(hook):
                     arguments = () if output is None else (output,)
                     hook(module, (), *arguments, times=self.steps)
 
-    def _plain(self) -> Any:
+    def plain(self) -> Any:
+        """A context without autocast: its casts are operations of the program."""
         return torch.autocast(self._device, enabled=False) if self._autocast else nullcontext()
 
 

@@ -27,7 +27,7 @@ class State(NamedTuple):
 
     Attributes:
         x: where the chains are, ``(B, …)``.
-        energy: U ``(B,)``, where it was last taken; NaN where nobody looks at it.
+        energy: U ``(B,)``, where it was last taken; may be NaN where nobody looks at it.
         grad: ∇U there, as ``x``, as the step used it.
         accepted: number of accepted steps of each chain, ``(B,)``; None for unadjusted samplers.
         log_ratio: logarithm of the last proposal's acceptance ratio, ``(B,)``; None where there was none.
@@ -104,9 +104,10 @@ class Sampler:
             as their ``tilt``.
         backend: how U and its gradient are evaluated. "eager" is autograd; "trace" replays the recorded operations,
             the same to the last bit, with what does not depend on the state computed once a chain; it refuses
-            potentials that draw random numbers in their forward or branch on values. "compile" (torch.compile, to 1e-5
-            of the gradient, a minute before the first step) and "cudagraph" (on CUDA) run the trace. "auto" traces
-            what can be traced once it pays, and is eager else.
+            potentials that draw random numbers in their forward or branch on values. "cudagraph" (on CUDA) replays
+            whole steps as one graph; "compile" makes the trace over by torch.compile (to 1e-5 of the gradient, a minute
+            before the first step), and on CUDA captures that. "auto" traces what can be traced once it pays, on CUDA
+            captures it in its second chain of a shape, and is eager else.
     """
 
     adjusted: ClassVar[bool] = False  # by a Metropolis test
@@ -195,12 +196,16 @@ class Sampler:
         first_level = next(self.kernels(1))[1]
         check = NaNCheck(x) if refuses_nan() else None
         potential.refresh(x, noise, first_level)  # what it draws has a shape from now on, as a program needs
-        with engine(self.backend, potential, x, steps) as (walked, slopes):
+        with engine(self.backend, potential, x, steps, watch is not None or not steps) as (walked, slopes, captured):
             noted = Noted(walked)
             state = self.start(walked, x, noise)
+            graph = captured(self, state)
             for k, (kernel, level) in enumerate(self.kernels(steps)):
                 if k:
                     walked.refresh(state.x, noise, level)
+                if graph is not None:
+                    state = graph(kernel, state, noise)
+                    continue
                 looks = watch is not None or k == steps - 1  # the chain returns the energy of its last step
                 on: Walked = walked if self.adjusted else noted if looks else slopes
                 before, state = state, kernel.step(on, state, noise)
@@ -208,6 +213,8 @@ class Sampler:
                     watch(k, before if self.adjusted else state._replace(x=noted.x))
                 if check is not None:
                     check.look(state.grad)
+            if graph is not None:
+                state = graph.end(state, check)
             if not steps:
                 energy, grad = walked.value_and_grad(state.x)
                 state = state._replace(energy=energy, grad=grad)

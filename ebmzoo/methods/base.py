@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, build, parameters_of, plain
 from ebmzoo.mcmc import GlobalNoise, Noise, Sampler, State, Watch, as_noise, unguarded
+from ebmzoo.optim import fused
 from ebmzoo.parts.energy import Energy
 from ebmzoo.parts.statistics import normalising_by, refit, running_statistics
 
@@ -236,6 +237,8 @@ class Method(AnswersAtRest, Reports, Resumes):
             try:
                 optimizers.append(build(make_optimizer, parameters_of(networks)))
                 _check_one_loss(optimizers[-1])
+                if self.device.type == "cuda":
+                    fused(optimizers[-1])
                 if make_schedule is not None:
                     schedules.append(build(make_schedule, optimizers[-1]))
             except (TypeError, ValueError) as error:

@@ -15,7 +15,7 @@ from normflows.flows import AffineCouplingBlock, Flow, Invertible1x1Conv, Invert
 from normflows.nets import MLP, ConvNet2d
 from torch import Tensor, nn
 
-from ebmzoo.networks.layers import check_image, check_input
+from ebmzoo.networks.layers import check_image, check_input, is_set
 
 __all__ = ["FlowPrior", "Glow"]
 
@@ -97,7 +97,7 @@ class Glow(nn.Module):
         check_input(x, self.image_shape, self)
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(next(self.parameters()).dtype)
-            if self.training and not self.initialised:
+            if self.training and not is_set(self.initialised):
                 self._initialise(x)
             return self._to_noise(x)
 

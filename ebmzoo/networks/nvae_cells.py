@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from ebmzoo.networks.layers import WeightNorm, weight_norm
+from ebmzoo.networks.layers import WeightNorm, doubled, weight_norm
 
 __all__ = ["DecoderCell", "EncoderCell", "conv", "spectral_norms"]
 
@@ -85,6 +85,14 @@ class EncoderCell(nn.Module):
         return self.skip(x) + 0.1 * self.branch(x)
 
 
+class Doubling(nn.Module):
+    """Bilinear doubling whose corners stay where they are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, 2H, 2W)."""
+        return doubled(x, align_corners=True)
+
+
 class DecoderCell(nn.Module):
     """Inverted residual: BN - conv1x1 up - depthwise 5x5 - conv1x1 down, then squeeze and excitation.
 
@@ -111,8 +119,7 @@ class DecoderCell(nn.Module):
         self.skip: nn.Module = nn.Identity()
         if up:
             # Convolve the small map, then enlarge it: both are linear and 1x1 commutes.
-            grow = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
-            self.skip = nn.Sequential(conv(inputs, outputs), grow)
+            self.skip = nn.Sequential(conv(inputs, outputs), Doubling())
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H, W), or with ``up`` to twice that size."""

@@ -16,6 +16,7 @@ from ebmzoo.networks.layers import (
     channels_last,
     check_image,
     check_input,
+    is_set,
     narrow,
     pick,
     weight_norm,
@@ -252,8 +253,8 @@ class VAEBMEnergy(nn.Module):
 
         Power iteration follows them, 4 steps a call and 40 in the first. Its vectors move in training only.
         """
-        steps, move = 4 if self.penalised else 40, self.training
-        if move:
+        steps, move = 4 if is_set(self.penalised) else 40, self.training
+        if move and steps == 40:
             self.penalised.fill_(True)
         with torch.autocast(self.linear.weight.device.type, enabled=False):
             norms = [_norm(layer).spectral_norm(layer.weight, steps, move) for layer in self._convs()]

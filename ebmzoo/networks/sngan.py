@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ebmzoo.networks.layers import ConvMeanPool, check_input, check_square
+from ebmzoo.networks.layers import ConvMeanPool, check_input, check_square, doubled
 
 __all__ = ["SNGANDecoder", "SNGANEncoder", "SNGANEnergy"]
 
@@ -41,11 +41,6 @@ class UpBlock(nn.Module):
         h = self.conv1(doubled(F.relu(self.norm1(x))))
         # A 1x1 convolution commutes with the doubling, so the smaller map is convolved.
         return self.conv2(F.relu(self.norm2(h))) + doubled(self.skip(x))
-
-
-def doubled(x: Tensor) -> Tensor:
-    """The map at twice its size, bilinear."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 class DownBlock(nn.Module):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ebmzoo.networks.layers import check_image, check_input
+from ebmzoo.networks.layers import check_image, check_input, is_set
 from ebmzoo.networks.nvae_cells import DecoderCell, EncoderCell, conv, spectral_norms
 from ebmzoo.parts.gaussian import Gaussian
 
@@ -166,8 +166,8 @@ class HierarchicalVAE(LatentVAE):
 
         Power iteration follows the norms, 4 steps a call and 40 in the first; its vectors move in training only.
         """
-        steps, move = 4 if self.penalised else 40, self.training
-        if move:
+        steps, move = 4 if is_set(self.penalised) else 40, self.training
+        if move and steps == 40:
             self.penalised.fill_(True)
         convs = [layer for layer in self.modules() if isinstance(layer, nn.Conv2d)]
         gains = [layer.weight.abs().max() for layer in self.modules() if isinstance(layer, nn.BatchNorm2d)]

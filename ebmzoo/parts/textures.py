@@ -36,12 +36,13 @@ class Texture(Potential):
         self, denoiser: Any, kernel: Kernel = "gradient", sigma: float | Tensor = 1.0, eps: Tensor | None = None
     ):
         super().__init__()
-        self.denoiser, self.kernel, self.sigma = denoiser, kernel, torch.as_tensor(sigma)
+        self.denoiser, self.kernel = denoiser, kernel
+        self.sigma = sigma if isinstance(sigma, Tensor) else torch.full((), float(sigma))
         if eps is not None:
             self.eps = eps
 
     def refresh(self, x: Tensor, noise: Noise, level: float | None = None) -> None:
-        self.sigma = self.sigma if level is None else x.new_tensor(level)
+        self.sigma = self.sigma if level is None else x.new_full((), level)
         self.eps = noise.normal((len(x), *self.denoiser.image_shape), x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ class Averaged(Potential):
 
     def forward(self, x: Tensor) -> Tensor:
         source, total = as_noise(0), x.new_zeros(len(x))  # on the CPU: draws do not depend on the device
-        sigma = x.new_tensor(self.sigma)  # a number would become one of fp32
+        sigma = x.new_full((), self.sigma)  # a number would become one of fp32
         for _ in range(self.draws):
             eps = source.normal(self.denoiser.image_shape).to(x).expand_as(x)
             total = total + Texture(self.denoiser, sigma=sigma, eps=eps)(x)

@@ -7,9 +7,9 @@ whatever its size. So a count that needs no GPU says how far an iteration is fro
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -18,7 +18,9 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
+from ebmzoo.mcmc.capture import captured_by
 from ebmzoo.methods.base import Method
+from ebmzoo.optim import fused
 
 __all__ = ["Dispatched", "Dispatches", "iteration", "table"]
 
@@ -59,11 +61,25 @@ class Dispatches(TorchDispatchMode):
         super().__init__()
         self._kinds: Counter[str] = Counter()
         self._casts = self._copies = self._waits = self._stepping = 0
+        self._replaying = self._active = False
 
     @property
     def found(self) -> Dispatched:
         """The counts until now."""
         return Dispatched(self._kinds.total(), self._casts, self._copies, self._waits, self._kinds)
+
+    def capture(self, run: Callable[[], Any]) -> Callable[[], None]:
+        """What stands in for a graph of CUDA (see `captured_by`): its replay counts as one operation."""
+
+        def replay() -> None:
+            self._kinds["replay"] += self._active
+            self._replaying = True
+            try:
+                run()
+            finally:
+                self._replaying = False
+
+        return replay
 
     def watch(self, optimizer: Optimizer) -> None:
         """Count no waits while an optimiser steps: how many steps it has taken is a number of the host's."""
@@ -74,13 +90,22 @@ class Dispatches(TorchDispatchMode):
         optimizer.register_step_pre_hook(lambda *_: stepping(1))
         optimizer.register_step_post_hook(lambda *_: stepping(-1))
 
+    def __enter__(self) -> Self:
+        self._active = True
+        super().__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._active = False
+        super().__exit__(*raised)
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # to exempt a mode from torch.compile, torch would import all of it, seconds and 150 MB
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        if function.namespace == "profiler":
+        if self._replaying or function.namespace == "profiler":
             return result
         self._kinds[function._schema.name.removeprefix("aten::")] += 1
         # What is read as a Python value; a number turned into a tensor goes to a device by a copy that waits.
@@ -101,9 +126,9 @@ def iteration(
 ) -> Dispatched:
     """What one iteration of a method's last stage dispatches on noise, when nobody looks at it.
 
-    It is taken on the CPU and told as it is on a GPU: optimisers go over all parameters at once, as torch has them do
-    there, and networks keep the order of memory that they have there. Of methods with stages it is the last one, and of
-    Denoising-EBM an iteration with chains. The model is trained by it.
+    It is taken on the CPU and told as it is on a GPU: optimisers go over all parameters at once, networks keep the
+    order of memory that they have there, and what would be a graph counts as one operation. Of methods with stages it
+    is the last one, and of Denoising-EBM an iteration with chains. The model is trained by it.
 
     Args:
         model: the method.
@@ -115,9 +140,9 @@ def iteration(
     for name, value in {"vae_steps": 0, "flow_steps": 0, "contrast_every": 1, "contrast_start": 0}.items():
         if hasattr(model, name):
             setattr(model, name, value)
-    for part in model.modules():
-        if hasattr(part, "channels_last"):
-            part.channels_last = False  # a CPU's
+    parts: list[Any] = [part for part in model.modules() if hasattr(part, "channels_last")]
+    for part in parts:
+        part.channels_last = False  # a CPU's
     torch.manual_seed(seed)
     batches: Any = [torch.rand(batch_size, *model.image_shape) * 2 - 1] * (warm_up + 1)
     counting = _Counting(warm_up)
@@ -132,7 +157,8 @@ def iteration(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(model, DataLoader(batches, batch_size=None))
+    with captured_by(counting.counted.capture):
+        trainer.fit(model, DataLoader(batches, batch_size=None))
     return counting.counted.found
 
 
@@ -144,7 +170,7 @@ class _Counting(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for optimizer in trainer.optimizers:
-            self.counted.watch(optimizer)
+            self.counted.watch(fused(optimizer))
             for group in optimizer.param_groups:
                 if "foreach" in group and not group.get("fused"):
                     group["foreach"] = True

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from ebmzoo.networks import ConvMeanPool
-from ebmzoo.networks.layers import weight_norm
+from ebmzoo.networks import ConvMeanPool, SNGANDecoder
+from ebmzoo.networks.layers import doubled, doubled_by_products, is_set, weight_norm
+from ebmzoo.networks.order import CHANNELS_LAST, order_for_gpu
+from ebmzoo.report.dispatches import Dispatches
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
@@ -118,3 +120,39 @@ def test_spectral_norm_moves_its_vector_only_when_asked():
     norm.spectral_norm(conv.weight, iterations=4, move=True)
     assert not torch.equal(norm.u, before)
     assert norm.u.norm().item() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_doubling_by_products_is_torchs_in_its_own_order(align_corners, order):
+    x = torch.randn(3, 4, 4, 8, dtype=torch.float64).to(memory_format=order).requires_grad_(True)
+    ours, torchs = doubled_by_products(x, align_corners), doubled(x, align_corners)
+    torch.testing.assert_close(ours, torchs, rtol=1e-12, atol=1e-12)
+    assert ours.is_contiguous(memory_format=order)
+    upwards = torch.randn_like(ours)
+    for one, other in zip(torch.autograd.grad(ours, x, upwards), torch.autograd.grad(torchs, x, upwards), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_a_flag_is_asked_again_only_after_a_change():
+    flag = torch.tensor(False)
+    assert not is_set(flag) and is_set(flag.fill_(True)) and is_set(flag)
+    with Dispatches() as counted:
+        assert is_set(flag)
+    assert not counted.found.operations
+    assert not is_set(flag.fill_(False))
+
+
+@pytest.mark.parametrize("kind", CHANNELS_LAST)
+def test_an_order_for_gpus_changes_no_value(kind):
+    torch.manual_seed(0)
+    net = kind((3, 32, 32), 4, width=4) if kind is SNGANDecoder else kind((3, 32, 32), width=4)
+    x = torch.randn(2, *((4,) if kind is SNGANDecoder else (3, 32, 32)))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with torch.no_grad():
+        plain = net.eval()(x)
+        order_for_gpu(net)
+        torch.testing.assert_close(net(x), plain, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    kernels = [value for value in net.parameters() if value.dim() == 4]
+    assert kernels and all(value.is_contiguous(memory_format=torch.channels_last) for value in kernels)
