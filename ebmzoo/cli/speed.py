@@ -16,6 +16,7 @@ from ebmzoo.cli.errors import UserError, instantiating
 if TYPE_CHECKING:
     from torch import nn
 
+    from ebmzoo.methods.base import Method
     from ebmzoo.report.speed import Case
 
 
@@ -115,31 +116,43 @@ def _case(path: str) -> Case:
 
 def _dispatches(configs: Sequence[str], batch: int, width: int | None, precision: str) -> None:
     """Print what one iteration of each config dispatches."""
+    from ebmzoo.cli.quiet import quieten
+    from ebmzoo.report.dispatches import iteration, table
+
+    quieten()
+    rows = []
+    for path in configs:
+        model, _ = made(path, width)
+        rows.append((Path(path).stem, iteration(model, batch, precision=precision)))
+        print(table(rows[-1:]), flush=True)
+    if len(rows) > 1:
+        print(f"\n{table(rows)}")
+
+
+def made(path: str, width: int | None = None) -> tuple[Method, int]:
+    """The method of a config, and its batch size.
+
+    Args:
+        path: of the config, or its name.
+        width: of all networks, in the place of the config's.
+    """
     from jsonargparse import ArgumentParser
 
     from ebmzoo import checkpoints, optim  # noqa: F401 - what the parser needs to know samplers and schedules
     from ebmzoo.cli.given import load_all
-    from ebmzoo.cli.quiet import quieten
     from ebmzoo.data.base import DataModule
     from ebmzoo.methods.base import Method
-    from ebmzoo.report.dispatches import iteration, table
 
-    quieten()
     load_all()
-    rows = []
-    for path in configs:
-        config = read_config(config_path(path))
-        own = {"data": config["data"], "model": config["model"] if width is None else _of_width(config["model"], width)}
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_subclass_arguments(DataModule, "data")
-        parser.add_subclass_arguments(Method, "model")
-        parser.link_arguments("data.image_shape", "model.init_args.image_shape", apply_on="instantiate")
-        with instantiating():
-            made = parser.instantiate_classes(parser.parse_object(own))
-        rows.append((Path(path).stem, iteration(made.model, batch, precision=precision)))
-        print(table(rows[-1:]), flush=True)
-    if len(rows) > 1:
-        print(f"\n{table(rows)}")
+    config = read_config(config_path(path))
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(DataModule, "data")
+    parser.add_subclass_arguments(Method, "model")
+    parser.link_arguments("data.image_shape", "model.init_args.image_shape", apply_on="instantiate")
+    model = config["model"] if width is None else _of_width(config["model"], width)
+    with instantiating():
+        found = parser.instantiate_classes(parser.parse_object({"data": config["data"], "model": model}))
+    return found.model, found.data.batch_size
 
 
 def _of_width(part: Any, width: int) -> Any:

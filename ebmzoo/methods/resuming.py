@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 import ebmzoo
 from ebmzoo.factories import class_path
 from ebmzoo.mcmc import ReplayBuffer
+from ebmzoo.networks.order import order_for_gpu
 from ebmzoo.parts.latent_vae import load_vae
+from ebmzoo.precision import decide
 from ebmzoo.seeds import PROCESS, mixed
 
 from .lightning_contract import LightningContract
@@ -43,7 +45,16 @@ class Resumes(LightningContract):
         return self.trainer.world_size if self._trainer else 1
 
     def setup(self, stage: str) -> None:
-        """Become double where the trainer is to make this so, before it restores weights, which it would round."""
+        """Become double where the trainer is to make this so, before it restores weights, which it would round.
+
+        On a GPU, also decide on TF32, and bring networks into the order of memory that is fast there.
+        """
+        device = self.trainer.strategy.root_device
+        words = decide(device, self.trainer.precision)
+        if device.type == "cuda":
+            order_for_gpu(cast(nn.Module, self))
+            if stage == "fit":
+                rank_zero_info(f"precision: {words}{'' if 'TF32' in words else ', fp32 without TF32'}")
         if self.trainer.precision == "64-true":
             self.double()
         # Before callbacks look at weights, and before a resumed run restores its own.

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import ebmzoo
 from ebmzoo.files import written_whole
+from ebmzoo.precision import decided
 
 __all__ = ["METRICS", "ROUNDING", "Protocol", "Result", "Results", "config_hash", "git_revision", "versions"]
 
@@ -126,6 +127,7 @@ class Protocol:
         config_hash: see `config_hash`; of the run's config.
         trained_steps: training iterations of the weights.
         statistics: what BatchNorm's statistics are of where samples begin; None: the training's, or there are none.
+        precision: the trainer's, and whether TF32 was taken, see `ebmzoo.precision.decide`.
 
     Example:
         >>> protocol = Protocol(
@@ -154,6 +156,7 @@ class Protocol:
     config_hash: str | None = None
     trained_steps: int | None = None
     statistics: str | None = None
+    precision: str = field(default_factory=decided)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as it stands in the file."""

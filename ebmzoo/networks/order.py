@@ -34,4 +34,4 @@ def order_for_gpu(module: nn.Module) -> None:
     """
     for part in module.modules():
         if type(part) in CHANNELS_LAST:
-            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            part.to(memory_format=torch.channels_last)

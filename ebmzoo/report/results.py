@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from ebmzoo.precision import PLAIN
+
 from .runs import BUDGET, RESULTS, TIMES, read
 
 #: what of a protocol says how a method draws or integrates: its own affair, which its rows must share
@@ -93,6 +95,8 @@ def flat(protocol: Mapping[str, Any]) -> dict[str, Any]:
     settings = dict(protocol.get("settings", {}))
     if "sampler" in settings:
         settings["details"] = settings.pop("sampler")
+    if fields.get("precision") == PLAIN:  # older results, which were, do not say so
+        del fields["precision"]
     return {name: value for name, value in (fields | settings).items() if name not in _NO_DIFFERENCE}
 
 

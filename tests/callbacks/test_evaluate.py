@@ -25,6 +25,7 @@ from ebmzoo.metrics import (
     versions,
 )
 from ebmzoo.metrics.digit_classifier import sha256_of
+from ebmzoo.precision import decided
 
 from .fakes import Images, Tiny, model, same, trainer, weights
 
@@ -198,6 +199,7 @@ def test_the_whole_evaluation_of_images(tmp_path, capsys):
         "config_hash": config_hash({"class": "Tiny"}),
         "trained_steps": None,
         "statistics": None,
+        "precision": decided(),
     }
     recall = found["recall"]["protocol"]
     assert (recall["n"], recall["n_reference"]) == (40, 40)  # as many of each as there are of both
@@ -381,7 +383,7 @@ def test_two_processes_measure_what_one_does(tmp_path):
     numbers = []
     for devices in (1, 2):
         path = tmp_path / str(devices)
-        options = {"devices": devices, "strategy": "ddp_fork_find_unused_parameters_true"} if devices > 1 else {}
+        options = {"devices": devices, "strategy": "ddp_fork"} if devices > 1 else {}
         run = L.Trainer(
             default_root_dir=path,
             accelerator="cpu",

@@ -11,6 +11,7 @@ from ebmzoo.metrics import protocol as room
 from ebmzoo.metrics.digit_classifier import sha256_of
 from ebmzoo.metrics.extractors import find_extractor
 from ebmzoo.metrics.protocol import Protocol, Results, config_hash, git_revision, versions
+from ebmzoo.precision import decided
 
 
 @pytest.fixture
@@ -64,6 +65,7 @@ def test_a_written_number_carries_its_whole_protocol(measured, tmp_path):
         "config_hash": "abc",
         "trained_steps": None,
         "statistics": None,
+        "precision": decided(),
     }
     assert entry["protocol"] == expected
 
