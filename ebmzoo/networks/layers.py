@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import register_parametrization
+from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 from torch.utils.weak import WeakIdKeyDictionary
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "is_set",
     "narrow",
     "pick",
+    "spectral_norms",
     "weight_norm",
 ]
 
@@ -226,7 +228,7 @@ class WeightNorm(nn.Module):
 
     Salimans & Kingma, 2016 (arXiv:1602.07868), Eq. 2 with g = exp(log_gain), and the data-dependent
     initialisation of their section 3. It also carries, as a buffer, the left singular vector with which
-    `spectral_norm` follows the weight.
+    `spectral_norms` follows the weight.
 
     Args:
         weight: the weight to be normalised, output channels first; the gain starts so that nothing changes.
@@ -264,23 +266,6 @@ class WeightNorm(nn.Module):
         if conv.bias is not None:
             conv.bias.copy_(-mean * scale)
 
-    def spectral_norm(self, weight: Tensor, iterations: int, move: bool) -> Tensor:
-        """Largest singular value of `weight` as a matrix (output channels, rest), differentiable in it.
-
-        Args:
-            weight: the normalised weight.
-            iterations: number of power iterations from the kept vector.
-            move: whether to keep the new vector.
-        """
-        matrix, u = weight.flatten(1), self.u
-        with torch.no_grad():
-            for _ in range(iterations):
-                v = F.normalize(u @ matrix, dim=0)
-                u = F.normalize(matrix @ v, dim=0)
-            if move:
-                self.u.copy_(u)
-        return u @ matrix @ v
-
 
 def weight_norm(conv: nn.Conv2d) -> WeightNorm:
     """Put `WeightNorm` on the weight of a convolution and return it.
@@ -295,3 +280,39 @@ def weight_norm(conv: nn.Conv2d) -> WeightNorm:
     norm = WeightNorm(conv.weight)
     register_parametrization(conv, "weight", norm)
     return norm
+
+
+def spectral_norms(layers: Sequence[nn.Conv2d], iterations: int, move: bool) -> Tensor:
+    """The spectral norms of convolutions' kernels as matrices (outputs, rest), in no particular order.
+
+    Kernels of one shape go through the power iteration together: a network has tens or hundreds of a few shapes.
+
+    Args:
+        layers: convolutions that keep a left singular vector each: in their `WeightNorm`, or as their buffer ``u``.
+        iterations: number of power iterations from the kept vectors.
+        move: whether to keep the new vectors.
+    """
+    groups: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    for layer in layers:
+        matrix = layer.weight.flatten(1)
+        groups[matrix.shape].append((matrix, _vector(layer)))
+    norms = []
+    for members in groups.values():
+        kept = [vector for _, vector in members]
+        matrices, u = torch.stack([matrix for matrix, _ in members]), torch.stack(kept)[:, None, :]
+        with torch.no_grad():
+            for _ in range(iterations):
+                v = F.normalize(u @ matrices, dim=2)
+                u = F.normalize(v @ matrices.mT, dim=2)
+            if move:
+                torch._foreach_copy_(kept, list(u[:, 0].unbind()))
+        norms.append((u @ matrices @ v.mT).flatten())
+    return torch.cat(norms)
+
+
+def _vector(layer: nn.Conv2d) -> Tensor:
+    if is_parametrized(layer, "weight"):
+        norm = layer.get_submodule("parametrizations.weight.0")
+        assert isinstance(norm, WeightNorm)
+        return norm.u
+    return layer.get_buffer("u")

@@ -1,17 +1,14 @@
-"""The cells of NVAE (Vahdat & Kautz, 2020, arXiv:2007.03898) and its regularisation of convolutions."""
+"""The cells of NVAE (Vahdat & Kautz, 2020, arXiv:2007.03898)."""
 
 from __future__ import annotations
-
-from collections import defaultdict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 
-from ebmzoo.networks.layers import WeightNorm, doubled, weight_norm
+from ebmzoo.networks.layers import doubled, weight_norm
 
-__all__ = ["DecoderCell", "EncoderCell", "conv", "spectral_norms"]
+__all__ = ["DecoderCell", "EncoderCell", "conv"]
 
 
 def conv(inputs: int, outputs: int, size: int = 1, stride: int = 1) -> nn.Conv2d:
@@ -124,40 +121,3 @@ class DecoderCell(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H, W), or with ``up`` to twice that size."""
         return self.skip(x) + 0.1 * self.branch(x)
-
-
-def spectral_norms(layers: list[nn.Conv2d], iterations: int, move: bool) -> Tensor:
-    """The spectral norms of convolutions' kernels as matrices (outputs, rest), in no particular order.
-
-    Kernels of one shape go through the power iteration together: a network has hundreds of a few shapes.
-
-    Args:
-        layers: convolutions made by this module's functions, which keep a left singular vector each.
-        iterations: number of power iterations from the kept vectors.
-        move: whether to keep the new vectors.
-    """
-    groups: dict[torch.Size, list[nn.Conv2d]] = defaultdict(list)
-    for layer in layers:
-        groups[layer.weight.shape].append(layer)
-    norms = []
-    for members in groups.values():
-        matrices = torch.stack([layer.weight.flatten(1) for layer in members])
-        kept = [_vector(layer) for layer in members]
-        u = torch.stack(kept)[:, None, :]
-        with torch.no_grad():
-            for _ in range(iterations):
-                v = F.normalize(u @ matrices, dim=2)
-                u = F.normalize(v @ matrices.mT, dim=2)
-            if move:
-                for vector, new in zip(kept, u, strict=True):
-                    vector.copy_(new[0])
-        norms.append((u @ matrices @ v.mT).flatten())
-    return torch.cat(norms)
-
-
-def _vector(layer: nn.Conv2d) -> Tensor:
-    if is_parametrized(layer, "weight"):
-        norm = layer.get_submodule("parametrizations.weight.0")
-        assert isinstance(norm, WeightNorm)
-        return norm.u
-    return layer.get_buffer("u")

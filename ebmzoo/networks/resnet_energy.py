@@ -19,6 +19,7 @@ from ebmzoo.networks.layers import (
     is_set,
     narrow,
     pick,
+    spectral_norms,
     weight_norm,
 )
 
@@ -257,8 +258,7 @@ class VAEBMEnergy(nn.Module):
         if move and steps == 40:
             self.penalised.fill_(True)
         with torch.autocast(self.linear.weight.device.type, enabled=False):
-            norms = [_norm(layer).spectral_norm(layer.weight, steps, move) for layer in self._convs()]
-        return torch.stack(norms).sum()
+            return spectral_norms(self._convs(), steps, move).sum()
 
     def _convs(self) -> list[nn.Conv2d]:
         return [layer for layer in self.modules() if isinstance(layer, nn.Conv2d)]

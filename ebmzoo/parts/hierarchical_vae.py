@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ebmzoo.networks.layers import check_image, check_input, is_set
-from ebmzoo.networks.nvae_cells import DecoderCell, EncoderCell, conv, spectral_norms
+from ebmzoo.networks.layers import check_image, check_input, is_set, spectral_norms
+from ebmzoo.networks.nvae_cells import DecoderCell, EncoderCell, conv
 from ebmzoo.parts.gaussian import Gaussian
 
 from .latent_vae import Draw, Latents, LatentVAE

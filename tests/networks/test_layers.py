@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from ebmzoo.networks import ConvMeanPool, SNGANDecoder
-from ebmzoo.networks.layers import doubled, doubled_by_products, is_set, weight_norm
+from ebmzoo.networks.layers import doubled, doubled_by_products, is_set, spectral_norms, weight_norm
+from ebmzoo.networks.nvae_cells import conv, plain
 from ebmzoo.networks.order import CHANNELS_LAST, order_for_gpu
 from ebmzoo.report.dispatches import Dispatches
 
@@ -98,26 +99,31 @@ def test_fit_on_a_constant_input_stays_finite():
     assert conv.weight.abs().max() < 1e4
 
 
-def test_weight_norm_follows_the_spectral_norm_and_its_gradient():
+def test_spectral_norms_of_many_kernels_and_their_gradient():
     torch.manual_seed(0)
-    conv = nn.Conv2d(3, 6, 3).double()
-    norm = weight_norm(conv)
-    norm.double()
-    sigma = norm.spectral_norm(conv.weight, iterations=2000, move=False)
-    u, s, v = torch.linalg.svd(conv.weight.detach().flatten(1), full_matrices=False)
-    torch.testing.assert_close(sigma, s[0], rtol=1e-12, atol=0)
-    weight = conv.weight.detach().requires_grad_()
-    (grad,) = torch.autograd.grad(norm.spectral_norm(weight, iterations=2000, move=False), weight)
-    torch.testing.assert_close(grad.flatten(1), torch.outer(u[:, 0], v[0]), rtol=1e-8, atol=1e-10)
+    shapes = [(6, 4, 3), (6, 4, 3), (5, 2, 1)]
+    layers = [conv(inputs, outputs, size).double() for outputs, inputs, size in shapes]
+    layers.append(plain(8, 8, 5, groups=8).double())
+    free = [layer.parametrizations.weight.original if i < 3 else layer.weight for i, layer in enumerate(layers)]
+    with torch.no_grad():  # one large singular value each, so that few iterations find it
+        for weight in free:
+            weight.add_(torch.outer(torch.randn(len(weight)), torch.randn(weight[0].numel())).view_as(weight), alpha=2)
+    for _ in range(30):
+        norms = spectral_norms(layers, 4, move=True)
+    exact = torch.stack([torch.linalg.matrix_norm(layer.weight.flatten(1), 2) for layer in layers])
+    torch.testing.assert_close(norms, exact, rtol=1e-10, atol=0)
+    expected = torch.autograd.grad((exact**2).sum(), free)
+    for actual, gradient in zip(torch.autograd.grad((norms**2).sum(), free), expected, strict=True):
+        torch.testing.assert_close(actual, gradient, rtol=1e-8, atol=1e-10)
 
 
 def test_spectral_norm_moves_its_vector_only_when_asked():
     conv = nn.Conv2d(3, 6, 3)
     norm = weight_norm(conv)
     before = copy.deepcopy(norm.u)
-    norm.spectral_norm(conv.weight, iterations=4, move=False)
+    spectral_norms([conv], iterations=4, move=False)
     assert torch.equal(norm.u, before)
-    norm.spectral_norm(conv.weight, iterations=4, move=True)
+    spectral_norms([conv], iterations=4, move=True)
     assert not torch.equal(norm.u, before)
     assert norm.u.norm().item() == pytest.approx(1, abs=1e-6)
 
