@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .nan import NaNCheck
 from .noise import Noise
@@ -25,10 +25,13 @@ from .trace import Untraceable
 if TYPE_CHECKING:
     from .sampler import Sampler, State
 
-__all__ = ["Capture", "Captured", "Walk", "capture_graph", "captured_by", "captures"]
+__all__ = ["Capture", "Captured", "Given", "Walk", "agree", "capture_graph", "captured_by", "captures", "copy_into"]
 
 CaptureBy = Callable[[Callable[[], Any]], Callable[[], None]]
 """Makes of a function without arguments one that replays it: tensors that it writes in place are written again."""
+
+TOLERANCE = 1e-2
+"""Largest error of a graph's first replay, as a share of its length: more than rounding in bf16 does."""
 
 _stand_in: ContextVar[CaptureBy | None] = ContextVar("stand_in", default=None)
 
@@ -86,11 +89,17 @@ class Captured:
     def __init__(self, run: Run, inputs: Sequence[Tensor], capture: CaptureBy):
         self._inputs = [tensor.detach().clone() for tensor in inputs]
         self.outputs = tuple(output.clone() for output in run(*self._inputs))
-        self._replay = capture(lambda: _copy(self.outputs, run(*self._inputs)))
+        expected = [output.clone() for output in self.outputs]
+        self._replay = capture(lambda: copy_into(self.outputs, run(*self._inputs)))
+        for output in self.outputs:
+            output.zero_()
+        self._replay()
+        if not agree(self.outputs, expected):
+            raise RuntimeError("a replay gives something else")
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Bring ``outputs`` up to date with new inputs, and return them: the next call overwrites them."""
-        _copy(self._inputs, inputs)
+        copy_into(self._inputs, inputs)
         self._replay()
         return self.outputs
 
@@ -162,27 +171,31 @@ class Step:
             object.__setattr__(kernel, "step_size", self._size)
         self.state = _like(state)
         self._moving = [tensor.clone() for tensor in recorded.moving]
-        self._noise, self._still = _Given(), _Still(recorded.program.value_and_grad, self._moving, recorded.baked)
+        self._noise, self._still = Given(), _Still(recorded.program.value_and_grad, self._moving, recorded.baked)
         self.sick = torch.zeros((), dtype=torch.int64, device=state.x.device)
 
         def run() -> None:
             self._noise.rewind()
             new = kernel.step(self._still, self.state, self._noise)
             self.sick.add_(new.grad.sum().isnan())
-            _copy(_tensors(self.state), _tensors(new))
+            copy_into(_tensors(self.state), _tensors(new))
 
         with recorded.plain():
-            run()  # finds out what noise it takes; what it leaves in the state is overwritten before the first replay
-            self.evaluations = self._still.calls
+            run()  # finds out what noise it takes
+            self.evaluations, expected = self._still.calls, self.state.grad.clone()
             self._replay = capture(run)
+        copy_into(_tensors(self.state), _tensors(state))
+        self._replay()  # what it leaves in the state is overwritten before the next one
+        if not agree([self.state.grad], [expected]):
+            raise RuntimeError("a replay gives another gradient")
 
     def __call__(self, kernel: Sampler, moving: Sequence[Tensor], state: State, noise: Noise) -> State:
         """The state after a step of a kernel, in tensors that the next step overwrites."""
         if state.x is not self.state.x:
-            _copy(_tensors(self.state), _tensors(state))
+            copy_into(_tensors(self.state), _tensors(state))
         if self._size is not None:
             self._size.fill_(kernel.step_size)
-        _copy(self._moving, moving)
+        copy_into(self._moving, moving)
         self._noise.fill(noise)
         self._replay()
         return self.state
@@ -215,7 +228,7 @@ class Walk:
         return _like(state)
 
 
-class _Given(Noise):
+class Given(Noise):
     """Noise that lies in buffers, which are made when they are first asked for."""
 
     def __init__(self) -> None:
@@ -278,6 +291,20 @@ def _tensors(state: State) -> list[Tensor]:
     return [tensor for tensor in state if tensor is not None]
 
 
-def _copy(to: Sequence[Tensor], of: Sequence[Tensor]) -> None:
+def agree(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    """Whether a replay gave what the function itself gave: all together, to `TOLERANCE` of its length.
+
+    A graph that was captured wrongly gives no error but numbers.
+    """
+    pairs = [(a, b) for a, b in zip(found, expected, strict=True) if b.is_floating_point() and b.numel()]
+    if not pairs:
+        return True
+    error = nn.utils.get_total_norm([a - b for a, b in pairs])
+    length = nn.utils.get_total_norm([b for _, b in pairs])
+    return bool((error <= TOLERANCE * length) | ~length.isfinite())
+
+
+def copy_into(to: Sequence[Tensor], of: Sequence[Tensor]) -> None:
+    """Copy tensors into others, all in one operation."""
     if to:
         torch._foreach_copy_(list(to), list(of))

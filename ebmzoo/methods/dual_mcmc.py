@@ -21,6 +21,7 @@ from ebmzoo.factories import (
 )
 from ebmzoo.mcmc import Chain, Langevin, Noise, Sampler, Watch, as_noise, frozen
 from ebmzoo.parts import Energy, GaussianVAE, Pairs, Posterior
+from ebmzoo.parts.captured_loss import captured_loss
 from ebmzoo.parts.energy import energy_of
 from ebmzoo.parts.health import health
 from ebmzoo.parts.objectives import squared_error
@@ -154,12 +155,10 @@ class DualMCMC(AnswersByCode, AnswersByChains, Method):
             found = self.revise(x)
         pairs = self.pairs.kept(found.latent.x, x, found.z, found.x.x)
         for _ in range(self.pairs.updates):
-            loss, seen = self.generator_loss(*pairs)
-            yield "generator", loss, seen  # 5
+            yield "generator", *self.generator_loss(*pairs)  # 5
         if self.fresh_chains:
             found = self.revise(x)
-        loss, seen = self.inference_loss(x, found)
-        yield "inference", loss, seen  # 6
+        yield "inference", *self.inference_loss(x, found.latent.x, found.x.x, found.z)  # 6
 
     def revise(self, x: Tensor) -> Revised:
         """Both chains with the networks as they are, each from where its initialiser puts it."""
@@ -178,6 +177,7 @@ class DualMCMC(AnswersByCode, AnswersByChains, Method):
         """Eq. 21."""
         return Posterior(self.vae.decoder, x, self.precision)
 
+    @captured_loss
     def generator_loss(
         self, z_data: Tensor, x_data: Tensor, z_model: Tensor, x_model: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -188,9 +188,12 @@ class DualMCMC(AnswersByCode, AnswersByChains, Method):
         loss = 0.5 * self.precision * (sse_data + self.generator_weight * sse_model).mean()
         return loss, {"train/loss_generator": loss, "train/sse_data": sse_data, "train/sse_model": sse_model}
 
-    def inference_loss(self, x: Tensor, found: Revised) -> tuple[Tensor, dict[str, Tensor]]:
+    @captured_loss
+    def inference_loss(
+        self, x_data: Tensor, z_data: Tensor, x_model: Tensor, z_model: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 19."""
-        log_q = self.vae.posterior(torch.cat([x, found.x.x])).log_prob(torch.cat([found.latent.x, found.z]))
+        log_q = self.vae.posterior(torch.cat([x_data, x_model])).log_prob(torch.cat([z_data, z_model]))
         nll_data, nll_model = (-log_q).chunk(2)
         loss = (nll_data + self.inference_weight * nll_model).mean()
         return loss, {"train/loss_inference": loss, "train/nll_data": nll_data, "train/nll_model": nll_model}

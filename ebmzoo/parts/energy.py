@@ -14,6 +14,8 @@ from ebmzoo.mcmc.potential import Network
 from ebmzoo.networks.layers import in_range
 from ebmzoo.parts.objectives import Contrasted, Penalty, contrastive_gap, hinge
 
+from .captured_loss import captured_loss
+
 __all__ = ["Energy", "energy_of"]
 
 _CONTRASTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"gap": contrastive_gap, "hinge": hinge}
@@ -66,6 +68,7 @@ class Energy(Network):
     def _seen(self, x: Tensor) -> Tensor:
         return in_range(x) if self.clamps else x
 
+    @captured_loss
     def loss(self, data: Tensor, negatives: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """The contrast of data and negatives with the penalties, a scalar; and what is logged of it.
 

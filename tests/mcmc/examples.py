@@ -26,6 +26,24 @@ SAMPLERS = [
 ]
 
 
+class Again:
+    """The function itself in the place of a graph, run as often as a capture would run it; it counts its replays."""
+
+    def __init__(self):
+        self.captures = self.replays = 0
+
+    def __call__(self, run):
+        self.captures += 1
+        for _ in range(4):
+            run()
+
+        def replay():
+            self.replays += 1
+            run()
+
+        return replay
+
+
 def made(name, seed=0):
     torch.manual_seed(seed)
     net = NETWORKS[name]()

@@ -15,27 +15,9 @@ from ebmzoo.mcmc.backend import PAYS_AFTER
 from ebmzoo.mcmc.capture import Captured, capture_graph, captured_by
 from ebmzoo.networks import MLPEnergy
 
-from .examples import NETWORKS, SAMPLERS, Spread, assert_same, kept, made
+from .examples import NETWORKS, SAMPLERS, Again, Spread, assert_same, kept, made
 
 GRAPH = pytest.param(capture_graph, marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))
-
-
-class Again:
-    """The function itself in the place of a graph, run as often as a capture would run it; it counts its replays."""
-
-    def __init__(self):
-        self.captures = self.replays = 0
-
-    def __call__(self, run):
-        self.captures += 1
-        for _ in range(4):
-            run()
-
-        def replay():
-            self.replays += 1
-            run()
-
-        return replay
 
 
 def chains(sampler, potential, x, noise=1, **settings):
@@ -52,14 +34,14 @@ def test_a_captured_chain_is_the_eager_one_to_the_last_bit(name, sampler):
     net, x = made(name)
     eager, captured, again = chains(sampler, net, x)
     assert_same(captured, eager)
-    assert (again.captures, again.replays) == (2, 1 + sampler.steps)  # the prologue and a step
+    assert (again.captures, again.replays) == (2, 3 + sampler.steps)  # the prologue and a step, each looked at once
 
 
 def test_an_annealed_chain_with_fresh_noise_is_one_graph_for_all_its_levels():
     net, x = made("mlp")
     sampler = AnnealedLangevin(5, 0.1, sigma=0.5, sigma_end=0.1, grad_clamp=5.0)
     eager, captured, again = chains(sampler, Spread(net), x)
-    assert (again.captures, again.replays) == (2, 6)
+    assert (again.captures, again.replays) == (2, 8)
     assert not torch.equal(eager.x, x)
     # The step size is a tensor, and the update is not fused with it.
     for one, other in zip(captured[:3], eager[:3], strict=True):
@@ -110,7 +92,7 @@ def test_auto_captures_in_the_second_chain_of_a_shape_and_other_samplers_share_t
         Langevin(3, 0.1)(net, x, noise=1)
         assert again.captures == 0
         found = Langevin(3, 0.1)(net, x, noise=1)
-        assert (again.captures, again.replays) == (2, 4)
+        assert (again.captures, again.replays) == (2, 6)
         Langevin(3, 0.2)(net, x, noise=1)
         assert again.captures == 3 and len(kept()) == 1
         Langevin(3, 0.1)(net, x[:2], noise=1)
@@ -147,6 +129,21 @@ def test_what_cannot_be_captured_is_refused_and_auto_walks_on_the_program():
                 Choosy(2, 0.1, backend="cudagraph")(net, x)
         auto = [Choosy(2, 0.1)(net, x, noise=1) for _ in range(3)][-1]
     assert_same(auto, Langevin(2, 0.1, backend="eager")(net, x, noise=1))
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_graph_that_gives_something_else_is_none(which):
+    net, x = made("mlp_sn")
+    count = []
+
+    def capture(run):
+        count.append(run)
+        return (lambda: None) if len(count) >= which else run
+
+    with captured_by(capture):
+        assert_same(Langevin(PAYS_AFTER, 0.1)(net, x, noise=1), Langevin(PAYS_AFTER, 0.1, backend="eager")(net, x, 1))
+        with pytest.raises(ValueError, match="gives something else" if which == 1 else "gives another gradient"):
+            Langevin(PAYS_AFTER, 0.1, backend="cudagraph")(net, x)
 
 
 def test_a_number_that_refresh_changes_leaves_the_graph():
