@@ -18,7 +18,6 @@ HINT = "EBMZOO_TRACEBACK=1 shows where"
 _ADVICE = {
     "No supported gpu backend found": "take --trainer.accelerator auto",
     "Accelerator` can not run on your system": "take --trainer.accelerator auto",
-    "parameters that were not used in producing the loss": "take --trainer.strategy ddp_find_unused_parameters_true",
     "does not have a deterministic implementation": "--trainer.deterministic warn goes on",
     "Deterministic behavior was enabled": "--trainer.deterministic warn goes on",
     "`val_check_interval` (": "--trainer.limit_val_batches 0 leaves validation out",

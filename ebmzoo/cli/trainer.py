@@ -44,11 +44,11 @@ _CALLBACKS = {
     BackboneFinetuning: "needs a model with a backbone, which no method here is",
 }
 
-# The strategies that start processes of their own kind, each with a twin that looks for unused parameters.
+# The strategies that start processes of their own kind; players' gradients are reduced by us, so their twins that look
+# for unused parameters are the same.
 _DDP = ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
-_TWIN = "_find_unused_parameters_true"
-_STRATEGIES = {"auto", "single_device", *_DDP, *(name + _TWIN for name in _DDP)}
-_STRATEGIES |= {name.replace("true", "false") for name in _STRATEGIES}
+_TWINS = {f"{name}_find_unused_parameters_{end}" for name in _DDP for end in ("true", "false")}
+_STRATEGIES = {"auto", "single_device", *_DDP, *_TWINS}
 
 # What Lightning logs that would only be in the way on the terminal.
 _CHATTER = (
@@ -113,12 +113,9 @@ def for_processes(trainer: Any) -> dict[str, Any]:
     _check_strategy(trainer.strategy)
     found: dict[str, Any] = {}
     several = str(trainer.devices) != "1" or trainer.num_nodes > 1
-    strategy = trainer.strategy.lower() if isinstance(trainer.strategy, str) else trainer.strategy
-    if strategy == "auto" and several and (torch.cuda.is_available() or str(trainer.devices).isdigit()):
-        strategy = "ddp"
-    # Players are updated one after the other: in each backward pass the parameters of the others are unused.
-    if strategy in _DDP:
-        found["strategy"] = strategy + _TWIN
+    auto = str(trainer.strategy).lower() == "auto"
+    if auto and several and (torch.cuda.is_available() or str(trainer.devices).isdigit()):
+        found["strategy"] = "ddp"
     if several and torch.cuda.is_available() and trainer.accelerator != "cpu":
         found["sync_batchnorm"] = True  # there is none for CPUs
     return found

@@ -18,6 +18,7 @@ from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, buil
 from ebmzoo.mcmc import GlobalNoise, Noise, Sampler, State, Watch, as_noise, unguarded
 from ebmzoo.optim import fused
 from ebmzoo.parts.energy import Energy
+from ebmzoo.parts.processes import average_gradients
 from ebmzoo.parts.statistics import normalising_by, refit, running_statistics
 
 from .at_rest import AnswersAtRest
@@ -290,9 +291,15 @@ class Method(AnswersAtRest, Reports, Resumes):
             known = ", ".join(self._players)
             raise ValueError(f"{type(self).__name__} has no player {player!r}: it trains {known}")
         optimizer = self._all_optimizers()[list(self._players).index(player)]
+        learning = [p for group in optimizer.param_groups for p in group["params"]]
         optimizer.zero_grad()
-        self.manual_backward(loss)
-        if all(p.grad is None for group in optimizer.param_groups for p in group["params"]):
+        if self.world_size == 1:
+            self.manual_backward(loss)
+        else:  # DDP would reduce the gradients of all players at each update
+            with self.trainer.strategy.block_backward_sync():
+                self.manual_backward(loss)
+            average_gradients(learning)
+        if all(p.grad is None for p in learning):
             raise RuntimeError(
                 f"no gradient reached {player} in iteration {self.iteration}: is it frozen at the yield?"
             )

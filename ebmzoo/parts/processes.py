@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
-__all__ = ["mean_over_processes"]
+__all__ = ["average_gradients", "mean_over_processes"]
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
@@ -15,3 +18,11 @@ def mean_over_processes(value: Tensor) -> Tensor:
     total = value.detach().clone()
     torch.distributed.all_reduce(total)
     return total / torch.distributed.get_world_size()
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Put the mean of all processes' gradients in their places, by one all-reduce; all have them of the same ones."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if gradients:
+        mean = mean_over_processes(_flatten_dense_tensors(gradients))
+        torch._foreach_copy_(gradients, list(_unflatten_dense_tensors(mean, gradients)))

@@ -71,10 +71,6 @@ ADVICE = {
     "`val_check_interval` (9) must be less. If you want to disable validation set `limit_val_batches` to 0.0": (
         "`val_check_interval` (9) must be less; --trainer.limit_val_batches 0 leaves validation out"
     ),
-    "It has parameters that were not used in producing the loss. Enable it": (
-        "It has parameters that were not used in producing the loss; take --trainer.strategy "
-        "ddp_find_unused_parameters_true"
-    ),
 }
 
 

@@ -346,7 +346,7 @@ def test_a_resumed_run_goes_on_with_its_wandb_run(ebmzoo, here, monkeypatch):
 
 @pytest.mark.thorough
 def test_a_run_in_forked_processes_stops_with_the_reason_too(ebmzoo, here):
-    words = ["--trainer.devices", 2, "--trainer.strategy", "ddp_fork_find_unused_parameters_true"]
+    words = ["--trainer.devices", 2, "--trainer.strategy", "ddp_fork"]
     answer = ebmzoo("fit", "--config", "ecvae.yaml", "--run_dir", "run", *GUARD, *words, "--trainer.accelerator", "cpu")
     assert answer.code == 1
     assert "ebmzoo: stopped: training diverged at step 6: the batch of data of step 5" in answer.err.splitlines()[-1]

@@ -79,15 +79,12 @@ def test_what_goes_with_our_methods_is_left_alone():
     assert for_processes(settings(strategy=DDPStrategy())) == {}
 
 
-def test_every_plain_ddp_becomes_the_one_that_looks_for_unused_parameters():
-    plain = ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
-    for name in plain:
+def test_several_devices_are_plain_ddp_and_what_a_user_says_stays():
+    for name in ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook"):
         for devices in (1, "2", -1):
-            found = for_processes(settings(strategy=name, devices=devices))
-            assert found == {"strategy": f"{name}_find_unused_parameters_true"}
-        for end in ("true", "false"):  # said by the user
-            assert for_processes(settings(strategy=f"{name}_find_unused_parameters_{end}")) == {}
-    assert for_processes(settings(devices="2")) == {"strategy": "ddp_find_unused_parameters_true"}
+            for end in ("", "_find_unused_parameters_true", "_find_unused_parameters_false"):
+                assert for_processes(settings(strategy=name + end, devices=devices)) == {}
+    assert for_processes(settings(devices="2")) == {"strategy": "ddp"}
 
 
 def test_every_strategy_of_lightnings_works_or_is_refused():
