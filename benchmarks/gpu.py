@@ -29,7 +29,7 @@ from ebmzoo.networks import VAEBMEnergy
 from ebmzoo.precision import decide
 
 TINY = 4  # width
-WARM_UP = 3  # an iteration as it is, one that records and captures, one that replays
+WARM_UP = 4  # iterations as they are, those in which chains and losses are captured, one that replays
 
 
 class Row(NamedTuple):

@@ -8,6 +8,7 @@ and the step size that change with a noise level, and the tensors of the network
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -61,7 +62,7 @@ def capture_graph(run: Callable[[], Any]) -> Callable[[], None]:
     """Capture a function without arguments in a CUDA graph and return its replay.
 
     All graphs share one pool of memory: they are replayed one after the other, and what must outlive a replay lies
-    outside it, or is held.
+    outside it, or is held. Other threads, a loader's that pins memory, go on meanwhile.
     """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -72,7 +73,7 @@ def capture_graph(run: Callable[[], Any]) -> Callable[[], None]:
     if not _pool:
         _pool.append(torch.cuda.graph_pool_handle())
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=_pool[0]):
+    with torch.cuda.graph(graph, pool=_pool[0], capture_error_mode="thread_local"):
         run()
     return graph.replay
 
@@ -124,6 +125,7 @@ class Capture:
                 self._prologue = Captured(lambda *still: self._program.bake(still), still, self._capture)
             except Exception as error:
                 self._prologue = f"its prologue cannot be captured: {error}"
+                warnings.warn(self._prologue, stacklevel=2)
         return self._program.bake(still) if isinstance(self._prologue, str) else self._prologue(*still)
 
     def step(self, sampler: Sampler, recorded: Recorded, state: State) -> Step:
@@ -137,7 +139,8 @@ class Capture:
             try:
                 self._steps[key] = Step(sampler, recorded, state, self._capture)
             except Exception as error:
-                self._steps[key] = f"a step of {type(sampler).__name__} cannot be captured: {error}"
+                self._steps[key] = words = f"a step of {type(sampler).__name__} cannot be captured: {error}"
+                warnings.warn(words, stacklevel=2)
         for found in (self._prologue, self._steps[key]):
             if isinstance(found, str):
                 raise Untraceable(found)

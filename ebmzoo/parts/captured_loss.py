@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar, cast
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ebmzoo.mcmc import Noise
 from ebmzoo.mcmc.capture import CaptureBy, Given, agree, captures, copy_into
 from ebmzoo.mcmc.reading import key_of_tensor
+from ebmzoo.mcmc.trace import Untraceable
 
 __all__ = ["CAPTURED_AFTER", "CapturedLoss", "captured_loss"]
 
@@ -48,8 +50,9 @@ def captured_loss(loss: Loss) -> Loss:
         if found == CAPTURED_AFTER:
             try:
                 found = CapturedLoss(loss, module, arguments, device, capture)
-            except RuntimeError:
+            except (RuntimeError, Untraceable) as error:
                 found = None  # as it is written from now on
+                warnings.warn(f"{type(module).__name__}.{loss.__name__} cannot be captured: {error}", stacklevel=2)
         elif isinstance(found, int):
             found += 1
         graphs[key] = found
