@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ebmzoo.cli.arguments import OneLineParser, check_writable
-from ebmzoo.cli.configs import config_path, load_named, parsed, read_config
+from ebmzoo.cli.configs import config_path, load_all, load_named, parsed, read_config
 from ebmzoo.cli.errors import UserError, instantiating
 
 if TYPE_CHECKING:
@@ -116,10 +116,10 @@ def _case(path: str) -> Case:
 
 def _dispatches(configs: Sequence[str], batch: int, width: int | None, precision: str) -> None:
     """Print what one iteration of each config dispatches."""
-    from ebmzoo.cli.quiet import quieten
+    from ebmzoo.cli.trainer import filter_messages
     from ebmzoo.report.dispatches import iteration, table
 
-    quieten()
+    filter_messages()
     rows = []
     for path in configs:
         model, _ = made(path, width)
@@ -138,8 +138,8 @@ def made(path: str, width: int | None = None) -> tuple[Method, int]:
     """
     from jsonargparse import ArgumentParser
 
-    from ebmzoo import checkpoints, optim  # noqa: F401 - what the parser needs to know samplers and schedules
-    from ebmzoo.cli.given import load_all
+    from ebmzoo import optim  # noqa: F401 - what the parser needs to know schedules
+    from ebmzoo.checkpoints import models  # noqa: F401 - and samplers
     from ebmzoo.data.base import DataModule
     from ebmzoo.methods.base import Method
 

@@ -58,7 +58,7 @@ class Engine(NamedTuple):
 
 
 @contextmanager
-def engine(backend: Backend, potential: Potential, x: Tensor, steps: int, watched: bool = False) -> Iterator[Engine]:
+def engine(backend: Backend, potential: Potential, x: Tensor, steps: int, apart: bool = False) -> Iterator[Engine]:
     """The potential as one chain evaluates it.
 
     Args:
@@ -66,12 +66,12 @@ def engine(backend: Backend, potential: Potential, x: Tensor, steps: int, watche
         potential: at rest, and refreshed for the first step.
         x: where the chain begins.
         steps: how many there will be.
-        watched: somebody looks at every step, so that none is a graph.
+        apart: something looks at every step, or its step size is of this chain alone: none is a graph.
 
     Raises:
         ValueError: the backend cannot evaluate this potential (``auto`` always can).
     """
-    recorded = None if backend == "eager" else _recorded(backend, potential, x, steps, watched)
+    recorded = None if backend == "eager" else _recorded(backend, potential, x, steps, apart)
     if recorded is None:
         yield Engine(potential, potential)
         return
@@ -90,12 +90,12 @@ def engine(backend: Backend, potential: Potential, x: Tensor, steps: int, watche
     recorded.tell_observers()
 
 
-def _recorded(backend: Backend, potential: Potential, x: Tensor, steps: int, watched: bool) -> Recorded | None:
+def _recorded(backend: Backend, potential: Potential, x: Tensor, steps: int, apart: bool) -> Recorded | None:
     """None where autograd is to do it."""
     capture = captures(x.device) if backend != "trace" else None
     if backend == "cudagraph" and capture is None:
         raise ValueError(f"backend cudagraph captures CUDA graphs, but the state is on {x.device}: take trace or auto")
-    if watched:
+    if apart:
         capture = None
     # A graph pays in its second chain already: launches are what a GPU waits for.
     counted = steps if capture is None else max(steps, PAYS_AFTER // 2)

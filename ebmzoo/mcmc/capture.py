@@ -26,7 +26,17 @@ from .trace import Untraceable
 if TYPE_CHECKING:
     from .sampler import Sampler, State
 
-__all__ = ["Capture", "Captured", "Given", "Walk", "agree", "capture_graph", "captured_by", "captures", "copy_into"]
+__all__ = [
+    "Capture",
+    "Captured",
+    "GivenNoise",
+    "Walk",
+    "agree",
+    "capture_graph",
+    "captured_by",
+    "captures",
+    "copy_into",
+]
 
 CaptureBy = Callable[[Callable[[], Any]], Callable[[], None]]
 """Makes of a function without arguments one that replays it: tensors that it writes in place are written again."""
@@ -174,7 +184,7 @@ class Step:
             object.__setattr__(kernel, "step_size", self._size)
         self.state = _like(state)
         self._moving = [tensor.clone() for tensor in recorded.moving]
-        self._noise, self._still = Given(), _Still(recorded.program.value_and_grad, self._moving, recorded.baked)
+        self._noise, self._still = GivenNoise(), _Still(recorded.program.value_and_grad, self._moving, recorded.baked)
         self.sick = torch.zeros((), dtype=torch.int64, device=state.x.device)
 
         def run() -> None:
@@ -188,6 +198,7 @@ class Step:
             self.evaluations, expected = self._still.calls, self.state.grad.clone()
             self._replay = capture(run)
         copy_into(_tensors(self.state), _tensors(state))
+        self._noise.clear()
         self._replay()  # what it leaves in the state is overwritten before the next one
         if not agree([self.state.grad], [expected]):
             raise RuntimeError("a replay gives another gradient")
@@ -231,7 +242,7 @@ class Walk:
         return _like(state)
 
 
-class Given(Noise):
+class GivenNoise(Noise):
     """Noise that lies in buffers, which are made when they are first asked for."""
 
     def __init__(self) -> None:
@@ -240,6 +251,11 @@ class Given(Noise):
 
     def rewind(self) -> None:
         self._next = 0
+
+    def clear(self) -> None:
+        """As they were made: who asks may write in them."""
+        for _, buffer in self._buffers:
+            buffer.zero_()
 
     def fill(self, noise: Noise) -> None:
         """Draw anew, in the order in which a step asks."""
@@ -286,12 +302,19 @@ class _Still:
 
 
 def _like(state: State) -> State:
-    accepted = None if state.accepted is None else state.accepted.clone()
-    return state._replace(x=state.x.clone(), energy=state.energy.clone(), grad=state.grad.clone(), accepted=accepted)
+    """A copy, of what the next step needs."""
+    own: dict[str, Any] = {name: tensor.clone() for name, tensor in _own(state).items()}
+    return state._replace(log_ratio=None, hotter=tuple(map(_like, state.hotter)), **own)
 
 
 def _tensors(state: State) -> list[Tensor]:
-    return [tensor for tensor in state if tensor is not None]
+    return [*_own(state).values(), *(tensor for one in state.hotter for tensor in _tensors(one))]
+
+
+def _own(state: State) -> dict[str, Tensor]:
+    own = {name: value for name, value in state._asdict().items() if isinstance(value, Tensor)}
+    own.pop("log_ratio", None)  # of the last step, which a warm-up alone looks at
+    return own
 
 
 def agree(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:

@@ -18,7 +18,7 @@ from .trace import Trace, Untraceable
 if TYPE_CHECKING:
     from .capture import Capture
 
-__all__ = ["Program", "Recorded", "Run"]
+__all__ = ["Call", "Program", "Recorded", "Run", "calls_of", "tell"]
 
 Run = Callable[..., tuple[Tensor, ...]]
 Call = tuple[int, Tensor | None]  # a module's number; None on entering it, an empty output like its own on leaving
@@ -49,7 +49,7 @@ class Program:
                     raise Untraceable("its forward replaces a tensor that it holds")
                 return energy
 
-        with _calls(reading.modules) as self.calls:
+        with calls_of(reading.modules) as self.calls:
             trace = Trace(function, x, moving, still)
         if Reading(potential).key != reading.key:
             raise Untraceable("its forward changes what it holds")
@@ -125,12 +125,8 @@ class Recorded:
 
     def tell_observers(self) -> None:
         """Let hooks that only look have the modules' calls of all steps."""
-        for number, output in self.program.calls if self.steps else ():
-            module = self._reading.modules[number]
-            for hook in list((module._forward_pre_hooks if output is None else module._forward_hooks).values()):
-                if observes(hook):
-                    arguments = () if output is None else (output,)
-                    hook(module, (), *arguments, times=self.steps)
+        if self.steps:
+            tell(self._reading.modules, self.program.calls, self.steps)
 
     def plain(self) -> Any:
         """A context without autocast: its casts are operations of the program."""
@@ -153,8 +149,17 @@ def _numbers(potential: Potential) -> list[Any]:
     return [value for value in potential.__dict__.values() if type(value) in (bool, int, float, str)]
 
 
+def tell(modules: Sequence[nn.Module], calls: Sequence[Call], times: int) -> None:
+    """Let hooks that only look have calls of modules that a replay made, see `observes`."""
+    for number, output in calls:
+        module = modules[number]
+        for hook in list((module._forward_pre_hooks if output is None else module._forward_hooks).values()):
+            if observes(hook):
+                hook(module, (), *(() if output is None else (output,)), times=times)
+
+
 @contextmanager
-def _calls(modules: Sequence[nn.Module]) -> Iterator[list[Call]]:
+def calls_of(modules: Sequence[nn.Module]) -> Iterator[list[Call]]:
     """The calls of modules in their order, which no hook hears of: a recording is not yet a step."""
     found: list[Call] = []
     numbers = {id(module): number for number, module in enumerate(modules)}

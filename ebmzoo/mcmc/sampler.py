@@ -189,14 +189,19 @@ class Sampler:
                 found = first._run(whole, x, source, self.proposals, None)
                 x, proposed = found.x, found.acceptance
             kernel, x = self.warmed_up(whole, x, source)
-            chain = kernel._run(whole, x, source, steps, watch)
+            # A graph is of one step size, and one that a warm-up found is of this call.
+            chain = kernel._run(whole, x, source, steps, watch, captures=kernel is self)
         return chain._replace(proposal_acceptance=proposed, step_size=None if kernel is self else kernel.step_size)
 
-    def _run(self, potential: Potential, x: Tensor, noise: Noise, steps: int, watch: Watch | None) -> Chain:
+    def _run(
+        self, potential: Potential, x: Tensor, noise: Noise, steps: int, watch: Watch | None, captures: bool = True
+    ) -> Chain:
+        """``captures``: whether its steps may be graphs."""
         first_level = next(self.kernels(1))[1]
         check = NaNCheck(x) if refuses_nan() else None
         potential.refresh(x, noise, first_level)  # what it draws has a shape from now on, as a program needs
-        with engine(self.backend, potential, x, steps, watch is not None or not steps) as (walked, slopes, captured):
+        apart = watch is not None or not steps or not captures
+        with engine(self.backend, potential, x, steps, apart) as (walked, slopes, captured):
             noted = Noted(walked)
             state = self.start(walked, x, noise)
             graph = captured(self, state)
@@ -263,7 +268,7 @@ class Metropolis(Sampler):
             return self, x
         averaging = DualAveraging(math.sqrt(self.step_size), self.target_acceptance)
         search = WarmUp(temperature=self.temperature, backend=self.backend, kernel=self, averaging=averaging)
-        x = search._run(potential, x, noise, self.warmup, None).x
+        x = search._run(potential, x, noise, self.warmup, None, captures=False).x
         return replace(self, step_size=averaging.found**2, warmup=0), x
 
     def accept(self, state: State, x: Tensor, energy: Tensor, grad: Tensor, log_ratio: Tensor, noise: Noise) -> State:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ebmzoo.mcmc import Noise
-from ebmzoo.mcmc.capture import CaptureBy, Given, agree, captures, copy_into
-from ebmzoo.mcmc.reading import key_of_tensor
+from ebmzoo.mcmc.capture import CaptureBy, GivenNoise, agree, captures, copy_into
+from ebmzoo.mcmc.program import calls_of, tell
+from ebmzoo.mcmc.reading import key_of_tensor, observes
 from ebmzoo.mcmc.trace import Untraceable
 
 __all__ = ["CAPTURED_AFTER", "CapturedLoss", "captured_loss"]
@@ -58,7 +59,7 @@ def captured_loss(loss: Loss) -> Loss:
         graphs[key] = found
         while len(graphs) > _KEPT:
             del graphs[next(iter(graphs))]
-        return found(*arguments) if isinstance(found, CapturedLoss) else loss(module, *arguments)
+        return found(module, *arguments) if isinstance(found, CapturedLoss) else loss(module, *arguments)
 
     return cast("Loss", called)
 
@@ -86,7 +87,7 @@ class CapturedLoss:
         capture: CaptureBy,
     ):
         self._inputs = [a.detach().clone() for a in arguments if isinstance(a, Tensor)]
-        self._noise, self.replays = Given(), 0
+        self._noise, self.replays = GivenNoise(), 0
         inputs = iter(self._inputs)
         own = [next(inputs) if isinstance(a, Tensor) else self._noise if isinstance(a, Noise) else a for a in arguments]
         reference, kind = weakref.ref(module), device.type
@@ -96,8 +97,9 @@ class CapturedLoss:
 
         def found(parameters: Sequence[Tensor]) -> tuple[dict[str, Tensor], Sequence[Tensor | None]]:
             self._noise.rewind()
-            with torch.autocast(kind, **casts):
-                value, seen = loss(reference(), *own)
+            where = cast("nn.Module", reference())
+            with torch.autocast(kind, **casts), calls_of(list(where.modules())) as self._calls:
+                value, seen = loss(where, *own)
                 slopes = torch.autograd.grad(value, list(parameters), allow_unused=True)
             return {"": value.detach(), **{name: one.detach() for name, one in seen.items()}}, slopes
 
@@ -106,7 +108,7 @@ class CapturedLoss:
             copy_into(list(self._outputs.values()), list(outputs.values()))
             copy_into(self._slopes, [slope for slope in slopes if slope is not None])
 
-        # What networks keep while they train, and random numbers, are as if nothing had been run.
+        # What networks keep while they train, who counts their calls, and random numbers are as if nothing were run.
         buffers = list(module.buffers())
         before = [buffer.clone() for buffer in buffers]
         with torch.random.fork_rng([device] if kind == "cuda" else []):
@@ -121,19 +123,21 @@ class CapturedLoss:
                 self._replay = capture(run)
                 copy_into(buffers, before)
                 torch._foreach_zero_(self._slopes)
+                self._noise.clear()
                 self._replay()
             finally:
                 copy_into(buffers, before)
         if not agree(self._slopes, expected):
             raise RuntimeError(f"a replay of {loss.__name__} gives another gradient")
 
-    def __call__(self, *arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, module: nn.Module, *arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, whose graph has the gradient, and what is logged of it."""
         copy_into(self._inputs, [a for a in arguments if isinstance(a, Tensor)])
         for noise in (a for a in arguments if isinstance(a, Noise)):
             self._noise.fill(noise)
         self._replay()
         self.replays += 1
+        tell(list(module.modules()), self._calls, 1)
         value: Tensor = _Replayed.apply(self, *self.parameters)
         return value, {name: one for name, one in self._outputs.items() if name}
 
@@ -168,7 +172,8 @@ def _key(name: str, module: nn.Module, arguments: Sequence[Any], device: torch.d
     if casts == torch.float16 or any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
         return None  # gradients are scaled before they are rounded to fp16
     modules = list(module.modules())
-    if any(m._forward_hooks or m._forward_pre_hooks or isinstance(m, nn.SyncBatchNorm) for m in modules):
+    hooks = (hook for m in modules for own in (m._forward_hooks, m._forward_pre_hooks) for hook in own.values())
+    if not all(map(observes, hooks)) or any(isinstance(m, nn.SyncBatchNorm) for m in modules):
         return None
     given = tuple(key_of_tensor(a) if isinstance(a, Tensor) else isinstance(a, Noise) or a for a in arguments)
     places = tuple((tensor.data_ptr(), tensor.requires_grad) for tensor in (*module.parameters(), *module.buffers()))

@@ -10,7 +10,18 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from ebmzoo.mcmc import MALA, AnnealedLangevin, JointNoise, Langevin, PerImageNoise, Sampler, Tethered
+from ebmzoo.mcmc import (
+    HMC,
+    MALA,
+    AnnealedLangevin,
+    JointNoise,
+    Langevin,
+    PerImageNoise,
+    ReplicaExchange,
+    Sampler,
+    Tethered,
+    UnderdampedLangevin,
+)
 from ebmzoo.mcmc.backend import PAYS_AFTER
 from ebmzoo.mcmc.capture import Captured, capture_graph, captured_by
 from ebmzoo.networks import MLPEnergy
@@ -28,13 +39,31 @@ def chains(sampler, potential, x, noise=1, **settings):
         return eager, replace(sampler, backend="cudagraph")(potential, x, noise=noise, **settings), again
 
 
-@pytest.mark.parametrize("sampler", [*SAMPLERS, Langevin(3, 0.1, noise_first=True), Langevin(3, 0.1, 0.0)], ids=repr)
-@pytest.mark.parametrize("name", NETWORKS)
+OTHERS = [
+    Langevin(3, 0.1, noise_first=True),
+    Langevin(3, 0.1, 0.0),
+    UnderdampedLangevin(3, 0.1),
+    HMC(2, 1e-3, jitter=0.5),
+    ReplicaExchange(2, 1e-3, ladder=(2.0, 4.0)),
+]
+
+
+CASES = [(name, sampler) for name in NETWORKS for sampler in SAMPLERS] + [("mlp", sampler) for sampler in OTHERS]
+
+
+@pytest.mark.parametrize(("name", "sampler"), CASES, ids=repr)
 def test_a_captured_chain_is_the_eager_one_to_the_last_bit(name, sampler):
     net, x = made(name)
     eager, captured, again = chains(sampler, net, x)
     assert_same(captured, eager)
     assert (again.captures, again.replays) == (2, 3 + sampler.steps)  # the prologue and a step, each looked at once
+
+
+def test_a_step_size_that_a_warm_up_finds_is_no_graphs():
+    net, x = made("mlp")
+    eager, captured, again = chains(MALA(3, 1e-3, warmup=5), net, x)
+    assert_same(captured[:5], eager[:5])
+    assert captured.step_size == eager.step_size and not again.captures
 
 
 def test_an_annealed_chain_with_fresh_noise_is_one_graph_for_all_its_levels():
@@ -179,7 +208,7 @@ def test_a_captured_chain_says_from_which_step_its_energy_is_no_number(sampler):
                 said.append("")
             except ValueError as error:
                 said.append(str(error))
-    assert said[0] == said[1] and ("NaN from step" in said[0]) == (not sampler.metropolis)
+    assert said[0] == said[1] and ("NaN from step" in said[0]) == (not sampler.adjusted)
 
 
 def test_graphs_hold_no_network_and_only_the_newest_programs_have_them(monkeypatch):

@@ -14,11 +14,12 @@ from lightning import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ebmzoo.callbacks import NetworkEvaluations
 from ebmzoo.mcmc import as_noise
 from ebmzoo.mcmc.capture import capture_graph, captured_by
-from ebmzoo.objectives import EnergyL2, GradientPenalty, LipschitzPenalty, SpectralPenalty
 from ebmzoo.parts import Energy
 from ebmzoo.parts.captured_loss import CAPTURED_AFTER, _graphs, captured_loss
+from ebmzoo.parts.objectives import EnergyL2, GradientPenalty, LipschitzPenalty, SpectralPenalty
 
 from ..mcmc.examples import NETWORKS, Again, made
 from ..methods.cases import MOST_SLOW, RARELY, assert_identical, seeded, state
@@ -62,16 +63,17 @@ def test_an_energy_learns_the_same(name):
 
 @pytest.mark.parametrize("name", MOST_SLOW)
 def test_a_training_is_the_same(name):
-    """All of it: chains, losses, buffers, random numbers."""
+    """All of it: chains, losses, buffers, random numbers, and the count of network evaluations."""
 
     def train(capture):
         method = seeded(name)
         torch.manual_seed(1)
         batches = DataLoader(list(torch.rand(8, 6, *method.image_shape) * 2 - 1), batch_size=None)
-        fit = Trainer(**{**QUIET, **RARELY}, max_epochs=1)
+        counting = NetworkEvaluations()
+        fit = Trainer(**{**QUIET, **RARELY}, max_epochs=1, callbacks=[counting])
         with captured_by(capture) if capture else nullcontext():
             fit.fit(method, batches)
-        return state(fit)
+        return {**state(fit), "evaluations": torch.tensor(counting.spent)}
 
     again = Again()
     plain, captured = train(None), train(again)
