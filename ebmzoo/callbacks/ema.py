@@ -8,7 +8,7 @@ predictions nor back after an exception.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -216,11 +216,24 @@ def averaged_weights(trainer: Trainer, pl_module: LightningModule) -> Iterator[b
     callbacks: list[Any] = list(getattr(trainer, "callbacks", []))
     swapped = [ema for ema in callbacks if isinstance(ema, EMA) and ema.swap_in(pl_module)]
     try:
-        with getattr(pl_module, "refitted", nullcontext)():
+        with _refitted(pl_module):
             yield bool(getattr(pl_module, "ema_active", False))
     finally:
         for ema in swapped:
             ema.swap_out(pl_module)
+
+
+@contextmanager
+def _refitted(model: Any) -> Iterator[None]:
+    if not hasattr(model, "refit_statistics"):
+        yield
+        return
+    before = model.of_draws, model.statistics
+    model.refit_statistics()
+    try:
+        yield
+    finally:
+        model.of_draws, model.statistics = before
 
 
 def _copy(parameter: Tensor) -> Tensor:

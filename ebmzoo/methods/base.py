@@ -6,7 +6,6 @@ import copy
 import inspect
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +18,7 @@ from ebmzoo.mcmc import GlobalNoise, Noise, Sampler, State, Watch, as_noise, ung
 from ebmzoo.optim import fused
 from ebmzoo.parts.energy import Energy
 from ebmzoo.parts.processes import average_gradients
-from ebmzoo.parts.statistics import normalising_by, refit, running_statistics
+from ebmzoo.parts.statistics import fitted, normalising_by
 
 from .at_rest import AnswersAtRest
 from .capabilities import HasEnergy, Reconstructs, Scores
@@ -211,23 +210,10 @@ class Method(AnswersAtRest, Reports, Resumes):
         bounds, keeps the training's. The draws are the same at every call, and without such layers nothing happens.
         """
         self.of_draws, self.statistics = {}, None
-        if type(self).begin is Method.begin:
-            return
-        noise, found = as_noise(0, self.device), running_statistics(self)
-        with torch.inference_mode(False), normalising_by(self, found):
-            if refit(self, lambda: self.begin(_REFIT_BATCH, noise), _REFIT_BATCHES):
-                self.of_draws = {name: statistic.clone() for name, statistic in found.items()}
-                self.statistics = f"{_REFIT_BATCHES * _REFIT_BATCH:,} prior draws"
-
-    @contextmanager
-    def refitted(self) -> Iterator[None]:
-        """Have refitted statistics, and then those of before."""
-        before = self.of_draws, self.statistics
-        self.refit_statistics()
-        try:
-            yield
-        finally:
-            self.of_draws, self.statistics = before
+        if type(self).begin is not Method.begin:
+            noise = as_noise(0, self.device)
+            self.of_draws = fitted(self, lambda: self.begin(_REFIT_BATCH, noise), _REFIT_BATCHES)
+            self.statistics = f"{_REFIT_BATCHES * _REFIT_BATCH:,} prior draws" if self.of_draws else None
 
     # -- optimisation -----------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["normalising_by", "refit", "running_statistics"]
+__all__ = ["fitted", "normalising_by", "refit", "running_statistics"]
 
 
 def running_statistics(module: nn.Module) -> dict[str, Tensor]:
@@ -49,6 +49,22 @@ def normalising_by(module: nn.Module, statistics: Mapping[str, Tensor]) -> Itera
     finally:
         for name, statistic in own.items():
             found[name].copy_(statistic)
+
+
+def fitted(module: nn.Module, batch: Callable[[], object], batches: int) -> dict[str, Tensor]:
+    """The statistics that `refit` would leave, by their names in the state_dict; none if nothing reaches such a layer.
+
+    Example:
+        >>> norm = nn.BatchNorm1d(1).eval()
+        >>> fitted(norm, lambda: norm(torch.tensor([[2.0], [6.0]])), batches=3)["running_var"].item()
+        8.0
+        >>> norm.running_var.item()
+        1.0
+    """
+    found = running_statistics(module)
+    with torch.inference_mode(False), normalising_by(module, found):
+        reached = refit(module, batch, batches)
+        return {name: statistic.clone() for name, statistic in found.items()} if reached else {}
 
 
 @torch.no_grad()
