@@ -46,22 +46,31 @@ class Setting:
     chain: Sampler = Langevin(15, 1e-2)  # noqa: RUF009 - frozen, holds no state
     replayed: float = 0.6
     kept: int = 10000
+    ramp: int = 300
     iterations: int = 1000
 
     def cells(self) -> tuple[Any, ...]:
         """As a row of a table begins."""
         sampler = f"{type(self.chain).__name__} {self.chain.step_size:g}"
         clamped = "yes" if self.clamps else "no"
-        return self.sigma, self.data_noise, clamped, sampler, f"{self.replayed:g} of {self.kept}", self.iterations
+        return (
+            self.sigma,
+            self.data_noise,
+            clamped,
+            sampler,
+            f"{self.replayed:g} of {self.kept} in {self.ramp}",
+            self.iterations,
+        )
 
 
 HEAD = ["σ", "noise on data", "clamped", "sampler", "replayed", "iterations"]
 FOUND = [
     Setting(sigma=0.2),
     Setting(),
-    Setting(clamps=True, iterations=3000),
-    Setting(clamps=True, data_noise=0.1, iterations=1500),
-    Setting(clamps=True, data_noise=0.1, iterations=1500, chain=Langevin(15, 3e-2), replayed=0.95),
+    Setting(ramp=2000, iterations=1200),
+    Setting(clamps=True, ramp=2000, iterations=3000),
+    Setting(clamps=True, data_noise=0.1, ramp=500, iterations=1500),
+    Setting(clamps=True, data_noise=0.1, ramp=500, iterations=1500, chain=Langevin(15, 3e-2), replayed=0.95),
     Setting(clamps=True, data_noise=0.1, chain=MALA(15, 1e-2), replayed=0.9),
     Setting(data_noise=0.1, replayed=0.9, kept=640),
 ]
@@ -147,7 +156,7 @@ def digits(seed: int, first: int, n: int, lengths: Sequence[int], settings: Sequ
             sampler=setting.chain,
             buffer=setting.kept,
             replay_probability=setting.replayed,
-            replay_ramp=300,
+            replay_ramp=setting.ramp,
             energy_optimizer=spec(ThreeSigmaAdam, lr=3e-4, betas=[0.9, 0.999]),
         )
         method.vae.load_state_dict({**weights, "log_sigma": method.vae.log_sigma})
