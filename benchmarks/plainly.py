@@ -34,8 +34,8 @@ def plainly(net: nn.Module) -> Iterator[None]:
     """
 
     @contextmanager
-    def eager(backend: str, potential: Potential, *rest: Any) -> Iterator[tuple[Potential, Potential]]:
-        yield potential, potential
+    def eager(backend: str, potential: Potential, *rest: Any) -> Iterator[tuple[Potential, Potential, Any]]:
+        yield potential, potential, lambda *_: None
 
     ordered: list[Any] = [module for module in net.modules() if getattr(module, "channels_last", False)]
     for module in ordered:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import defaultdict
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import torch
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-__all__ = ["ThreeSigmaAdam", "WarmupCosine", "fused"]
+__all__ = ["ThreeSigmaAdam", "WarmupCosine", "check_one_loss", "fused"]
 
 _FUSED = (Adam, AdamW, SGD)
 
@@ -120,3 +121,17 @@ class WarmupCosine(LambdaLR):
             return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
 
         super().__init__(optimizer, factor)
+
+
+def check_one_loss(optimizer: Optimizer) -> None:
+    """Refuse an optimiser that takes several losses a step, such as L-BFGS.
+
+    Raises:
+        ValueError: it does.
+    """
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"{type(optimizer).__name__} evaluates its loss several times a step, and a player has one loss a step: "
+            f"take one that does not, such as Adam"
+        )

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from ebmzoo.cli.given import load_all
 
 from ebmzoo.checkpoints import read
+from ebmzoo.cli.configs import load_all
 from ebmzoo.cli.doctor import Doctor
 from ebmzoo.cli.main import main
 

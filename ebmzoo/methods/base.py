@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, build, parameters_of, plain
 from ebmzoo.mcmc import GlobalNoise, Noise, Sampler, State, Watch, as_noise, unguarded
-from ebmzoo.optim import fused
+from ebmzoo.optim import check_one_loss, fused
 from ebmzoo.parts.energy import Energy
 from ebmzoo.parts.processes import average_gradients
 from ebmzoo.parts.statistics import fitted, normalising_by
@@ -223,7 +221,7 @@ class Method(AnswersAtRest, Reports, Resumes):
         for player, (networks, make_optimizer, make_schedule) in self.players().items():
             try:
                 optimizers.append(build(make_optimizer, parameters_of(networks)))
-                _check_one_loss(optimizers[-1])
+                check_one_loss(optimizers[-1])
                 if self.device.type == "cuda":
                     fused(optimizers[-1])
                 if make_schedule is not None:
@@ -276,7 +274,7 @@ class Method(AnswersAtRest, Reports, Resumes):
         if player not in self._players:
             known = ", ".join(self._players)
             raise ValueError(f"{type(self).__name__} has no player {player!r}: it trains {known}")
-        optimizer = self._all_optimizers()[list(self._players).index(player)]
+        optimizer = _listed(self.optimizers())[list(self._players).index(player)]
         learning = [p for group in optimizer.param_groups for p in group["params"]]
         optimizer.zero_grad()
         if self.world_size == 1:
@@ -302,7 +300,7 @@ class Method(AnswersAtRest, Reports, Resumes):
     def _step_schedules(self, updated: Container[str]) -> None:
         """A schedule counts the iterations in which its player was updated, when they are over."""
         scheduled = [name for name, (_, _, schedule) in self._players.items() if schedule is not None]
-        for player, schedule in zip(scheduled, self._schedules(), strict=True):
+        for player, schedule in zip(scheduled, _listed(self.lr_schedulers()), strict=True):
             if player in updated:
                 try:
                     schedule.step()
@@ -317,16 +315,6 @@ class Method(AnswersAtRest, Reports, Resumes):
             self._grad_norm = nn.utils.clip_grad_norm_(parameters, self.grad_clip)
         elif self.logs_now():
             self._grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-
-    def _all_optimizers(self) -> list[LightningOptimizer]:
-        optimizers = self.optimizers()
-        return list(optimizers) if isinstance(optimizers, list) else [optimizers]
-
-    def _schedules(self) -> list[Any]:
-        schedules = self.lr_schedulers()
-        if schedules is None:
-            return []
-        return schedules if isinstance(schedules, list) else [schedules]
 
     def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
         """Lightning's, and a note of when."""
@@ -354,20 +342,13 @@ class Method(AnswersAtRest, Reports, Resumes):
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Score, energy and reconstruction of every example, as far as the method has them."""
         x = self.data(batch)
-        found: dict[str, Tensor] = {}
-        if isinstance(self, Scores):
-            found["score"] = self.score(x)
-        if isinstance(self, HasEnergy):
-            found["energy"] = self.energy(x)
-        if isinstance(self, Reconstructs):
-            found["reconstruction"] = self.reconstruct(x)
-        return found
-
-
-def _check_one_loss(optimizer: Optimizer) -> None:
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise ValueError(
-            f"{type(optimizer).__name__} evaluates its loss several times a step, and a player has one loss a step: "
-            f"take one that does not, such as Adam"
+        asked = (
+            ("score", Scores, "score"),
+            ("energy", HasEnergy, "energy"),
+            ("reconstruction", Reconstructs, "reconstruct"),
         )
+        return {name: getattr(self, answer)(x) for name, kind, answer in asked if isinstance(self, kind)}
+
+
+def _listed(found: Any) -> list[Any]:  # Lightning gives a list, one alone, or None
+    return [] if found is None else found if isinstance(found, list) else [found]

