@@ -38,6 +38,17 @@ def test_the_slopes_script(capsys):
     assert "| slope ≤ 1, s 2 | 6 |" in capsys.readouterr().out
 
 
+def test_a_chain_in_pieces_is_measured_from_its_start():
+    model, data = dual_mcmc_slope.made(4, {}, 2.0, 0.0, 16).eval(), digits("train")[0]
+    found = dual_mcmc_slope.along(model, data, 50)
+    start = model.sample(50, steps=0, noise=1)
+    of_data = model.energy(data).mean()
+    assert found[0][0] == pytest.approx((model.energy(start).mean() - of_data).item(), abs=1e-6)
+    end = model.sampler(model.ebm, start, 0, steps=60).x  # at T = 0: no noise
+    assert found[60][0] == pytest.approx((model.energy(end).mean() - of_data).item(), abs=1e-6)
+    assert list(found) == list(dual_mcmc_slope.LENGTHS)
+
+
 @pytest.mark.thorough
 def test_the_restorations_script():
     found = dual_mcmc_restoration.main(["--quick"])

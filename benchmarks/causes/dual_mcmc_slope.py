@@ -1,9 +1,11 @@
 """Why longer training chains do not help Dual-MCMC on digits: the energy's slope scales itself.
 
     python -m benchmarks.causes.dual_mcmc_slope [--quick] [--iterations 1500] [--seed 20]
+    python -m benchmarks.causes.dual_mcmc_slope --checkpoint runs/dual_mcmc_digits/version_0/checkpoints/last.ckpt
 
 `dual_mcmc_digits` with K = 5, 15 and 30 steps in training, with its own energy, with one whose layers are divided by
 their spectral norms as in the released code (slope at most 1), and with the same at a step that makes this bound bite.
+Of a trained model: its energy and FD along the test chain.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch import Tensor
 from torch.optim import Adam
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+import ebmzoo
 from ebmzoo.data.digits import digits
 from ebmzoo.factories import build, parameters_of
 from ebmzoo.images import from_uint8, to_uint8
@@ -30,6 +33,8 @@ from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
 from ebmzoo.parts import Energy, Pairs
 from ebmzoo.parts.objectives import EnergyL2
 
+POWER_ITERATIONS = 50
+LENGTHS = (0, 5, 10, 15, 20, 30, 45, 60)
 BOUND = {"spectral_norm": True, "activation": "leaky_relu"}
 # Name to the energy's arguments, s and T: noise 0.01 a step in each.
 KINDS: dict[str, tuple[dict[str, Any], float, float]] = {
@@ -65,7 +70,7 @@ def trained(model: DualMCMC, data: Tensor, iterations: int, seed: int) -> DualMC
     torch.manual_seed(seed)
     optimizers = {name: build(make, parameters_of(parts)) for name, (parts, make, _) in model.players().items()}
     schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(one, iterations) for one in optimizers.values()]
-    averages = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=True)
+    averages = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.99))
     for iteration in range(iterations):
         model.train()
         for player, loss in model.losses(data[torch.randint(len(data), (64,))], iteration):
@@ -75,9 +80,12 @@ def trained(model: DualMCMC, data: Tensor, iterations: int, seed: int) -> DualMC
         for schedule in schedules:
             schedule.step()
         averages.update_parameters(model)
-    found = averages.module.eval()
+    found = averages.module
     assert isinstance(found, DualMCMC)
-    return found
+    with torch.no_grad():
+        for _ in range(POWER_ITERATIONS):  # the spectral norms are those of the averaged weights, not averages
+            found.ebm.train()(data[:1])
+    return found.eval()
 
 
 def features(x: Tensor) -> Tensor:
@@ -101,6 +109,19 @@ def measured(model: DualMCMC, data: Tensor, n: int) -> dict[str, float]:
     return found
 
 
+@torch.no_grad()
+def along(model: DualMCMC, data: Tensor, n: int) -> dict[int, tuple[float, float]]:
+    """By the number of steps of a chain from the generator's samples: energy less that of data, and FD."""
+    sampler, real, noise = model.test_sampler()[0], features(data), as_noise(2)
+    assert sampler is not None
+    of_data, x, done, found = model.ebm(data).mean(), model.sample(n, steps=0, noise=1), 0, {}
+    for steps in LENGTHS:
+        x = sampler(model.ebm, x, noise, steps=steps - done).x if steps else x
+        found[steps] = (model.ebm(x).mean() - of_data).item(), frechet_distance(features(x), real)
+        done = steps
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[tuple[str, int], dict[str, float]]:
     """Train and print the table, and return it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,7 +129,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[tuple[str, int], dict[s
     parser.add_argument("--iterations", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--steps", type=int, nargs="+", default=[5, 15, 30], help="K")
+    parser.add_argument("--checkpoint", help="of dual_mcmc_digits: nothing is trained")
     options = parser.parse_args(arguments)
+    if options.checkpoint:
+        print("| steps | E − E(data) | FD |\n|---|---|---|")
+        for steps, (energy_gap, distance) in along(ebmzoo.load(options.checkpoint), digits("train")[0], 5000).items():
+            print(f"| {steps} | {energy_gap:.4f} | {distance:.2f} |")
+        return {}
     iterations, width, n = (4, 16, 200) if options.quick else (options.iterations, 256, 5000)
     data, found = digits("train")[0], {}
     for name, (energy, step_size, temperature) in KINDS.items():
