@@ -12,7 +12,7 @@ import torch
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-__all__ = ["ThreeSigmaAdam", "WarmupCosine", "check_one_loss", "fused"]
+__all__ = ["ThreeSigmaAdam", "WarmupCosine", "fused", "ready"]
 
 _FUSED = (Adam, AdamW, SGD)
 
@@ -123,11 +123,11 @@ class WarmupCosine(LambdaLR):
         super().__init__(optimizer, factor)
 
 
-def check_one_loss(optimizer: Optimizer) -> None:
-    """Refuse an optimiser that takes several losses a step, such as L-BFGS.
+def ready(optimizer: Optimizer, device: torch.device) -> Optimizer:
+    """The optimiser as a player's: one kernel a step on CUDA.
 
     Raises:
-        ValueError: it does.
+        ValueError: it takes several losses a step, such as L-BFGS: a player has one.
     """
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
@@ -135,3 +135,4 @@ def check_one_loss(optimizer: Optimizer) -> None:
             f"{type(optimizer).__name__} evaluates its loss several times a step, and a player has one loss a step: "
             f"take one that does not, such as Adam"
         )
+    return fused(optimizer) if device.type == "cuda" else optimizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from torch.optim import Optimizer
 
 from ebmzoo.factories import ImageShape, OptimizerFactory, ScheduleFactory, build, parameters_of, plain
 from ebmzoo.mcmc import GlobalNoise, Noise, Sampler, State, Watch, as_noise, unguarded
-from ebmzoo.optim import check_one_loss, fused
+from ebmzoo.optim import ready
 from ebmzoo.parts.energy import Energy
 from ebmzoo.parts.processes import average_gradients
 from ebmzoo.parts.statistics import fitted, normalising_by
@@ -220,10 +221,7 @@ class Method(AnswersAtRest, Reports, Resumes):
         optimizers, schedules = [], []
         for player, (networks, make_optimizer, make_schedule) in self.players().items():
             try:
-                optimizers.append(build(make_optimizer, parameters_of(networks)))
-                check_one_loss(optimizers[-1])
-                if self.device.type == "cuda":
-                    fused(optimizers[-1])
+                optimizers.append(ready(build(make_optimizer, parameters_of(networks)), self.device))
                 if make_schedule is not None:
                     schedules.append(build(make_schedule, optimizers[-1]))
             except (TypeError, ValueError) as error:
@@ -284,9 +282,7 @@ class Method(AnswersAtRest, Reports, Resumes):
                 self.manual_backward(loss)
             average_gradients(learning)
         if all(p.grad is None for p in learning):
-            raise RuntimeError(
-                f"no gradient reached {player} in iteration {self.iteration}: is it frozen at the yield?"
-            )
+            raise RuntimeError(f"no gradient reached {player} in iteration {self.iteration}: frozen at the yield?")
         if first:
             optimizer.step()  # the step that Lightning counts as the training iteration
         else:
