@@ -121,7 +121,7 @@ REFUSED = {
     "a loss of another": (
         other_graph,
         RuntimeError,
-        "^no gradient reached a in iteration 0: is it frozen at the yield",
+        "^no gradient reached a in iteration 0: frozen at the yield",
     ),
     "frozen at the yield": (within_frozen, RuntimeError, "^no gradient reached a in iteration 0"),
     "no graph at all": (without_graph, RuntimeError, "does not require grad"),
