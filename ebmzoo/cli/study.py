@@ -90,6 +90,12 @@ def _parsed(verb: str, arguments: Sequence[str]) -> argparse.Namespace:
         raise UserError("an energy is given by --energy module:name or by --ckpt_path, one of them")
     if options.out.suffix != ".html":
         raise UserError(f"--out is a page, ending in .html, not {options.out}")
+    if options.samples and options.samples.suffix not in (".npy", ".png", ""):
+        raise UserError(f"--samples is a .npy file, a .png grid or a folder (no ending), not {options.samples}")
+    if options.shape and options.start:
+        raise UserError("chains begin at --start or at white noise of --shape, not at both")
+    if options.chains < 2 or any(side < 1 for side in options.shape or ()):
+        raise UserError("--chains is 2 or more, and the numbers of --shape are positive")
     for file in (options.out, options.samples):
         if file:
             check_writable(file)
@@ -137,8 +143,14 @@ def _points(option: str, file: Path | None) -> Tensor | None:
         return None
     try:
         values = np.load(file, allow_pickle=False)
-        if not isinstance(values, np.ndarray) or values.ndim < 2 or values.dtype.kind not in "fiu":
-            raise ValueError("an array of numbers (n, …) is needed")
+    except FileNotFoundError:
+        raise UserError(f"{option} {file}: there is no such file") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{option} {file}: {error}") from error
+        raise UserError(f"{option} {file} is not a .npy file of numbers") from error
+    if not isinstance(values, np.ndarray) or values.ndim < 2 or values.dtype.kind not in "fiu":
+        raise UserError(
+            f"{option} {file}: an array of numbers (n, …) is needed, not {getattr(values, 'shape', 'an .npz')}"
+        )
+    if not np.isfinite(values).all():
+        raise UserError(f"{option} {file} holds numbers that are not finite")
     return torch.from_numpy(values).float()

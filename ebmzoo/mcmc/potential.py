@@ -240,6 +240,8 @@ class Given(Potential):
     def __init__(self, potential: Callable[[Tensor], Tensor], observation: Tensor):
         super().__init__()
         self.potential, self.shape = _still(potential, "conditioned"), tuple(observation.shape[1:])
+        if observation.dim() < 2:
+            raise ValueError(f"an observation is (B, …) or (1, …), not {tuple(observation.shape)}")
         rows = observation.detach().flatten(1)
         missing = rows[0].isnan()
         if not torch.equal(rows.isnan(), missing.expand_as(rows)):
@@ -254,6 +256,9 @@ class Given(Potential):
 
     def whole(self, state: Tensor) -> Tensor:
         """x ``(B, …)``, of what is not observed ``(B, k)``."""
+        if state.shape[1:] != self.missing.shape or len(self.known) not in (1, len(state)):
+            wanted = f"({'B' if len(self.known) == 1 else len(self.known)}, {len(self.missing)})"
+            raise ValueError(f"what is not observed is {wanted}, not {tuple(state.shape)}")
         known = self.known.to(state.dtype).expand(len(state), -1)
         return torch.cat([state, known], 1).index_select(1, self.order).unflatten(1, self.shape)
 

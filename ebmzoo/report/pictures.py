@@ -77,7 +77,8 @@ def contours(values: Any, lines: int = 24) -> str:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     levels = np.unique(np.quantile(values, np.linspace(0, 1, lines)))
-    axes.contourf(values.T, levels=levels, cmap="magma_r")
-    axes.contour(values.T, levels=levels, colors="white", linewidths=0.4, alpha=0.4)
+    if len(levels) > 1:  # not of a plain
+        axes.contourf(values.T, levels=levels, cmap="magma_r")
+        axes.contour(values.T, levels=levels, colors="white", linewidths=0.4, alpha=0.4)
     FigureCanvasAgg(figure).print_png(room)
     return _address(room.getvalue(), "png")

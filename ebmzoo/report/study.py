@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ _DIRECTIONS = 8  # that R-hat and ESS are taken along, where there are more coor
 _UNADJUSTED = 0.99  # the share of an unadjusted kernel's steps that a Metropolis test would let pass
 _LEAST_STD = 1e-3
 _AIS_CHAINS = 500
+_LEAST_EXACT = 40  # 20 groups of AIS, and as many for its base
 _MARGIN = 0.5  # of the states' extent, on every side of the lattice
+_LATTICE = 0.01  # share of Z, of what may lie outside and of the error
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,11 @@ class Study:
             ("chains", f"{chains:,}", kind),
             ("step size s", f"{sampler.step_size:.3g}", "of the normal form: x ← x − (s/2) ∇U + √(s·T) ξ"),
             ("energy U", f"{last.mean():.4g} ± {last.std():.2g}", "at the end, mean and standard deviation"),
-            ("R-hat", f"{self.rhat:.3f}", "mixed" if self.rhat <= 1.01 else "above 1.01: the chains have not mixed"),
+            (
+                "R-hat",
+                f"{self.rhat:.3f}",
+                "mixed" if self.rhat <= 1.01 else "above 1.01: not mixed, or too short to tell",
+            ),
             ("ESS", f"{self.ess:,.0f}", f"of {steps * chains:,} states; {self.ess / self.seconds:,.0f} a second"),
         ]
         if self.acceptance is not None:
@@ -163,10 +170,10 @@ def study(
     """Run chains on an energy and measure them and it.
 
     Args:
-        energy: U, ``(B, …)`` to ``(B,)``: a function, a module, a `Potential`, or a trained method with a log-density,
-            whose U is −log density.
+        energy: U, ``(B, …)`` to ``(B,)`` or ``(B, 1)``: a function, a module (taken in eval mode), a `Potential`, or a
+            trained method with a log-density, whose U is −log density.
         start: where the chains begin, ``(B, …)``, or their shape, for white noise; None, of a method: 64 of its own.
-        sampler: any kernel of `ebmzoo.mcmc` for one density; by default `HMC`, with jitter.
+        sampler: any kernel of `ebmzoo.mcmc` for one density, which also says T; by default `HMC`, with jitter.
         steps: of each chain, after the warm-up; 8 or more.
         warmup: steps before them, which are thrown away.
         tune: find the step size in the warm-up, by dual averaging of the acceptance: a Metropolis kernel's own; that of
@@ -178,57 +185,73 @@ def study(
         noise: the source of noise (a seed and a generator are accepted).
 
     Raises:
-        ValueError: there is nowhere to begin; the energy is no density that chains can stand on (it redraws, T = 0, a
-            method without a log-density); for counts that are too small.
+        ValueError: there is nowhere to begin; the energy cannot be taken there, is not finite, or is no one density (it
+            redraws, T = 0, a method without a log-density); for shapes that do not fit, and counts that are too small.
 
     Example:
         >>> found = study(lambda x: 2 * x.square().sum(1), (100, 2), steps=100, warmup=100, temperatures=20)
         >>> abs(found.lattice_log_z - math.log(math.pi / 2)) < 0.01, found.rhat < 1.05
         (True, True)
     """
-    if steps < 8 or warmup < 1 or temperatures == 1 or temperatures < 0:
-        raise ValueError(
-            f"a study has 8 steps and a warm-up or more, not {steps} and {warmup}; AIS 2 temperatures or none"
-        )
+    if steps < 8 or warmup < 1:
+        raise ValueError(f"a study has 8 steps and 1 of warm-up, or more, not {steps} and {warmup}")
+    if temperatures < 0 or temperatures == 1:
+        raise ValueError(f"AIS has 2 temperatures or more, or none (0), not {temperatures}")
+    sampler = HMC(step_size=0.1, jitter=0.5) if sampler is None else sampler
+    if not isinstance(sampler, Sampler):
+        raise ValueError(f"a sampler is a kernel of ebmzoo.mcmc, such as HMC(), not {sampler!r}")
     if isinstance(energy, Method):
         if not isinstance(energy, HasLogDensity):
             raise ValueError(f"{type(energy).__name__} has no log-density of x to study")
         start = energy.sample(_CHAINS, steps=0, noise=0) if start is None else start
         energy = _Density(energy)
-    if start is None:
-        raise ValueError("a study needs to know where its chains begin: points (B, …), or their shape")
+    if isinstance(energy, type) or not callable(energy):
+        raise ValueError(f"an energy is a function or a module, not {energy!r}")
     potential = as_potential(energy)
-    like = next(potential.parameters(), torch.empty(0))
-    source = as_noise(noise, start.device if isinstance(start, Tensor) else like.device)
-    x = start if isinstance(start, Tensor) else source.normal(tuple(start), like)
-    exact, outside = (None if given is None else given.to(x) for given in (exact, outside))
-    sampler = sampler or HMC(step_size=0.1, jitter=0.5)
     if potential.redraws or not sampler.temperature:
         raise ValueError("a study is of one density: of a potential that does not redraw, at T > 0")
+    like = next(potential.parameters(), torch.empty(0))
+    if start is None:
+        raise ValueError("a study needs to know where its chains begin: points (B, …), or their shape")
+    given = isinstance(start, Tensor) or hasattr(start, "__array__")
+    source = as_noise(noise, start.device if isinstance(start, Tensor) else like.device)
+    x = torch.as_tensor(start) if given else source.normal(tuple(start), like)
+    if x.dim() < 2 or len(x) < 2 or not x.numel():
+        raise ValueError(f"chains begin at points (B, …), two of them or more, not at {tuple(x.shape)}")
+    exact, outside = (_like(x, values, name) for values, name in ((exact, "exact samples"), (outside, "the other set")))
+    if exact is not None and temperatures and len(exact) < _LEAST_EXACT:
+        raise ValueError(f"AIS in reverse needs {_LEAST_EXACT} exact samples or more, not {len(exact)}")
+    _probe(potential, x)
     if x.is_cuda:
         torch.cuda.reset_peak_memory_stats(x.device)
     began = time.perf_counter()
-    sampler, x = _warmed_up(sampler, potential, x, source, warmup, tune)
-    way = _Way(x, steps)
-    chain = sampler(potential, x, source, steps=steps, watch=way)
+    with at_rest(potential):
+        sampler, x = _warmed_up(sampler, potential, x, source, warmup, tune)
+        way = _Way(x, steps)
+        chain = sampler(potential, x, source, steps=steps, watch=way)
     seconds = time.perf_counter() - began
     peak = torch.cuda.max_memory_allocated(x.device) if x.is_cuda else _peak_of_process()
     draws = torch.stack([*way.kept, chain.x])
     rhat, ess = convergence(torch.stack(way.scalars))
-    left_out: list[str] = []
+    left_out = (
+        ["all but the start: no step was accepted"]
+        if chain.acceptance is not None and not chain.acceptance.any()
+        else []
+    )
 
     def log_density(at: Tensor) -> Tensor:
         return -potential(at) / sampler.temperature
 
-    bracket = _bracket(log_density, draws, exact, temperatures, source) if temperatures else None
-    lattice = None
-    if tuple(x.shape[1:]) == (2,):
-        low, high = box(draws.flatten(0, 1), _MARGIN)
-        try:
-            with torch.no_grad():
-                lattice = lattice_log_partition(log_density, low, high, tolerance=0.01, like=x).log_z
-        except ValueError as error:
-            left_out.append(f"log Z by a lattice: {error}")
+    with at_rest(potential):
+        bracket = _bracket(log_density, draws, exact, temperatures, source) if temperatures else None
+        lattice = None
+        if tuple(x.shape[1:]) == (2,):
+            try:
+                lattice = _on_lattice(log_density, draws.flatten(0, 1))
+            except ValueError as error:
+                left_out.append(f"log Z by a lattice: {error}")
+    if bracket is not None and bracket.lower > bracket.upper:
+        left_out.append("log Z: its bounds cross, so that the exact samples are of another density")
     auroc = None
     if outside is not None:
         inside = chain.x if exact is None else exact
@@ -251,6 +274,38 @@ def study(
         outside,
         tuple(left_out),
     )
+
+
+def _like(x: Tensor, values: Any, name: str) -> Tensor | None:
+    """Examples as those of x."""
+    if values is None:
+        return None
+    values = torch.as_tensor(values)
+    if values.shape[1:] != x.shape[1:] or not len(values):
+        raise ValueError(
+            f"{name} have the shape (n, {str(tuple(x.shape[1:])).strip('(,)')}), not {tuple(values.shape)}"
+        )
+    return values.to(x)
+
+
+def _probe(potential: Potential, x: Tensor) -> None:
+    """Take the energy and its gradient where chains begin, twice.
+
+    Raises:
+        ValueError: they cannot be taken, are not finite, or are another each time.
+    """
+    try:
+        with at_rest(potential):
+            (energy, _), (again, _) = potential.value_and_grad(x), potential.value_and_grad(x)
+    except Exception as error:  # a user's function can fail in any way
+        words = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"the energy and its gradient cannot be taken at x {tuple(x.shape)}: {type(error).__name__}: {words}"
+        ) from error
+    if sick := int((~energy.isfinite()).sum()):
+        raise ValueError(f"the energy is not finite where {sick} of {len(x)} chains begin")
+    if not torch.allclose(energy, again):
+        raise ValueError("the energy of one x is another each time: a study is of one density")
 
 
 class _Density(Potential):
@@ -319,17 +374,44 @@ def _bracket(
     )
 
 
+@torch.no_grad()
+def _on_lattice(log_density: Callable[[Tensor], Tensor], states: Tensor) -> float:
+    """log Z in the plane around the states.
+
+    Raises:
+        ValueError: it cannot be told to 1% of Z.
+    """
+    low, high = box(states, _MARGIN)
+    found = lattice_log_partition(log_density, low, high, tolerance=_LATTICE, like=states)
+    if found.spread > _LATTICE:
+        raise ValueError("its spacing is too wide for this energy")
+    return found.log_z
+
+
 def box(points: Tensor, margin: float) -> tuple[list[float], list[float]]:
-    """Corners of what holds the points ``(n, 2)``, with a margin, a share of their extent, on every side."""
-    low, high = points.double().amin(0).cpu(), points.double().amax(0).cpu()
+    """Corners of what holds most points ``(n, 2)``, with a margin, a share of their extent, on every side."""
+    low, high = points.double().quantile(torch.tensor([0.001, 0.999]).double().to(points.device), dim=0).cpu()
     more = margin * (high - low).clamp_min(1e-3)
     return (low - more).tolist(), (high + more).tolist()
+
+
+@contextmanager
+def at_rest(module: nn.Module) -> Iterator[None]:
+    """Within, a module and its parts are in eval mode."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 @torch.no_grad()
 def energies(potential: Potential, x: Tensor, at_once: int = 1000) -> Tensor:
     """U of any number of examples, ``(n,)`` on the CPU in fp64."""
-    return torch.cat([potential(part).double().cpu() for part in x.split(at_once)])
+    with at_rest(potential):
+        return torch.cat([potential(part).double().cpu() for part in x.split(at_once)])
 
 
 def _peak_of_process() -> int:

@@ -69,6 +69,9 @@ def study_page(study: Study, title: str, command: str) -> str:
 def _plane(study: Study) -> _Figure:
     states = study.draws.flatten(0, 1).double().cpu()
     low, high = box(states, _MARGIN)
+    half = max(b - a for a, b in zip(low, high, strict=True)) / 2  # one scale for both axes
+    middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
+    low, high = [m - half for m in middle], [m + half for m in middle]
     axes = [torch.linspace(*ends, _SIDE) for ends in zip(low, high, strict=True)]
     values = energies(study.potential, torch.cartesian_prod(*axes).to(study.draws)).view(_SIDE, _SIDE)
     order = torch.randperm(len(states), generator=torch.Generator().manual_seed(0))[:_POINTS]

@@ -43,6 +43,7 @@ def test_a_checkpoint_begins_where_it_begins(ebmzoo, checkpoint, here):
 
 def test_bad_words_are_one_line(ebmzoo, here, banana):
     np.save("flat.npy", np.zeros(3))
+    np.save("nan.npy", np.full((3, 2), np.nan))
     for words, line in {
         ("--energy", "mine.py:bananna", "--shape", "2"): "mine.py has no bananna: did you mean banana?",
         ("--energy", "mine.py:four", "--shape", "2"): "mine.py:four is no function and no module: int",
@@ -50,7 +51,13 @@ def test_bad_words_are_one_line(ebmzoo, here, banana):
         ("--energy", "banana"): "give module:name or file.py:name",
         ("--energy", banana): "where do the chains begin? Give --shape 2",
         ("--energy", banana, "--start", "flat.npy"): "an array of numbers (n, …) is needed",
-        ("--energy", banana, "--start", "none.npy"): "--start none.npy: [Errno 2]",
+        ("--energy", banana, "--start", "none.npy"): "--start none.npy: there is no such file",
+        ("--energy", banana, "--start", "mine.py"): "--start mine.py is not a .npy file of numbers",
+        ("--energy", banana, "--start", "nan.npy"): "nan.npy holds numbers that are not finite",
+        ("--energy", banana, "--shape", "2", "--start", "flat.npy"): "not at both",
+        ("--energy", banana, "--shape", "-2"): "the numbers of --shape are positive",
+        ("--energy", banana, "--shape", "2", "--samples", "e.txt"): "--samples is a .npy file",
+        ("--energy", banana, "--shape", "1"): "cannot be taken at x (64, 1): IndexError",
         (): "an energy is given by --energy module:name or by --ckpt_path, one of them",
         ("--energy", banana, "--shape", "2", "--sampler", "MLA"): "did you mean MALA?",
     }.items():

@@ -1,5 +1,7 @@
 """Potentials made of potentials: sums, powers and conditionals against closed forms, and recorded like any other."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -95,3 +97,13 @@ def test_what_cannot_be_composed_is_refused():
     ):
         with pytest.raises(ValueError, match=words):
             Given(normal, torch.tensor(observation))
+
+
+def test_a_state_of_another_width_is_refused():
+    conditional = Given(lambda x: x.sum(1), torch.tensor([[3.0, math.nan, math.nan]]))
+    with pytest.raises(ValueError, match=r"is \(B, 2\), not \(4, 3\)"):
+        conditional(torch.zeros(4, 3))
+    with pytest.raises(ValueError, match=r"is \(2, 1\), not \(4, 1\)"):
+        Given(lambda x: x.sum(1), torch.tensor([[3.0, math.nan]] * 2))(torch.zeros(4, 1))
+    with pytest.raises(ValueError, match=r"not \(2,\)"):
+        Given(lambda x: x.sum(1), torch.tensor([3.0, math.nan]))
