@@ -133,7 +133,7 @@ def test_what_a_lattice_or_samples_of_another_density_cannot_tell_is_said():
     found = study(narrow, start, HMC(step_size=1e-5), **QUICK)
     assert found.lattice_log_z is None and "its spacing is too wide" in str(found)
     target = Gaussian(2, condition=1.0)
-    found = study(target, (8, 2), exact=10 * target.sample(100, as_noise(0)), **{**QUICK, "temperatures": 2})
+    found = study(target, (8, 2), exact=30 * target.sample(100, as_noise(0)), **{**QUICK, "temperatures": 10})
     assert found.log_z.lower > found.log_z.upper and "its bounds cross" in str(found)
 
 
