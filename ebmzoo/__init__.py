@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from .methods import ECFlow as ECFlow
     from .methods import Flow as Flow
     from .methods import Method as Method
-    from .report.study import Study as Study
     from .report.study import study as study
+    from .report.study_result import Study as Study
 else:
     attach(__name__)

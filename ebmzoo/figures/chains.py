@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ebmzoo.mcmc import Chain, Langevin, Noise, Sampler, State, Watch
+from ebmzoo.mcmc import Chain, Langevin, Noise, Observer, Potential, Sampler, State, observed
 from ebmzoo.mcmc.potential import squared_norm
 from ebmzoo.methods.capabilities import Samples
 
@@ -94,30 +94,9 @@ class ChainTrace:
     projections: list[Tensor] = field(default_factory=list)
 
 
-class _Watched:
-    """A sampler that writes down what it does; everything else of it is the sampler's own."""
-
-    def __init__(self, sampler: Sampler, trace: ChainTrace) -> None:
-        self._sampler, self._trace = sampler, trace
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sampler, name)
-
-    def __call__(self, potential: Any, x: Tensor, *call: Any, watch: Watch | None = None, **more: Any) -> Chain:
-        record = _Record(self._sampler, self._trace, getattr(potential, "redraws", False))
-
-        def see(step: int, state: State) -> None:
-            record.add(state)
-            if watch is not None:
-                watch(step, state)
-
-        chain = self._sampler(potential, x, *call, watch=see, **more)
-        if chain.acceptance is not None:
-            self._trace.accepted.append(chain.acceptance.double().cpu())
-        return chain
-
-
 class _Record:
+    """An observer that writes a trace."""
+
     def __init__(self, sampler: Sampler, trace: ChainTrace, redraws: bool) -> None:
         self.sampler, self.trace, self.redraws = sampler, trace, redraws
         # Fresh noise in the potential leaves no fixed density to accept by, a clamped state no density of proposals;
@@ -127,7 +106,7 @@ class _Record:
         self.first: State | None = None
         self.last: State | None = None
 
-    def add(self, state: State) -> None:
+    def __call__(self, step: int, state: State) -> None:
         if self.first is None:
             self.first = state
             generator = torch.Generator().manual_seed(0)
@@ -140,17 +119,21 @@ class _Record:
         self.trace.projections.append((shown / count**0.5).double().cpu())
         if self.redraws or state.velocity is not None:  # a velocity's drift is not −(s/2) ∇U
             return
-        step, temperature = self.sampler.step_size, self.sampler.temperature
-        noise = math.sqrt(step * temperature * count)
-        length = squared_norm(step / 2 * state.grad).sqrt()
+        size, temperature = self.sampler.step_size, self.sampler.temperature
+        noise = math.sqrt(size * temperature * count)
+        length = squared_norm(size / 2 * state.grad).sqrt()
         self.trace.signal_to_noise.append((length / noise if noise else length / 0.0).double().cpu())
         if self.fixed and self.last is not None:
-            before, half = self.last, step / 2
+            before, half = self.last, size / 2
             there = squared_norm(state.x - before.x + half * before.grad)
             back = squared_norm(before.x - state.x + half * state.grad)
-            log_ratio = (before.energy - state.energy) / temperature + (there - back) / (2 * step * temperature)
+            log_ratio = (before.energy - state.energy) / temperature + (there - back) / (2 * size * temperature)
             self.trace.acceptance.append(log_ratio.double().clamp(max=0).exp().cpu())
         self.last = state
+
+    def ended(self, chain: Chain) -> None:
+        if chain.acceptance is not None:
+            self.trace.accepted.append(chain.acceptance.double().cpu())
 
 
 @contextmanager
@@ -172,26 +155,23 @@ def watching(model: Any) -> Iterator[dict[str, ChainTrace]]:
         >>> len(traces["sampler"].energy), len(traces["sampler"].acceptance), isinstance(model.sampler, Langevin)
         (3, 2, True)
     """
-    traces: dict[str, ChainTrace] = {}
+    names: dict[int, str] = {}
+    for name, value in vars(model).items():
+        if isinstance(value, Sampler):
+            names.setdefault(id(value), name)
+        elif is_dataclass(value) and not isinstance(value, type):
+            inner = {part.name: getattr(value, part.name) for part in fields(value)}
+            for part, own in inner.items():
+                if isinstance(own, Sampler):
+                    names.setdefault(id(own), f"{name}.{part}")
+    traces = {name: ChainTrace() for name in names.values()}
 
-    def watched(name: str, sampler: Sampler) -> Any:
-        traces[name] = ChainTrace()
-        return _Watched(sampler, traces[name])
+    def observes(sampler: Sampler, potential: Potential) -> Observer | None:
+        name = names.get(id(sampler))
+        return None if name is None else _Record(sampler, traces[name], potential.redraws)
 
-    kept: dict[str, Any] = {name: value for name, value in vars(model).items() if is_dataclass(value)}
-    try:
-        for name, value in kept.items():
-            if isinstance(value, Sampler):
-                setattr(model, name, watched(name, value))
-                continue
-            parts = {part.name: getattr(value, part.name) for part in fields(value) if part.init}
-            inner = {part: watched(f"{name}.{part}", own) for part, own in parts.items() if isinstance(own, Sampler)}
-            if inner:
-                setattr(model, name, replace(value, **inner))
+    with observed(observes):
         yield traces
-    finally:
-        for name, value in kept.items():
-            setattr(model, name, value)
 
 
 def convergence(values: Tensor) -> tuple[float, float]:

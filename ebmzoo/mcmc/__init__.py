@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .noise import PerImageNoise as PerImageNoise
     from .noise import SharedNoise as SharedNoise
     from .noise import as_noise as as_noise
+    from .observing import Observer as Observer
+    from .observing import observed as observed
     from .potential import Given as Given
     from .potential import Potential as Potential
     from .potential import Row as Row

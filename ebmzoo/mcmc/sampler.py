@@ -17,6 +17,7 @@ from .backend import Backend, Walked, engine
 from .frozen import frozen
 from .nan import NaNCheck, refuses_nan
 from .noise import Noise, as_noise
+from .observing import both, observer_of
 from .potential import Potential, as_potential, one_per_example, per_example, squared_norm
 
 __all__ = ["Chain", "Metropolis", "Sampler", "State", "Watch"]
@@ -179,6 +180,7 @@ class Sampler:
         whole, source = as_potential(potential), as_noise(noise, x.device)
         if whole.redraws and (self.adjusted or self.proposals):
             raise ValueError(f"{type(self).__name__} accepts by one fixed density: {type(whole).__name__} redraws")
+        observer = observer_of(self, whole)
         # Inference mode cannot be left by enable_grad alone, and its tensors cannot enter a graph: leave and clone.
         # Parametrised weights (weight norm, spectral norm) are computed once a chain: frozen, they do not change.
         with torch.inference_mode(False), torch.no_grad(), frozen(whole), parametrize.cached():
@@ -190,7 +192,9 @@ class Sampler:
                 x, proposed = found.x, found.acceptance
             kernel, x = self.warmed_up(whole, x, source)
             # A graph is of one step size, and one that a warm-up found is of this call.
-            chain = kernel._run(whole, x, source, steps, watch, captures=kernel is self)
+            chain = kernel._run(whole, x, source, steps, both(observer, watch), captures=kernel is self)
+        if observer is not None:
+            observer.ended(chain)
         return chain._replace(proposal_acceptance=proposed, step_size=None if kernel is self else kernel.step_size)
 
     def _run(

@@ -16,7 +16,7 @@ from .study import box, energies
 from .template import rendered
 
 if TYPE_CHECKING:
-    from .study import Study
+    from .study_result import Study
 
 __all__ = ["study_page"]
 

@@ -150,13 +150,16 @@ def test_projections_are_lengths_on_unit_directions():
     assert torch.equal(again.projections[0], trace.projections[0])  # the same for every chain
 
 
-def test_settings_that_hold_a_sampler_are_put_back_after_an_exception():
+def test_watching_leaves_the_model_as_it_is_and_ends_with_its_context():
     both = Two(Langevin(steps=2), Langevin(steps=5))
-    model = SimpleNamespace(sampler=both.first, refine=both)
-    with pytest.raises(KeyError), watching(model):
-        assert model.sampler.steps == 2 and model.refine is not both  # what is not the watcher's is the sampler's own
+    model, x = SimpleNamespace(sampler=both.first, refine=both), torch.zeros(3, 2)
+    with pytest.raises(KeyError), watching(model) as traces:
+        assert model.refine is both
+        model.refine.second(lambda x: x.sum(1), x, noise=0)
+        Langevin(steps=4)(lambda x: x.sum(1), x, noise=0)  # nobody's
         raise KeyError
-    assert model.sampler is both.first and model.refine is both
+    model.sampler(lambda x: x.sum(1), x, noise=0)
+    assert {name: len(trace.energy) for name, trace in traces.items()} == {"sampler": 0, "refine.second": 5}
 
 
 def test_convergence_of_independent_draws_and_of_chains_apart():

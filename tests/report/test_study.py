@@ -9,7 +9,7 @@ import torch
 from ebmzoo import HMC, MALA, Langevin, study
 from ebmzoo.data import Funnel, Gaussian, ManyWell, Ring
 from ebmzoo.mcmc import ReplicaExchange, UnderdampedLangevin, as_noise
-from ebmzoo.report.study import Study
+from ebmzoo.report.study_result import Study
 from tests.methods.cases import METHODS
 
 QUICK = {"steps": 40, "warmup": 40, "temperatures": 0}
