@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from ebmzoo.figures.look import batches_of_samples
 from ebmzoo.files import written_whole
 from ebmzoo.images import save_png
 from ebmzoo.methods.capabilities import Samples
-from ebmzoo.metrics import Results, config_hash
+from ebmzoo.metrics import Results, check_extractor, config_hash
 
 __all__ = ["Evaluate", "fid_name"]
 
@@ -40,7 +40,8 @@ class Evaluate(Callback):
     disturbed by validation, and only the first process writes.
 
     Args:
-        extractor: the feature network, "digits" or "inception"; None leaves out what needs one.
+        extractor: the feature network: "digits", "inception", or a file that ``ebmzoo extractor`` made; None leaves out
+            what needs one.
         n_val: samples in validation; 0 leaves the streaming FID out.
         every_n_steps: training steps between streaming FIDs, measured at the first validation after so many, and at
             the end; None measures at every validation.
@@ -66,7 +67,7 @@ class Evaluate(Callback):
 
     def __init__(
         self,
-        extractor: Literal["digits", "inception"] | None = "digits",
+        extractor: str | None = "digits",
         n_val: int = 2000,
         every_n_steps: int | None = None,
         n_test: int = 5000,
@@ -86,8 +87,8 @@ class Evaluate(Callback):
             )
         if (every_n_steps is not None and every_n_steps < 1) or seed < 0:
             raise ValueError(f"Evaluate needs every_n_steps >= 1 and seed >= 0, not {every_n_steps} and {seed}")
-        if extractor not in ("digits", "inception", None):
-            raise ValueError(f"there is no feature extractor {extractor!r}: digits, inception")
+        if extractor is not None:
+            check_extractor(extractor)
         if unknown := sorted(set(only or ()) - {*PARTS, *(one.part for one in figures)}):
             raise ValueError(f"no parts {unknown} of an evaluation: choose from {', '.join(PARTS)}")
         self.extractor, self.inception_path, self.cache = extractor, inception_path, cache
@@ -109,7 +110,8 @@ class Evaluate(Callback):
         if stage in ("fit", "validate") and self.measures_fid(trainer, pl_module):
             assert self.extractor is not None
             try:
-                metrics.find_extractor(self.extractor, self.inception_path)
+                network = metrics.find_extractor(self.extractor, self.inception_path)
+                network.check(_data_of(trainer).image_shape)
             except FileNotFoundError as error:
                 without = "n_val: 0 of Evaluate, and no ModelCheckpoint that goes by it"
                 raise FileNotFoundError(f"{error}; {without}, trains without them") from error

@@ -35,6 +35,7 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     parser.add_argument("--budget", choices=suites.BUDGETS, help="the same of it for each (each config's own length)")
     parser.add_argument("--amount", type=float, help="of the budget, for each training (what EC-VAE's config has)")
     parser.add_argument("--mode", choices=("paper", "same"), default="paper", help="own networks, or EC-VAE's for all")
+    parser.add_argument("--data", type=Path, help="a config whose data take the place of the configs'")
     parser.add_argument("--configs", type=Path, help="folder of the configs (configs, or those that ship)")
     parser.add_argument("--out", type=Path, help="folder of runs, table and page (runs/benchmark/<suite>_...)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time (2)")
@@ -52,10 +53,17 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     found = suites.find(options.suite, options.methods, folder)
     out = options.out or _folder(options)
     check_writable(out)
+    if options.data is not None and not options.data.is_file():
+        raise UserError(f"--data {options.data}: there is no such file")
+    for file, config in suites.extractor_files(found).items():
+        if not Path(file).is_file():
+            raise UserError(
+                f"no feature extractor at {file}, which {config.name} measures by: ebmzoo extractor makes one"
+            )
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     with Commands(options.jobs, options.threads) as commands:
         terms = options.budget, options.amount, options.mode
-        plans = suites.plan(options.suite, found, out, *terms, commands, options.quick)
+        plans = suites.plan(options.suite, found, out, *terms, commands, options.quick, options.data)
         experiments = suites.experiments(plans, options.suite, seeds, options.quick)
         costs = {one.name: plan.evaluations for one, plan in zip(experiments, plans.values(), strict=True)}
         failed = run_shown(experiments, out, commands, costs)

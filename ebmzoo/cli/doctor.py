@@ -120,7 +120,7 @@ class Doctor(EbmzooCLI):
         for words in model.advice():
             _say("advice", words)
         self._data(datamodule, problems)
-        self._weights(model, callbacks, problems)
+        self._weights(model, callbacks, datamodule, problems)
         _devices(settings, problems)
         for check in (check_trainer, for_processes):
             try:
@@ -173,7 +173,7 @@ class Doctor(EbmzooCLI):
                 )
 
     @staticmethod
-    def _weights(model: Method, callbacks: Sequence[Any], problems: list[str]) -> None:
+    def _weights(model: Method, callbacks: Sequence[Any], data: Any, problems: list[str]) -> None:
         stage_one = getattr(model, "vae_ckpt", None)
         if stage_one and not Path(stage_one).is_file():
             problems.append(f"no stage-one checkpoint at {stage_one} (vae_ckpt, looked from {Path.cwd()})")
@@ -181,8 +181,10 @@ class Doctor(EbmzooCLI):
             if isinstance(one, Evaluate) and one.extractor is not None:
                 try:
                     network = find_extractor(one.extractor, one.inception_path, download=False)
+                    if data.kind == "images":
+                        network.check(data.image_shape)
                 except FileNotFoundError as error:
-                    if one.inception_path is None:  # a training downloads them
+                    if one.extractor == "inception" and one.inception_path is None:  # a training downloads them
                         _say("extractor", f"not here yet: {error}")
                     else:
                         problems.append(str(error))

@@ -26,6 +26,10 @@ VERBS = {
     "study": ("chains on any energy: whether they mix, its log Z, how it looks: a page", "ebmzoo.cli.study"),
     "export": ("the weights of a checkpoint as one safetensors file", "ebmzoo.cli.export"),
     "list": ("what there is: configs, methods, networks, samplers, data; a config to edit", "ebmzoo.cli.listing"),
+    "extractor": (
+        "train the feature network of figures on labelled images: a file for Evaluate",
+        "ebmzoo.cli.extractor",
+    ),
     "doctor": ("what a config needs: memory, evaluations, data, weights, devices", "ebmzoo.cli.doctor"),
     "benchmark": ("train and test all methods of a suite under one budget", "ebmzoo.cli.benchmark"),
     "sweep": ("train and test a config with every combination of some settings", "ebmzoo.cli.sweep"),

@@ -32,12 +32,15 @@ class Scores:
 
     Raises:
         FileNotFoundError: the weights of the FID's feature network are missing.
+        ValueError: there is no such network, or it takes no such images.
     """
 
     def __init__(self, options: argparse.Namespace, model: Method, restorer: Restorer):
         self.options, self.model, self.restorer = options, model, restorer
         name, weights = options.extractor, options.inception_path
         self.extractor = None if name is None else find_extractor(name, weights)
+        if self.extractor is not None:
+            self.extractor.check(model.image_shape)
         self._values: dict[str, list[Tensor]] = {}  # one per image
         self._restored: list[Tensor] = []
         self._references: list[Tensor] = []

@@ -218,6 +218,16 @@ class DataModule(LightningDataModule):
         """The split's name in a protocol, such as ``"digits-8 train"``; one name for one set of images."""
         return f"{self.name} {self._own(split)}"
 
+    def labels(self, split: str = "train") -> Tensor:
+        """The class of each example of `reference`, int64 ``(n,)`` from 0: what a feature extractor learns from.
+
+        Raises:
+            ValueError: one line: there are no classes here, or a file of them is broken.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no classes: an extractor needs CIFAR, digits or a folder of folders"
+        )
+
     def outsiders(self) -> list[DataModule]:
         """The sets that out-of-distribution scores of this one are held against, unless others are named.
 

@@ -83,6 +83,10 @@ class Digits(DataModule):
         """The scans of ``"train"`` or ``"test"``."""
         return InMemory(digits(split, self.size)[0])
 
+    def labels(self, split: str = "train") -> Tensor:
+        """The digits 0..9."""
+        return digits(self._own(split), self.size)[1]
+
     def outsiders(self) -> list[DataModule]:
         """Printed letters with the digits' grey levels and amounts of ink."""
         from ebmzoo.data.glyphs import Glyphs  # here: the letters' inks are the digits'

@@ -100,6 +100,26 @@ class _ArraysOnly(pickle.Unpickler):
         return _ALLOWED[module, name]
 
 
+def _read_pickled(path: Path, key: str) -> Any:
+    try:
+        with path.open("rb") as file:
+            return _ArraysOnly(file, encoding="latin1").load()[key]
+    except _UNPICKLING as error:
+        raise ValueError(f"{path} is not a pickled batch of images: {reason_of(error)}") from error
+
+
+def read_pickled_labels(path: Path, key: str) -> Tensor:
+    """The labels of such a batch as `read_pickled_pixels` reads, int64 ``(n,)``, which lie under this key.
+
+    Raises:
+        ValueError: one line that names the file, if it holds none.
+    """
+    labels = _read_pickled(path, key)
+    if not isinstance(labels, list) or not all(isinstance(one, int) and one >= 0 for one in labels):
+        raise ValueError(f"{path} should hold a list of labels from 0 as {key}")
+    return torch.tensor(labels)
+
+
 def read_pickled_pixels(path: Path, pixels: int) -> Tensor:
     """The ``data`` array of a pickled batch, as CIFAR-10 and ImageNet 32 publish them.
 
@@ -116,12 +136,7 @@ def read_pickled_pixels(path: Path, pixels: int) -> Tensor:
     Raises:
         ValueError: one line that names the file, if it is not such a pickle.
     """
-    try:
-        with path.open("rb") as file:
-            batch = _ArraysOnly(file, encoding="latin1").load()
-        data = batch["data"]
-    except _UNPICKLING as error:
-        raise ValueError(f"{path} is not a pickled batch of images: {reason_of(error)}") from error
+    data = _read_pickled(path, "data")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (len(data), pixels):
         found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
         raise ValueError(f"{path} should hold uint8 images of {pixels} values each, it holds {found}")

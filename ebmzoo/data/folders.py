@@ -90,6 +90,24 @@ class ImageFolder(DataModule):
             skip_broken=self.skip_broken,
         )
 
+    def labels(self, split: str = "train") -> Tensor:
+        """The first subfolder that an image lies in, numbered in the order of the training folder's names."""
+        root = (self.test_root or self.root) if self._own(split) == "test" else self.root
+        own = _classes(root, self.reference(split))
+        number = {name: i for i, name in enumerate(sorted(set(_classes(self.root, self.reference("train")))))}
+        if unknown := sorted(set(own) - set(number)):
+            raise ValueError(f"{root} has the class {unknown[0]!r}, of which no image is trained on")
+        return torch.tensor([number[name] for name in own])
+
+
+def _classes(root: Path, images: Examples) -> list[str]:
+    paths = [Path(path).relative_to(root) for path in images.items] if isinstance(images, PerItem) else []
+    found = [path.parts[0] if len(path.parts) > 1 else "" for path in paths]
+    if "" in found or len(set(found)) < 2:
+        what = f"{paths[found.index('')]} lies in none" if "" in found else "there is one"
+        raise ValueError(f"{root} has no classes: a subfolder for each of two or more is needed, and {what}")
+    return found
+
 
 class CelebA(DataModule):
     """CelebA, the aligned faces: 162,770 train, 19,867 validation and 19,962 test images.

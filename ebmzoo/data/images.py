@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ebmzoo.data.base import DataModule, Examples, InMemory
-from ebmzoo.data.files import download, find, read_pickled_pixels, square
+from ebmzoo.data.files import download, find, read_pickled_labels, read_pickled_pixels, square
 
 _SVHN = "http://ufldl.stanford.edu/housenumbers"
 _STL10 = "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz"
@@ -24,6 +24,7 @@ class _CIFAR(DataModule):
     _url: str
     _folder: str
     _files: dict[str, list[str]]
+    _labels: str
 
     def __init__(self, root: str | Path, download: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -39,11 +40,17 @@ class _CIFAR(DataModule):
     def _places(self, name: str) -> list[Path]:
         return [self.root / self._folder / name, self.root / name]
 
+    def _paths(self, split: str) -> list[Path]:
+        how = f"Set download: true, or unpack {self._url} in {self.root}"
+        return [find(self._places(name), self._what, how) for name in self._files[split]]
+
     def load(self, split: str) -> Examples:
         """The images of ``"train"`` or ``"test"``."""
-        how = f"Set download: true, or unpack {self._url} in {self.root}"
-        paths = [find(self._places(name), self._what, how) for name in self._files[split]]
-        return InMemory(torch.cat([read_pickled_pixels(path, 3072) for path in paths]).view(-1, 3, 32, 32))
+        return InMemory(torch.cat([read_pickled_pixels(path, 3072) for path in self._paths(split)]).view(-1, 3, 32, 32))
+
+    def labels(self, split: str = "train") -> Tensor:
+        """The published classes, of CIFAR-100 the fine ones."""
+        return torch.cat([read_pickled_labels(path, self._labels) for path in self._paths(self._own(split))])
 
 
 class CIFAR10(_CIFAR):
@@ -67,7 +74,7 @@ class CIFAR10(_CIFAR):
         ((3, 32, 32), 'cifar10', 'cifar10 test')
     """
 
-    _what, _folder = "CIFAR-10", "cifar-10-batches-py"
+    _what, _folder, _labels = "CIFAR-10", "cifar-10-batches-py", "labels"
     _url = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
     _files = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 
@@ -97,7 +104,7 @@ class CIFAR100(_CIFAR):
         'cifar100 test'
     """
 
-    _what, _folder = "CIFAR-100", "cifar-100-python"
+    _what, _folder, _labels = "CIFAR-100", "cifar-100-python", "fine_labels"
     _url = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
     _files = {"train": ["train"], "test": ["test"]}
 

@@ -142,3 +142,7 @@ class MNIST(DataModule):
     def load(self, split: str) -> Examples:
         """The images of ``"train"`` or ``"test"``."""
         return InMemory(mnist(self.root, split, self.size)[0])
+
+    def labels(self, split: str = "train") -> Tensor:
+        """The digits 0..9."""
+        return mnist(self.root, self._own(split), 28)[1]

@@ -1,4 +1,4 @@
-"""What a classifier of digits says of samples."""
+"""What a classifier says of samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Classified"]
 
 @dataclass(frozen=True)
 class Classified(Figure):
-    """What the digit classifier says of the samples; of stacked digits, which have one in each channel, their modes."""
+    """What the extractor, as a classifier, says of samples; of stacked digits, one in each channel, the modes."""
 
     name, part, of, takes = "classifier report", "generation", "images", "samples"
 
@@ -22,7 +22,11 @@ class Classified(Figure):
         samples, data = look.samples, look.data
         stacked = hasattr(data.reference("train"), "modes")
         if look.extractor != "digits" and not stacked:
-            raise ValueError("it needs the digit extractor")
+            if look.extractor in (None, "inception"):
+                raise ValueError("it needs an extractor that is a classifier: digits, or a file of ebmzoo extractor")
+            found = metrics.classifier_report(samples, network=look.features.classifier())
+            yield from numbers(found, look.of_samples(len(samples), settings={"sure": 0.9}, **look.by_features))
+            return
         own = {"path": data.classifier} if stacked and hasattr(data, "classifier") else {}
         if own.get("path", "") is None:
             raise ValueError(

@@ -36,8 +36,8 @@ class Look:
         n: number of samples.
         batch_size: samples drawn, and examples handled, at once.
         seed: of all noise.
-        extractor: the feature network, "digits" or "inception"; None where there is none.
-        inception_path: see `ebmzoo.metrics.find_extractor`.
+        extractor: the feature network, a name or a file; None where there is none. See `ebmzoo.metrics.find_extractor`.
+        inception_path: the same.
         cache: folder for the features of the reference; see `ebmzoo.metrics.fidelity`.
         folder: where there is space on a disk.
         own: what all protocols say of the weights: "ema", "statistics", "config_hash", "trained_steps".

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .protocol import METRICS as METRICS
     from .protocol import Protocol as Protocol
     from .protocol import Results as Results
+    from .protocol import check_extractor as check_extractor
     from .protocol import config_hash as config_hash
     from .protocol import git_revision as git_revision
     from .protocol import versions as versions

@@ -156,17 +156,20 @@ def sha256_of(path: str | Path = WEIGHTS) -> str:
 
 
 @torch.no_grad()
-def report(samples: Tensor, sure: float = 0.9, batch_size: int = 1000) -> dict[str, float]:
-    """What the shipped classifier says of generated digits.
+def report(
+    samples: Tensor, sure: float = 0.9, batch_size: int = 1000, network: nn.Module | None = None
+) -> dict[str, float]:
+    """What a classifier says of generated images.
 
     Args:
         samples: images ``(n, 1 or 3, H, W)``, uint8 or floats in [-1, 1].
         sure: the least probability of the likeliest class at which the classifier counts as sure.
         batch_size: images at once.
+        network: images to the logits of their classes; that of digits, which is shipped, by default.
 
     Returns:
-        "sure_share", the share of samples of which it is surer than that; "class_share_0" to "class_share_9",
-        the shares of samples by likeliest class; and "class_share_min", the least of them.
+        "sure_share", the share of samples of which it is surer than that; "class_share_0" to "class_share_9", or as
+        many as there are classes, the shares of samples by likeliest class; and "class_share_min", the least of them.
 
     Raises:
         ValueError: if there are no samples, or not such images.
@@ -178,10 +181,10 @@ def report(samples: Tensor, sure: float = 0.9, batch_size: int = 1000) -> dict[s
     """
     if len(samples) == 0:
         raise ValueError("a report on no samples: give at least one")
-    network = load_digit_classifier().to(samples.device).double()
+    network = (load_digit_classifier().double() if network is None else network).to(samples.device)
     probability = torch.cat([network(part).softmax(1) for part in samples.split(batch_size)])
     top, label = probability.max(1)
-    shares = (torch.bincount(label, minlength=CLASSES) / len(samples)).tolist()
+    shares = (torch.bincount(label, minlength=probability.shape[1]) / len(samples)).tolist()
     return {
         "sure_share": (top > sure).float().mean().item(),
         **{f"class_share_{k}": share for k, share in enumerate(shares)},

@@ -1,7 +1,8 @@
 """Feature networks of the fidelity metrics, as extractors of torch-fidelity with float64 features.
 
-Both are called by one code path. torch-fidelity takes the mean of features in their own dtype, and in float32
-that alone moves a Fréchet distance in its third digit: hence float64 (Inception's convolutions stay float32).
+All are called by one code path. torch-fidelity takes the mean of features in their own dtype, and in float32
+that alone moves a Fréchet distance in its third digit: hence float64 (the convolutions of Inception and of classifiers
+from a file stay float32).
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
 from ebmzoo.images import to_uint8
+from ebmzoo.metrics import image_classifier
 from ebmzoo.metrics.digit_classifier import WEIGHTS, DigitClassifier, load_digit_classifier, sha256_of
+from ebmzoo.metrics.protocol import check_extractor
 
-__all__ = ["DigitFeatures", "Extractor", "InceptionFeatures", "find_extractor"]
+__all__ = ["ClassifierFeatures", "DigitFeatures", "Extractor", "InceptionFeatures", "find_extractor"]
 
 INCEPTION_FILE = URL_INCEPTION_V3.rpartition("/")[2]
 _CONNECT_SECONDS = 20.0
@@ -70,7 +73,37 @@ class InceptionFeatures(FeatureExtractorInceptionV3):
         return tuple(feature.double() for feature in super().forward(images))
 
 
-_CLASSES: dict[str, type[FeatureExtractorBase]] = {"digits": DigitFeatures, "inception": InceptionFeatures}
+class ClassifierFeatures(FeatureExtractorBase):
+    """A trained `ImageClassifier`: features "features" and "logits" of uint8 images of its shape, as float64."""
+
+    def __init__(self, name: str, features_list: Sequence[str], feature_extractor_weights_path: str, **_: Any) -> None:
+        super().__init__(name, features_list)
+        self.network = image_classifier.load(feature_extractor_weights_path).network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The features asked for, in that order, each ``(B, size)`` float64."""
+        features = self.network.features(images)
+        found = {"features": features, "logits": self.network.to_logits(features)}
+        return tuple(found[name].double() for name in self.features_list)
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return "features", "logits"
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return "logits" if metric == "isc" else "features"
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+
+_CLASSES: dict[str, type[FeatureExtractorBase]] = {
+    "ebmzoo-digits": DigitFeatures,
+    "ebmzoo-inception": InceptionFeatures,
+    "ebmzoo-classifier": ClassifierFeatures,
+}
 
 
 @dataclass(frozen=True)
@@ -78,13 +111,14 @@ class Extractor:
     """A feature network and what a protocol says of it.
 
     Attributes:
-        name: "digits" or "inception".
+        name: "digits", "inception", or that of the data that a classifier learned from.
         registered: its name in torch-fidelity's registry.
         layer: the features of FID, KID and precision/recall.
         num_features: their number.
         colour: whether it takes colour images only (grey ones are then repeated).
         resize: how images are brought to its size.
         weights: the file of its weights.
+        image_shape: the one (C, H, W) that it takes, grey images for colour ones; None where it resizes.
     """
 
     name: str
@@ -94,6 +128,7 @@ class Extractor:
     colour: bool
     resize: str
     weights: Path
+    image_shape: tuple[int, ...] | None = None
 
     @property
     def sha256(self) -> str:
@@ -111,11 +146,34 @@ class Extractor:
 
     def build(self, device: torch.device | str = "cpu") -> nn.Module:
         """The network itself, frozen: uint8 images to a tuple of one tensor ``(B, num_features)`` float64."""
-        network = _CLASSES[self.name](self.registered, [self.layer], feature_extractor_weights_path=str(self.weights))
+        weights = str(self.weights)
+        network = _CLASSES[self.registered](self.registered, [self.layer], feature_extractor_weights_path=weights)
         return network.requires_grad_(False).eval().to(device)
 
+    def check(self, shape: Sequence[int]) -> None:
+        """Refuse images of a shape (C, H, W) that this network does not take.
+
+        Raises:
+            ValueError: one line with both shapes.
+        """
+        own = self.image_shape
+        if own is not None and (tuple(shape[1:]) != own[1:] or (shape[0] == 3 and not self.colour)):
+            raise ValueError(
+                f"the extractor {self.weights} learned from {self.name}, images of {own}, and takes none of "
+                f"{tuple(shape)}: make one of these with ebmzoo extractor"
+            )
+
+    def classifier(self) -> nn.Module:
+        """The network from a file itself, images to the logits of its classes."""
+        return image_classifier.load(self.weights).network
+
     def bytes_of(self, images: Tensor) -> Tensor:
-        """Images ``(..., C, H, W)``, uint8 or floats in [-1, 1], as this network takes them: uint8."""
+        """Images ``(..., C, H, W)``, uint8 or floats in [-1, 1], as this network takes them: uint8.
+
+        Raises:
+            ValueError: see `check`.
+        """
+        self.check(images.shape[-3:])
         images = images if images.dtype == torch.uint8 else to_uint8(images)
         if self.colour and images.shape[-3] == 1:
             images = images.expand(*images.shape[:-3], 3, *images.shape[-2:]).contiguous()
@@ -126,13 +184,14 @@ def find_extractor(name: str, inception_path: str | Path | None = None, download
     """Find a feature network and its weights, and register it with torch-fidelity.
 
     Args:
-        name: "digits" (the shipped classifier, 64 features) or "inception" (2,048 features).
+        name: "digits" (the shipped classifier, 64 features), "inception" (2,048 features), or a file that
+            ``ebmzoo extractor`` made.
         inception_path: torch-fidelity's Inception weights; without it they are taken from torch's hub folder,
             and downloaded to it if they are not there.
         download: False only looks for them.
 
     Raises:
-        FileNotFoundError: the Inception weights are not there and cannot be downloaded.
+        FileNotFoundError: there is no such file, or the Inception weights are not there and cannot be downloaded.
         ValueError: there is no such extractor, or the file holds no such weights.
 
     Example:
@@ -146,9 +205,13 @@ def find_extractor(name: str, inception_path: str | Path | None = None, download
         path = _inception_weights(inception_path, download)
         found = Extractor(name, "ebmzoo-inception", "2048", 2048, True, resize, path)
     else:
-        raise ValueError(f"there is no feature extractor {name!r}: {', '.join(_CLASSES)}")
+        check_extractor(name)
+        network, data, *_ = image_classifier.load(name)
+        shape, size = network.image_shape, "x".join(map(str, network.image_shape[1:]))
+        about = "features", network.num_features, shape[0] == 3, f"none, {size} only"
+        found = Extractor(data, "ebmzoo-classifier", *about, Path(name), shape)
     if found.registered not in FEATURE_EXTRACTORS_REGISTRY:
-        register_feature_extractor(found.registered, _CLASSES[name])
+        register_feature_extractor(found.registered, _CLASSES[found.registered])
     return found
 
 

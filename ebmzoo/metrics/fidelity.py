@@ -107,7 +107,7 @@ def fidelity(
     Args:
         samples: images ``(n, C, H, W)``, or a dataset of ``(C, H, W)``: uint8, or floats in [-1, 1].
         reference: the same, of the real images.
-        extractor: "digits" or "inception".
+        extractor: a name or a file; see `ebmzoo.metrics.extractors.find_extractor`.
         metrics: some of "fid", "kid", "isc", "prc".
         inception_path: see `ebmzoo.metrics.extractors.find_extractor`.
         batch_size: images at once.
@@ -255,7 +255,7 @@ class StreamingFID:
     feeds its own share, and `compute`, which all must call, adds the shares. `reset` keeps the reference.
 
     Args:
-        extractor: "digits" or "inception".
+        extractor: a name or a file; see `ebmzoo.metrics.extractors.find_extractor`.
         inception_path: see `ebmzoo.metrics.extractors.find_extractor`.
         device: where the network runs.
 

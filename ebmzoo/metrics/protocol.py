@@ -23,12 +23,37 @@ import ebmzoo
 from ebmzoo.files import written_whole
 from ebmzoo.precision import decided
 
-__all__ = ["METRICS", "ROUNDING", "Protocol", "Result", "Results", "config_hash", "git_revision", "versions"]
+__all__ = [
+    "EXTRACTORS",
+    "METRICS",
+    "ROUNDING",
+    "Protocol",
+    "Result",
+    "Results",
+    "check_extractor",
+    "config_hash",
+    "git_revision",
+    "versions",
+]
+
+#: the feature networks that go by a name; others are files of ``ebmzoo extractor``
+EXTRACTORS = ("digits", "inception")
 
 #: of a set of images: Fréchet and kernel Inception distance, Inception score, precision and recall
 METRICS = ("fid", "kid", "isc", "prc")
 ROUNDING = "clamp to [-1, 1], (x + 1) * 127.5, round, uint8"
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "numpy")
+
+
+def check_extractor(name: str) -> None:
+    """Refuse what is neither the name of a feature network nor can be the path of one's file.
+
+    Raises:
+        ValueError: one line with the names.
+    """
+    if name not in EXTRACTORS and not name.endswith(".safetensors"):
+        known = ", ".join(EXTRACTORS)
+        raise ValueError(f"there is no feature extractor {name!r}: {known}, or a .safetensors file of ebmzoo extractor")
 
 
 @lru_cache(maxsize=1)

@@ -173,7 +173,8 @@ def _training(table: Table) -> Section:
     ]
     drawn.sort(key=lambda one: not one[2].startswith("val/fid_"))  # what is judged by comes first
     extractors = {number.protocol.get("extractor") for run in table.runs for number in run.numbers.values()}
-    of = " (digits)" if "digits" in extractors and "inception" not in extractors else ""
+    others = sorted(name for name in extractors if name not in (None, "inception"))
+    of = f" ({', '.join(others)})" if others and "inception" not in extractors else ""
     again = list(dict.fromkeys(run.commands[0] for run in table.runs if run.commands))
     figures = []
     for x, label, name in drawn[:_CURVES]:

@@ -17,10 +17,22 @@ import yaml
 from .commands import Commands
 from .runs import Experiment, read, write
 
-__all__ = ["BUDGETS", "SUITES", "Plan", "find", "plan", "same_networks", "scaled", "small"]
+__all__ = [
+    "BUDGETS",
+    "SUITES",
+    "Plan",
+    "extractor_files",
+    "find",
+    "on_data",
+    "plan",
+    "same_networks",
+    "scaled",
+    "small",
+]
 
 #: ending of the configs of a suite, and the class of their data
 SUITES = {"toy": ("gaussians25", "Gaussians25"), "digits": ("digits", "Digits"), "cifar10": ("cifar", "CIFAR10")}
+SUITES |= {"images32": ("cifar_small", "CIFAR10")}
 BUDGETS = ("iterations", "seconds", "network-evaluations")
 #: iterations and samples of a first look
 QUICK = 300, 500
@@ -161,6 +173,32 @@ def small(config: Mapping[str, Any], n: int) -> dict[str, Any]:
     return found
 
 
+def on_data(config: Mapping[str, Any], data: str | Path | None) -> dict[str, Any]:
+    """A config with the data of another config, but its own batches and flips; itself where that is None.
+
+    Raises:
+        ValueError: the other one has no data.
+    """
+    found = copy.deepcopy(dict(config))
+    if data is not None:
+        if not (other := _read(Path(data)).get("data")):
+            raise ValueError(f"{data} has no data")
+        own = {name: value for name, value in found["data"]["init_args"].items() if name in ("batch_size", "flip")}
+        found["data"] = {**other, "init_args": {**(other.get("init_args") or {}), **own}}
+    return found
+
+
+def extractor_files(configs: Mapping[str, Path]) -> dict[str, Path]:
+    """The files of feature networks that configs measure by, each with one of the configs that name it."""
+    found = {}
+    for path in configs.values():
+        for callback in _read(path)["trainer"].get("callbacks") or []:
+            name = str(callback.get("init_args", {}).get("extractor"))
+            if _short(callback["class_path"]) == "Evaluate" and name.endswith(".safetensors"):
+                found[name] = path
+    return found
+
+
 def plan(
     suite: str,
     configs: Mapping[str, Path],
@@ -170,6 +208,7 @@ def plan(
     mode: str,
     commands: Commands,
     quick: bool = False,
+    data: str | Path | None = None,
 ) -> dict[str, Plan]:
     """Bring configs to a budget; made once for a folder, and read from there when a benchmark goes on.
 
@@ -185,16 +224,19 @@ def plan(
         mode: "paper", each config's own networks, or "same", the reference's: those of EC-VAE's config.
         commands: what runs the trials.
         quick: whether tests are small: of `QUICK` samples.
+        data: a config whose data take the place of theirs, such as a folder of images; batches and flips stay.
 
     Raises:
-        ValueError: the cost of an iteration is needed and cannot be counted, the folder has runs under another plan,
-            or its plan cannot be read.
+        ValueError: the config of data has none, the cost of an iteration is needed and cannot be counted, the folder
+            has runs under another plan, or its plan cannot be read.
     """
     path, folder = root / "plan.json", next(iter(configs.values())).parent
     terms = {"suite": suite, "configs": str(folder), "budget": budget, "asked": amount, "mode": mode, "quick": quick}
     held = read(path) if path.is_file() else {}
-    if held and (other := {key: value for key, value in held["terms"].items() if value != terms[key]}):
-        there, here = (", ".join(f"{key} {of[key]}" for key in other) for of in (other, terms))
+    terms |= {} if data is None else {"data": str(data)}
+    if held and (others := held["terms"]) != terms:
+        keys = [key for key in terms | others if others.get(key) != terms.get(key)]
+        there, here = (", ".join(f"{key} {of.get(key)}" for key in keys) for of in (others, terms))
         raise ValueError(f"{root} has runs under {there}, not {here}: choose another folder with --out")
 
     def reference() -> dict[str, Any]:
@@ -202,7 +244,7 @@ def plan(
 
     if budget is not None and amount is None:
         amount = held.get("amount") or _own(reference(), budget, commands)
-    new = {name: _read(source) for name, source in configs.items() if name not in held}
+    new = {name: on_data(_read(source), data) for name, source in configs.items() if name not in held}
     if mode == "same" and new:
         theirs = reference()
         new = {name: same_networks(config, theirs) for name, config in new.items()}
@@ -220,7 +262,7 @@ def plan(
             if each is None:
                 raise ValueError(f"the network evaluations of {source} cannot be counted: choose another --budget")
             iterations = max(1, int(amount / each))
-        changed = mode == "same" or budget is not None or quick
+        changed = mode == "same" or budget is not None or quick or data is not None
         used = source
         if changed:
             used = root / "configs" / source.name

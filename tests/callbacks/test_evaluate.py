@@ -302,7 +302,9 @@ def test_missing_inception_weights_leave_the_rest_of_a_test(tmp_path, monkeypatc
     assert rest == [NO_SCORE, NO_CHAIN]
     assert features.startswith("nearest neighbours: Inception weights missing")  # those in pixels are there
     assert missing.startswith("fidelity: Inception weights missing") and "no network" in missing
-    assert classifier == "classifier report: it needs the digit extractor"
+    assert classifier == (
+        "classifier report: it needs an extractor that is a classifier: digits, or a file of ebmzoo extractor"
+    )
     printed = capsys.readouterr().out
     assert f"skipped {missing}\n" in printed  # one line, however long
 

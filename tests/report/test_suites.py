@@ -177,3 +177,17 @@ def test_quick_runs_and_full_ones_are_never_mixed(tmp_path, counted):
     assert [one.name for one in suites.experiments(quick, "digits", [0], quick=True)] == ["vae_digits_quick"]
     with pytest.raises(ValueError, match="has runs under quick True, not quick False: choose another folder"):
         plan("digits", configs, tmp_path, "iterations", 300, "paper", Commands())
+
+
+def test_a_configs_data_take_the_place_of_the_suites(tmp_path, counted):
+    (tmp_path / "mine.yaml").write_text("data: {class_path: ImageFolder, init_args: {root: mine, size: 32, flip: 0.0}}")
+    configs, mine = {"vae": CONFIGS / "vae_cifar_small.yaml"}, tmp_path / "mine.yaml"
+    found = plan("images32", configs, tmp_path / "out", None, None, "paper", Commands(), data=mine)["vae"]
+    used, own = (yaml.safe_load(Path(path).read_text()) for path in (found.config, configs["vae"]))
+    data = {"class_path": "ImageFolder", "init_args": {"root": "mine", "size": 32, "flip": 0.5, "batch_size": 32}}
+    assert used == {**own, "data": data}
+    with pytest.raises(ValueError, match=r"has runs under data .*mine.yaml, not data None: choose another folder"):
+        plan("images32", configs, tmp_path / "out", None, None, "paper", Commands())
+    (tmp_path / "none.yaml").write_text("trainer: {}")
+    with pytest.raises(ValueError, match="none.yaml has no data"):
+        suites.on_data(own, tmp_path / "none.yaml")
