@@ -93,6 +93,8 @@ def _problem(parser: ArgumentParser, action: ActionTypeHint, value: Any, key: st
     if not isinstance(settings, dict):
         wrong = "is empty" if settings is None else f"is a {type(settings).__name__}"
         return f"{key}: init_args {wrong}: give settings under it, or remove the line"
+    if not isinstance(spec["class_path"], str):
+        return f"{key}: class_path is the name of a class, not '{spec['class_path']}'"
     try:
         kind = import_object(resolve_class_path_by_name(bases, spec["class_path"]))
     except (ImportError, AttributeError, ValueError):

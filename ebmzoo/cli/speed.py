@@ -102,7 +102,7 @@ def _case(path: str) -> Case:
     parser.add_subclass_arguments(DataModule, "data")
     parser.add_argument("--energy", type=EnergyFactory)
     parser.add_argument("--sampler", type=Sampler)
-    words = [f"--{name}={json.dumps(setting)}" for name, setting in parts.items()]
+    words = [f"--{name}={one if isinstance(one, str) else json.dumps(one)}" for name, one in parts.items()]
     with instantiating():
         made = parser.instantiate(parsed(parser, words))
     shape = tuple(made.data.image_shape)

@@ -8,6 +8,9 @@ TREES = {
         "trainer.callbacks.decay: expected float, not 'z'"
     ),
     "trainer: {logger: [CSVLoger]}\n": "trainer.logger: no class 'CSVLoger' here: did you mean",
+    "model: {class_path: EBM, init_args: {energy: {class_path: [[]]}}}\ndata: Digits\n": (
+        "model.energy: class_path is the name of a class, not '[[]]'"
+    ),
     "model: 3\ndata: Digits\n": "model: expected Method, not '3'",
     "model: {class_path: VAE, init_args: [1]}\ndata: Digits\n": "model: init_args is a list: give settings under it",
     "model: {class_path: VAE, init_args: {vae: {class_path: GaussianVAE, init_args: {latent_dim: 2}}}}\n": (
