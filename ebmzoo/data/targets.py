@@ -41,7 +41,7 @@ class Target(Potential):
 
     def sample(self, n: int, noise: Draws | torch.Generator) -> Tensor:
         """Independent draws ``(n, D)``; ``noise`` is one of this package, or a CPU `torch.Generator`."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not say how it is drawn from")
 
 
 class Gaussian(Target):

@@ -78,7 +78,7 @@ class Figure:
 
     def __call__(self, look: Look) -> Findings:
         """Measure it."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not say what it measures")
 
 
 def reason_against(figure: Figure, look: Look) -> str | None:

@@ -74,7 +74,7 @@ class Space(Potential):
 
     def data(self, state: Tensor, kind: Kind) -> Tensor:
         """The x of a state (Eq. 8), or its decoder mean, ``(B, *image_shape)``."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not say what its states show")
 
 
 class InNoise(Space):

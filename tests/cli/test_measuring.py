@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch_fidelity
 from PIL import Image
-from torch.utils.data import Dataset
 
 from ebmzoo.data.digits import digits
 from ebmzoo.images import to_uint8
 from ebmzoo.metrics import find_extractor, frechet_distance, load_digit_classifier
+from tests.metrics.test_fidelity import Rows
 
 EVALUATE = [
     "--trainer.callbacks+=Evaluate",
@@ -33,17 +33,6 @@ def test_only_some_parts_of_an_early_checkpoint(ebmzoo, checkpoint, here):
     assert not {"fid", "psnr", "network_evaluations"} & set(found) and about["skipped"] == []
     assert found["elbo_nats"]["protocol"]["trained_steps"] == 8  # two epochs of four batches
     assert (here / "out" / "score_ood.png").is_file()
-
-
-class Rows(Dataset):
-    def __init__(self, images):
-        self.images = images
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        return self.images[i]
 
 
 def by_hand(samples, reference, **options):
