@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 import yaml
+from notebooks import BLOCK
 from PIL import Image
 
 import ebmzoo
@@ -29,8 +30,6 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 ROOMS = ["callbacks", "checkpoints", "data", "figures", "mcmc", "methods", "metrics", "networks", "parts", "tasks"]
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
-# <!-- needs: what --> before a block: it is not run. <!-- file: NAME -->: it is written to that file.
-BLOCK = re.compile(r"(?:<!-- (needs|file): ([^\n]+) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
 COMMAND = re.compile(r"^ {4}(ebmzoo|python|pip|make|torchrun|srun|pytest|git|export|import|from) ", re.MULTILINE)
 
 

@@ -332,7 +332,10 @@ def test_too_few_samples_and_no_extractor(tmp_path):
     assert "need at least 4 images" in about["skipped"][0]
     trainer(tmp_path, [Evaluate(None, n_test=5)]).test(model(), Images(), verbose=False)
     _, about = results(tmp_path)
-    assert about["skipped"][0] == "fidelity: Evaluate has no extractor (inception, of 91 MB, digits, or a file), or no metrics"
+    assert (
+        about["skipped"][0]
+        == "fidelity: Evaluate has no extractor (inception, of 91 MB, digits, or a file), or no metrics"
+    )
 
 
 def test_plain_loaders_have_no_reference(tmp_path):
