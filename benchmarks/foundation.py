@@ -46,6 +46,15 @@ GROUPS: dict[str, list[Experiment]] = {
         Experiment("ecvae_digits lambda 1", "configs/ecvae_digits.yaml", fixed(1.0)),
         Experiment("ecvae_digits lambda 4", "configs/ecvae_digits.yaml", fixed(4.0)),
     ],
+    # Where a user stands between precision and recall: over lambda at sigma 0.2, over sigma at lambda 2.
+    "precision and recall": [
+        Experiment("ecvae_digits", "configs/ecvae_digits.yaml"),
+        *(Experiment(f"ecvae_digits lambda {w:g}", "configs/ecvae_digits.yaml", fixed(w)) for w in (0.5, 2, 8, 32)),
+        *(
+            Experiment(f"ecvae_digits sigma {s:g}", "configs/ecvae_digits.yaml", {**fixed(2), "model.vae.sigma": s})
+            for s in (0.1, 0.3)
+        ),
+    ],
     "digits16": [
         Experiment("vae_digits16", "configs/vae_digits16.yaml"),
         Experiment("ecvae_digits16", "configs/ecvae_digits16.yaml"),

@@ -28,6 +28,25 @@ EC_CHAIN = {
     "model.refine.temperature": 0.0375,
     "model.refine.max_drift": 0.15,
 }
+# Section 5.4: Langevin steps of white noise alone, six chains of ten begun in the buffer, their x-part afresh.
+PAPER = {
+    "model.sampler": "Langevin",
+    "model.sampler.steps": 10,
+    "model.sampler.step_size": 3e-3,
+    "model.replay_probability": 0.6,
+    "model.replay_x": False,
+}
+# The paper's grid is another: its VAE's figure is possible where neighbouring modes are about 4.5 s apart.
+NEAR = {"data.spacing": 0.37, "data.std": 0.0815}
+
+
+def in_space(space: str, **sampler: float) -> Experiment:
+    """VAEBM on digits with chains in another space, by steps of its own: the same 15 in training, 30 at test."""
+    chains = {f"model.{chain}.{name}": value for chain in ("sampler", "refine") for name, value in sampler.items()}
+    words = ", ".join(f"{name} {value:g}" for name, value in sampler.items())
+    options = {"model.space": space, **chains, **({"model.replay_x": True} if space == "x" else {})}
+    return Experiment(f"vaebm_digits, space {space}, {words}", "configs/vaebm_digits.yaml", options)
+
 
 GROUPS: dict[str, list[Experiment]] = {
     "ecvae gaussians25": [
@@ -35,17 +54,24 @@ GROUPS: dict[str, list[Experiment]] = {
         Experiment("ecvae_gaussians25 after 15 steps", EC25, test=EC_CHAIN, of="ecvae_gaussians25"),
         Experiment("vae_gaussians25", "configs/vae_gaussians25.yaml"),
     ],
+    "near gaussians25": [
+        Experiment("ecvae_gaussians25, modes 4.5 s apart", EC25, NEAR),
+        Experiment("vae_gaussians25, modes 4.5 s apart", "configs/vae_gaussians25.yaml", NEAR),
+    ],
     "vaebm gaussians25": [
         Experiment("vaebm_gaussians25", VAEBM25),
+        Experiment("vaebm_gaussians25 with the paper's sampler", VAEBM25, PAPER),
         Experiment("vaebm_gaussians25 without proposals", VAEBM25, {"model.sampler.proposals": 0}),
     ],
     "vaebm digits": [
         Experiment("vaebm_digits", "configs/vaebm_digits.yaml"),
         Experiment("vaebm_digits mean", "configs/vaebm_digits.yaml", test={"model.output": "mean"}, of="vaebm_digits"),
     ],
+    # A step that suits white noise is 1 / sigma^2 = 100 times too long for x; EBMs in x are run at low temperatures.
     "vaebm spaces": [
-        Experiment("vaebm_digits in (x, z)", "configs/vaebm_digits.yaml", {"model.space": "data"}),
-        Experiment("vaebm_digits in x", "configs/vaebm_digits.yaml", {"model.space": "x", "model.replay_x": True}),
+        *(in_space("data", step_size=step) for step in (1e-4, 4e-4, 2e-3, 1e-2)),
+        *(in_space("x", step_size=step) for step in (4e-4, 2e-3, 1e-2)),
+        in_space("x", step_size=2.0, temperature=5e-5, max_drift=0.1),
     ],
     "stacked digits": [
         Experiment("ecvae_stacked_digits", "configs/ecvae_stacked_digits.yaml"),
@@ -77,6 +103,7 @@ METRICS = {
         *GAUSSIANS[:4],
         "fit_cpu_s",
     ],
+    "near gaussians25": [*GAUSSIANS[:5], "log_density_within", *GAUSSIANS[5:]],
     "stacked digits": ["stacked_modes", "stacked_modes_sure", "stacked_sure_share", "stacked_kl", "fit_cpu_s"],
 }
 
