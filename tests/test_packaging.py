@@ -104,10 +104,11 @@ def test_classifiers_say_what_is_so():
     assert ("Typing :: Typed" in classifiers) == (ROOT / "ebmzoo" / "py.typed").is_file()
 
 
-def test_the_digit_classifier_ships():
-    (name,) = (ROOT / "ebmzoo" / "metrics" / "weights").glob("*.safetensors")
+def test_the_classifiers_ship():
+    names = sorted((ROOT / "ebmzoo" / "metrics" / "weights").glob("*.safetensors"))
+    assert [name.stem for name in names] == ["cifar10", "digits"]
     package_data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    assert any(name.match(pattern) for pattern in package_data["ebmzoo.metrics"])
+    assert all(any(name.match(pattern) for pattern in package_data["ebmzoo.metrics"]) for name in names)
 
 
 def test_what_is_cited_is_this_version():

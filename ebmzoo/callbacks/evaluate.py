@@ -40,8 +40,8 @@ class Evaluate(Callback):
     disturbed by validation, and only the first process writes.
 
     Args:
-        extractor: the feature network: "digits", "inception", or a file that ``ebmzoo extractor`` made; None leaves out
-            what needs one.
+        extractor: the feature network: "digits", "cifar10", "inception", or a file of ``ebmzoo extractor``; None leaves
+            out what needs one.
         n_val: samples in validation; 0 leaves the streaming FID out.
         every_n_steps: training steps between streaming FIDs, measured at the first validation after so many, and at
             the end; None measures at every validation.

@@ -55,11 +55,6 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     check_writable(out)
     if options.data is not None and not options.data.is_file():
         raise UserError(f"--data {options.data}: there is no such file")
-    for file, config in suites.extractor_files(found).items():
-        if not Path(file).is_file():
-            raise UserError(
-                f"no feature extractor at {file}, which {config.name} measures by: ebmzoo extractor makes one"
-            )
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     with Commands(options.jobs, options.threads) as commands:
         terms = options.budget, options.amount, options.mode

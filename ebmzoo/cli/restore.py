@@ -92,7 +92,7 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
     add("--no_energy", action="store_true", help="chain in z: leave the energy out of the prior")
     add("--start", choices=("inferred", "prior"), help="where chains begin (inferred, where there is an encoder)")
     add("--x_steps", type=int, help="steps of a chain in x afterwards (the method's test chain; Dual-MCMC 4)")
-    add("--extractor", help="feature network of the FID: digits, inception, or a file of ebmzoo extractor")
+    add("--extractor", help="feature network of the FID: digits, cifar10, inception, or a file of ebmzoo extractor")
     add("--inception_path", help="torch-fidelity's Inception weights, where they are not in torch's hub folder")
     return parser
 

@@ -50,7 +50,7 @@ class Fidelity(Figure):
     def __call__(self, look: Look) -> Findings:
         samples = look.samples
         if look.extractor is None or not self.metrics:
-            raise ValueError("Evaluate has no extractor (inception, of 91 MB, digits, or a file), or no metrics")
+            raise ValueError("Evaluate has no extractor (inception, of 91 MB, digits, cifar10, a file), or no metrics")
         for name, value in look.compare(samples, self.metrics).items():
             metric = _FAMILY.get(name, name.removesuffix("_std"))
             n_reference = len(look.data.reference("train"))

@@ -111,7 +111,8 @@ class Extractor:
     """A feature network and what a protocol says of it.
 
     Attributes:
-        name: "digits", "inception", or that of the data that a classifier learned from.
+        name: "digits", "inception", or that of the data that a classifier learned from (not quite CIFAR-10's own files:
+            "cifar10-jpeg-32").
         registered: its name in torch-fidelity's registry.
         layer: the features of FID, KID and precision/recall.
         num_features: their number.
@@ -184,8 +185,8 @@ def find_extractor(name: str, inception_path: str | Path | None = None, download
     """Find a feature network and its weights, and register it with torch-fidelity.
 
     Args:
-        name: "digits" (the shipped classifier, 64 features), "inception" (2,048 features), or a file that
-            ``ebmzoo extractor`` made.
+        name: "digits" (the shipped classifier, 64 features), "cifar10" (the shipped one of 3x32x32 images, 96),
+            "inception" (2,048), or a file that ``ebmzoo extractor`` made.
         inception_path: torch-fidelity's Inception weights; without it they are taken from torch's hub folder,
             and downloaded to it if they are not there.
         download: False only looks for them.
@@ -206,10 +207,11 @@ def find_extractor(name: str, inception_path: str | Path | None = None, download
         found = Extractor(name, "ebmzoo-inception", "2048", 2048, True, resize, path)
     else:
         check_extractor(name)
-        network, data, *_ = image_classifier.load(name)
+        path = image_classifier.CIFAR10 if name == "cifar10" else Path(name)
+        network, data, *_ = image_classifier.load(path)
         shape, size = network.image_shape, "x".join(map(str, network.image_shape[1:]))
         about = "features", network.num_features, shape[0] == 3, f"none, {size} only"
-        found = Extractor(data, "ebmzoo-classifier", *about, Path(name), shape)
+        found = Extractor(data, "ebmzoo-classifier", *about, path, shape)
     if found.registered not in FEATURE_EXTRACTORS_REGISTRY:
         register_feature_extractor(found.registered, _CLASSES[found.registered])
     return found

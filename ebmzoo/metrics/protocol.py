@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 #: the feature networks that go by a name; others are files of ``ebmzoo extractor``
-EXTRACTORS = ("digits", "inception")
+EXTRACTORS = ("digits", "cifar10", "inception")
 
 #: of a set of images: Fréchet and kernel Inception distance, Inception score, precision and recall
 METRICS = ("fid", "kid", "isc", "prc")

@@ -21,7 +21,6 @@ __all__ = [
     "BUDGETS",
     "SUITES",
     "Plan",
-    "extractor_files",
     "find",
     "on_data",
     "plan",
@@ -185,17 +184,6 @@ def on_data(config: Mapping[str, Any], data: str | Path | None) -> dict[str, Any
             raise ValueError(f"{data} has no data")
         own = {name: value for name, value in found["data"]["init_args"].items() if name in ("batch_size", "flip")}
         found["data"] = {**other, "init_args": {**(other.get("init_args") or {}), **own}}
-    return found
-
-
-def extractor_files(configs: Mapping[str, Path]) -> dict[str, Path]:
-    """The files of feature networks that configs measure by, each with one of the configs that name it."""
-    found = {}
-    for path in configs.values():
-        for callback in _read(path)["trainer"].get("callbacks") or []:
-            name = str(callback.get("init_args", {}).get("extractor"))
-            if _short(callback["class_path"]) == "Evaluate" and name.endswith(".safetensors"):
-                found[name] = path
     return found
 
 

@@ -334,7 +334,7 @@ def test_too_few_samples_and_no_extractor(tmp_path):
     _, about = results(tmp_path)
     assert (
         about["skipped"][0]
-        == "fidelity: Evaluate has no extractor (inception, of 91 MB, digits, or a file), or no metrics"
+        == "fidelity: Evaluate has no extractor (inception, of 91 MB, digits, cifar10, a file), or no metrics"
     )
 
 

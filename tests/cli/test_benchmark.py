@@ -78,7 +78,6 @@ def test_a_benchmark_goes_on_where_it_stopped_and_one_failure_stops_nobody(tmp_p
         (["--methods", "ecvea"], "no method 'ecvea' in suite digits: did you mean ecvae?"),
         (["--amount", "5"], "--amount is of a --budget"),
         (["--seeds", "0"], "--seeds, --jobs and --threads are at least 1"),
-        (["--suite", "images32", "--configs", CONFIGS], "no feature extractor at data/extractor32.safetensors, which"),
         (["--data", "no.yaml"], "--data no.yaml: there is no such file"),
         (["--configs", "nowhere"], "no configs *_digits.yaml in"),
         (["--seed", "1"], "no option --seed: did you mean seeds"),

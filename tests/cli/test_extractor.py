@@ -83,7 +83,7 @@ def test_bad_input_is_one_line(ebmzoo, file, tmp_path):
     lines["images of (1, 8, 8), and takes none of (1, 16, 16)"] = fit(file, "--data.size", 16)
     lines["text.safetensors is not an image classifier of ebmzoo extractor"] = fit(text)
     lines["no feature extractor at"] = fit(tmp_path / "none.safetensors")
-    lines["there is no feature extractor 'digts': digits, inception, or a .safetensors file"] = fit("digts")
+    lines["there is no feature extractor 'digts': digits, cifar10, inception, or a .safetensors file"] = fit("digts")
     for line, words in lines.items():
         answer = ebmzoo(*words)
         assert answer.code == 2 and line in answer.err and answer.err.count("\n") == 1, (words, answer.err)

@@ -208,7 +208,7 @@ BAD = {
     "file": ([*BOX, "--out", "wide.png"], "--out wide.png is a file: give a folder"),
     "sigma": ([*BOX, "--sigma", "0"], "a restoration needs sigma > 0"),
     "x chain": ([*BOX, "--x_steps", "3"], "--x_steps needs a chain in x, which this VAE does not have"),
-    "extractor": ([*BOX, "--extractor", "digts"], "there is no feature extractor 'digts': digits, inception, or a"),
+    "extractor": ([*BOX, "--extractor", "digts"], "there is no feature extractor 'digts': digits, cifar10"),
     "extractor's file": ([*BOX, "--extractor", "no.safetensors"], "no feature extractor at no.safetensors: ebmzoo"),
     "option": ([*BOX, "--step", "3"], "no option --step: did you mean"),
 }  # fmt: skip

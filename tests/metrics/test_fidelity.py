@@ -169,7 +169,7 @@ def test_small_sets_shrink_the_subsets():
     [
         ({"metrics": ["fid", "fud"]}, "fud.*choose from fid, kid, isc, prc"),
         ({"metrics": []}, "choose from"),
-        ({"extractor": "resnet"}, "no feature extractor 'resnet': digits, inception"),
+        ({"extractor": "resnet"}, "no feature extractor 'resnet': digits, cifar10, inception"),
         ({"samples": torch.zeros(1, 1, 8, 8), "metrics": ["fid"]}, "at least 2 images.*not 1 samples"),
         ({"samples": torch.zeros(3, 1, 8, 8), "metrics": ["prc"]}, "at least 4 images"),
         ({"samples": torch.zeros(9, 1, 4, 4)}, "8 px or more"),

@@ -73,8 +73,21 @@ def test_what_is_none_is_one_line(file, tmp_path):
     damaged.write_bytes(content)
     with pytest.raises(ValueError, match="is damaged"):
         load(damaged)
-    with pytest.raises(ValueError, match="no feature extractor 'inceptoin': digits, inception, or a"):
+    with pytest.raises(ValueError, match="no feature extractor 'inceptoin': digits, cifar10, inception, or a"):
         find_extractor("inceptoin")
+
+
+def test_one_of_cifar10_ships():
+    shipped = find_extractor("cifar10")
+    assert (shipped.name, shipped.num_features, shipped.image_shape) == ("cifar10-jpeg-32", 96, (3, 32, 32))
+    network, _, accuracy, facts = load(shipped.weights)
+    assert (accuracy, facts["images"], facts["classes"]) == (0.8316, "50000", "10")
+    assert facts["sha256"] == "c675797d24cb3bd2de32bcb89484806b182d0136e87df4675120de491ac67de5"
+    assert shipped.weights.stat().st_size < 700_000
+    with pytest.raises(ValueError, match="images of .3, 32, 32., and takes none of .3, 64, 64."):
+        shipped.check((3, 64, 64))
+    flat = torch.full((2, 3, 32, 32), 128, dtype=torch.uint8)
+    assert torch.equal(network.features(flat)[0], network.features(flat)[1])  # evaluation mode: no image sees another
 
 
 def test_distances_grow_with_noise_and_with_blur(file):
