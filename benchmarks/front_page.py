@@ -1,18 +1,19 @@
-"""The pictures of README.md and of docs/methods, from finished runs of the digits' configs.
+"""The pictures of README.md and of docs/methods, from finished runs of the configs of digits, or of CIFAR-10's small ones.
 
     for name in ecvae vaebm denoising_ebm dual_mcmc bidvl vae; do ebmzoo fit --config ${name}_digits; done
     python benchmarks/front_page.py --runs runs --out docs/pictures
+    python benchmarks/front_page.py --runs runs --out docs/pictures --suffix cifar_small
 
 Of each method's newest run: samples, for its own page and for the table of the README; states of its chain, if it has
-one; the streaming FID over iterations, or a loss where training measures no FID. A run that is missing, or has not
-reached its last iteration, is named and left out.
+one; the streaming FID over iterations, or a loss where training measures no FID. Of small networks on CIFAR-10 samples
+alone. A run that is missing, or has not reached its last iteration, is named and left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,31 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs' folders (runs)")
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"), help="folder of the pictures")
+    parser.add_argument("--suffix", choices=["digits", "cifar_small"], default="digits", help="of the configs (digits)")
     options = parser.parse_args(words)
     options.out.mkdir(parents=True, exist_ok=True)
-    save(in_a_table(digits("train")[0]), options.out / "data.png")
+    runs = {}
     for method in METHODS:
-        run, found = newest(options.runs / f"{method}_digits")
+        run, found = newest(options.runs / f"{method}_{options.suffix}")
         print(f"{method}: {found}", flush=True)
         if run is not None:
-            for name, picture in pictures(method, run).items():
-                save(picture, options.out / f"{name}.png")
+            runs[method] = run
+    for name, picture in (of_digits if options.suffix == "digits" else of_cifar)(runs):
+        save(picture, options.out / f"{name}.png")
+
+
+def of_digits(runs: Mapping[str, Path]) -> Iterator[tuple[str, Tensor]]:
+    """The data, and all pictures of each run."""
+    yield "data", in_a_table(digits("train")[0])
+    for method, run in runs.items():
+        yield from pictures(method, run).items()
+
+
+def of_cifar(runs: Mapping[str, Path]) -> Iterator[tuple[str, Tensor]]:
+    """Samples of each run."""
+    for method, run in runs.items():
+        model: Any = ebmzoo.load(run / "checkpoints" / "last.ckpt")
+        yield f"cifar_{method}", grid(model.sample(20, noise=noise(20, model)), columns=10, padding=2, scale=2)
 
 
 def newest(folder: Path) -> tuple[Path | None, str]:
@@ -100,9 +117,9 @@ def learning_curve(path: Path, key: str) -> tuple[list[int], Tensor]:
 
 
 def save(picture: Tensor, path: Path) -> None:
-    """Write a small PNG: one channel of what is grey, few colours of what is not."""
+    """Write a small PNG: one channel of what is grey, a palette of what is not."""
     image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
-    small = image.convert("L") if bool((picture == picture[:1]).all()) else image.quantize(32)
+    small = image.convert("L") if bool((picture == picture[:1]).all()) else image.quantize(256)
     small.save(path, optimize=True)
 
 

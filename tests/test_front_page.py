@@ -47,6 +47,9 @@ def test_pictures_are_of_finished_runs(runs, tmp_path, capsys):
     places = 3 + 35 * np.arange(16)[:, None] + 4 * np.arange(8)
     shown = made["vaebm_samples"][np.ix_(places[:6].ravel(), places.ravel())]
     assert (shown == samples.reshape(6, 16, 8, 8).swapaxes(1, 2).reshape(48, 128)).all()
+    # Of images at 32 px two rows of ten, twice as large, 2 px apart, are all.
+    (shown,) = dict(front_page.of_cifar({"vaebm": runs / "vaebm_digits" / "version_0"})).items()
+    assert shown[0] == "cifar_vaebm" and shown[1].shape == (3, 2 * 18 + 2, 10 * 18 + 2)
 
 
 def test_a_learning_curve_has_the_iterations_of_its_validations(tmp_path):
