@@ -1,4 +1,4 @@
-"""The pictures of README.md and of docs/methods, from finished runs of the configs of digits, or of CIFAR-10's small ones.
+"""The pictures of README.md and of docs/methods, from finished runs on digits, or of the small configs on CIFAR-10.
 
     for name in ecvae vaebm denoising_ebm dual_mcmc bidvl vae; do ebmzoo fit --config ${name}_digits; done
     python benchmarks/front_page.py --runs runs --out docs/pictures
