@@ -15,6 +15,8 @@ def test_a_verb_says_what_it_does_here(ebmzoo, verb):
     answer = ebmzoo(verb, "--help")
     text = " ".join(answer.out.split())
     assert answer.code == 0 and WORDS[verb] in text
+    begin = "--config CONFIG" if verb == "fit" else "--ckpt_path CHECKPOINT"
+    assert answer.out.startswith(f"usage: ebmzoo {verb} {begin} [--SETTING VALUE ...]\n")
     assert "full optimization routine" not in text and "separated from fit" not in text
     assert "registry" not in text.rpartition("--ckpt_path CKPT_PATH")[2]
     assert "A file, or the name of a shipped config" in text and "a local file." in text
