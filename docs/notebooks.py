@@ -30,15 +30,16 @@ class Block(NamedTuple):
 
 
 def environment(line: str) -> str:
-    """The Python of a shell's assignment.
+    """The Python of a shell's assignment; a kernel's folder is the notebook's, not where Jupyter was started.
 
     Example:
         >>> environment('export PYTHONPATH=$PWD')
-        "os.environ['PYTHONPATH'] = os.path.expandvars('$PWD')"
+        "os.environ['PYTHONPATH'] = f'{os.getcwd()}'"
     """
     (word,) = (word for word in shlex.split(line) if word != "export")
     name, _, value = word.partition("=")
-    return f"os.environ[{name!r}] = " + (f"os.path.expandvars({value!r})" if "$" in value else repr(value))
+    inside = value.replace("$PWD", "{os.getcwd()}")
+    return f"os.environ[{name!r}] = {'f' if inside != value else ''}{inside!r}"
 
 
 def code(block: Block) -> list[str]:

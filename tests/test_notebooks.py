@@ -45,7 +45,7 @@ def test_the_blocks_of_a_page_are_cells():
     nbformat.validate(found)
     assert [(cell.cell_type, cell.source) for cell in found.cells] == [
         ("markdown", "# A page\n\nSee [metrics](metrics.html#fid) and [a site](https://example.org/a.md)."),
-        ("code", "import os\n\nos.environ['CKPT'] = 'a/last.ckpt'\nos.environ['HERE'] = os.path.expandvars('$PWD/b')"),
+        ("code", "import os\n\nos.environ['CKPT'] = 'a/last.ckpt'\nos.environ['HERE'] = f'{os.getcwd()}/b'"),
         ("code", "%%sh -e\nebmzoo test --ckpt_path $CKPT \\\n    --only likelihood"),
         ("markdown", "<!-- needs: a GPU -->\n```sh\nebmzoo fit\n```"),
         ("code", "%%writefile mine.py\nx = 1"),
