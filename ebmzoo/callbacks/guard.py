@@ -23,6 +23,8 @@ from ebmzoo.seeds import PROCESS, ROLLBACK, mixed
 __all__ = ["Diverged", "Divergence", "Guard", "Limits"]
 
 _STOPPED = "stopped"
+_SCALE = "the energy's scale"
+_DEAD = 1e-6  # of its largest scale in the last looks
 
 
 class Diverged(RuntimeError):
@@ -67,7 +69,7 @@ class Guard(Callback):
         gradient: alarm at a player's gradient norm beyond this.
         saturation: alarm at this share of a chain's values at the edge of the data's range.
         stillness: alarm at chains that move less than this.
-        patience: looks in a row before a chain, or an energy without a gap, alarms.
+        patience: looks in a row before a chain, or an energy without a gap or at 0, alarms.
 
     Raises:
         ValueError: if a number is out of range.
@@ -224,7 +226,7 @@ class Limits:
         gradient: the norm of a player's gradient.
         saturation: share of a chain's values at the edge of the data's range, for images.
         stillness: root mean square movement of a chain in a value of the data within [-1, 1]; a grey level is 8e-3.
-        patience: looks in a row that a saturated or frozen chain, or an energy without a gap, is watched before.
+        patience: looks in a row that a saturated or frozen chain, or a flat or dead energy, is watched before.
     """
 
     growth: float = 100.0
@@ -260,14 +262,20 @@ class Divergence:
         for name, value in values.items():
             if not math.isfinite(value):
                 return f"{name} is {value}"
-        return self._grown(values) or self._flat(values) or self._chain(values)
+        return self._dead(values) or self._grown(values) or self._flat(values) or self._chain(values)
+
+    def _dead(self, values: Mapping[str, float]) -> str | None:
+        """An energy after a blow, at the far end of its softplus or of dead units: 0 everywhere, without a gradient."""
+        scale, usual = _scale(values), max(self._past.get(_SCALE, ()), default=0.0)
+        if self._lasts("dead", scale is not None and scale < _DEAD * usual):
+            return f"the energy has died: its scale is {scale:.3g}, and was {usual:.3g} before"
+        return None
 
     def _grown(self, values: Mapping[str, float]) -> str | None:
         limits = self.limits
         scales = {name: abs(value) for name, value in values.items() if "grad_norm" in name}
-        energies = [abs(values[name]) for name in ("train/energy_data", "train/energy_model") if name in values]
-        if energies:
-            scales["the energy's scale"] = max(energies)
+        if (energy := _scale(values)) is not None:
+            scales[_SCALE] = energy
         if "train/energy_gap" in values:
             scales["the energy gap"] = abs(values["train/energy_gap"])
         for name, scale in scales.items():
@@ -302,6 +310,11 @@ class Divergence:
     def _lasts(self, what: str, now: bool) -> bool:
         self._streaks[what] = self._streaks.get(what, 0) + 1 if now else 0
         return self._streaks[what] >= self.limits.patience
+
+
+def _scale(values: Mapping[str, float]) -> float | None:
+    energies = [abs(values[name]) for name in ("train/energy_data", "train/energy_model") if name in values]
+    return max(energies, default=None)
 
 
 def _halve_chains(method: Any, times: int) -> None:

@@ -67,6 +67,10 @@ def test_what_is_named_at_once(wrong, words):
         ({"mcmc/movement": 9e-6}, "the chain is frozen: mcmc/movement is 9e-06"),
         ({"mcmc/saturation": 0.99}, "the chain is saturated: 99.0% of its values"),
         ({"train/energy_gap": 0.0}, "the energy is flat: train/energy_gap is 0 where train/energy_data is 1"),
+        (
+            {"train/energy_gap": 2e-11, "train/energy_data": 3e-12, "train/energy_model": 4e-8},
+            "the energy has died: its scale is 4e-08, and was 1.2 before",
+        ),
     ],
 )
 def test_what_is_named_when_it_lasts(wrong, words):
