@@ -54,7 +54,7 @@ def describe(parser: LightningArgumentParser, verb: str, words: str) -> None:
     """Say what a verb does, in place of what Lightning says of its Trainer's method."""
     parser.description = f"{words[0].upper()}{words[1:]}."
     begin = "--config CONFIG" if verb == "fit" else "--ckpt_path CHECKPOINT"
-    parser.usage = f"ebmzoo {verb} {begin} [--SETTING VALUE ...]"  # all settings stand below, and would fill a page here
+    parser.usage = f"ebmzoo {verb} {begin} [--SETTING VALUE ...]"  # settings stand below and would fill a page
     checkpoint = {
         "fit": "The checkpoint of a run to go on from: a local file.",
         "validate": "The checkpoint that is validated: a local file. It brings its config, if none is given.",
