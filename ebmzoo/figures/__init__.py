@@ -67,7 +67,7 @@ class Figures:
         reconstruction: squared error, PSNR and SSIM of the test split, along the z chain where there is one.
         ood: the score of the test split against that of other sets, and against that of the training split.
         chains: the chains' energy, displacement, drift against noise, acceptance, R-hat and effective sample size.
-        long_run: what becomes of chains of 10 and 100 times their training length.
+        long_run: what becomes of chains of up to 30 times their training length, with and without Metropolis tests.
         energies: of data and samples.
         landscape: in the plane, in ``arrays.npz`` for the report.
         more: others; one's own too.

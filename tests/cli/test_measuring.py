@@ -75,10 +75,10 @@ def test_anybody_can_measure_the_saved_samples_again(ebmzoo, checkpoint, here):
 def test_long_runs_are_asked_for(ebmzoo, checkpoint, here):
     words = ["test", "--ckpt_path", checkpoint["ecvae"], "--run_dir", "out", "--only", "chains", *EVALUATE]
     assert ebmzoo(*words).code == 0
-    assert "energy_chain_x100" not in results(here / "out")[0]
+    assert "energy_chain_x30" not in results(here / "out")[0]
     assert ebmzoo(*words, "--long_run").code == 0
     found, _ = results(here / "out")
-    assert found["energy_chain_x100"]["protocol"]["steps"] == 200  # two steps in training
+    assert found["energy_chain_x30"]["protocol"]["steps"] == 60  # two steps in training
 
 
 def test_what_a_user_can_get_wrong(ebmzoo, checkpoint):
