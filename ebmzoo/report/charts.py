@@ -57,6 +57,7 @@ def chart(
     *,
     points: bool = False,
     log_x: bool = False,
+    log_y: bool = False,
     filled: bool = False,
 ) -> str:
     """A chart of lines, or of points with bars.
@@ -67,6 +68,7 @@ def chart(
         label_y: of the vertical axis, with its unit.
         points: draw points instead of lines.
         log_x: a logarithmic horizontal axis, which its label says; all x above 0.
+        log_y: the same of the vertical one, where all y less their spread are above 0, else linear.
         filled: fill below the first line.
 
     Returns:
@@ -84,10 +86,12 @@ def chart(
     x, y, spread = everything.T
     if len(set(x)) < 2:
         return ""
-    label_x += " (log scale)" if log_x else ""
+    log_y = log_y and bool((y - spread).min() > 0)
+    label_x, label_y = (f"{label} (log scale)" if log else label for label, log in ((label_x, log_x), (label_y, log_y)))
     figure = Figure(_SIZE)
     axes: Any = figure.add_axes(_AREA, xscale="log" if log_x else "linear", frame_on=False)
-    along, up = _ticks(x, log_x), _ticks([*(y - spread), *(y + spread)])
+    axes.set_yscale("log" if log_y else "linear")
+    along, up = _ticks(x, log_x), _ticks([*(y - spread), *(y + spread)], log_y)
     for axis, ticks, label in ((axes.xaxis, along, label_x), (axes.yaxis, up, label_y)):
         axis.set_ticks(ticks, list(map(_tick, ticks)), color=_SOFT)
         axis.set_ticks([], minor=True)

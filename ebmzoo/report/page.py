@@ -25,7 +25,10 @@ _COSTS = {
     "fit_network_evaluations": "training, network evaluations per image",
 }
 _WATCHED = ("train/energy_gap", "train/lambda", "mcmc/displacement", "mcmc/grad_norm", "mcmc/saturation")
-_SPENT = "train/network_evaluations"
+_SPENT, _SECONDS, _SPEED = "train/network_evaluations", "seconds", "time/steps_per_second"
+_OVER = {"step": "iteration", _SECONDS: "seconds of training", _SPENT: "network evaluations"}
+_CHAIN = "one chain to a row, from its start on the left"
+_LONG = "distance and energy against the length of the chain, with and without Metropolis tests"
 _CURVES = 12  # at most
 _PLACES = 200  # of a curve
 _RANGE = 12.0  # nats of a landscape below its maximum
@@ -78,7 +81,10 @@ def page(table: Table, command: str) -> str:
         _training(table),
         _energies(table),
         _roc(table),
-        _pictures("Chains", table, "chain.png", "chains", wide=True),
+        _pictures(
+            "Chains", table, "chain.png", "chains", said="one chain to a row, from its start on the left", least=24
+        ),
+        _pictures("Chains that run on", table, "long_run_curves.png", "chains --long_run", said=_LONG, least=36),
         _landscapes(table),
     ]
     return rendered(
@@ -130,16 +136,15 @@ def _seed(run: Run) -> str:
 # -- sections ---------------------------------------------------------------------------------------------
 
 
-def _pictures(title: str, table: Table, name: str, part: str, wide: bool = False) -> Section:
+def _pictures(title: str, table: Table, name: str, part: str, said: str = "", least: int = 16) -> Section:
     figures = []
     for run in _first_seeds(table):
         if (path := run.folder / name).is_file():
-            said = f"{table.sampler(run.row)}, {_seed(run)}"
-            said += "; one chain to a row, from its start on the left" if wide else ""
-            alt, smooth = f"{'chains' if wide else 'samples'} of {run.row}", "plane/box" in _arrays(run)
+            how = "; ".join(filter(None, [f"{table.sampler(run.row)}, {_seed(run)}", said]))
+            alt, smooth = f"{title.lower()} of {run.row}", "plane/box" in _arrays(run)
             commands = _measured([run], part)
-            figures.append(Figure(run.row, said, commands, picture=data_uri(path), alt=alt, smooth=smooth))
-    return Section(title, figures, least=24 if wide else 16)
+            figures.append(Figure(run.row, how, commands, picture=data_uri(path), alt=alt, smooth=smooth))
+    return Section(title, figures, least=least)
 
 
 def _costs(table: Table) -> Section:
@@ -166,27 +171,27 @@ def _costs(table: Table) -> Section:
 def _training(table: Table) -> Section:
     rows = {run.folder: _rows(run.folder / "metrics.csv") for run in table.runs}
     names = list(dict.fromkeys(name for found in rows.values() for row in found for name in row))
-    drawn = [("step", "iteration", name) for name in names if name.startswith("val/")]
-    drawn += [("step", "iteration", name) for name in _WATCHED if name in names]
-    drawn += [
-        (_SPENT, "network evaluations", name) for name in names if name.startswith("val/fid_") and _SPENT in names
-    ]
-    drawn.sort(key=lambda one: not one[2].startswith("val/fid_"))  # what is judged by comes first
+    judged = [name for name in names if name.startswith("val/fid_")]  # what is judged by comes first
+    drawn = [(x, name) for name in judged for x in _OVER if x in names]
+    others = [*(name for name in names if name.startswith("val/")), *(name for name in _WATCHED if name in names)]
+    drawn += [("step", name) for name in others if name not in judged]
     extractors = {number.protocol.get("extractor") for run in table.runs for number in run.numbers.values()}
-    others = sorted(name for name in extractors if name not in (None, "inception"))
-    of = f" ({', '.join(others)})" if others and "inception" not in extractors else ""
+    own = sorted(name for name in extractors if name not in (None, "inception"))
+    of = f" ({', '.join(own)})" if own and "inception" not in extractors else ""
     again = list(dict.fromkeys(run.commands[0] for run in table.runs if run.commands))
     figures = []
-    for x, label, name in drawn[:_CURVES]:
+    for x, name in drawn[:_CURVES]:
         series = [
             Series(run.row, table.rows.index(run.row), *found)
             for run in table.runs
             if (found := _curve(rows[run.folder], x, name))
         ]
         shown = name + (of if name.startswith("val/fid_") else "")
-        heading = shown if x == "step" else f"{shown} over {label}"
+        heading = shown if x == "step" else f"{shown} over {_OVER[x]}"
         said = "each seed a line, from metrics.csv"
-        figures.append(Figure(heading, said, again, drawing=chart(series, label, shown)))
+        said += "; without validations, on the machine that trained" if x == _SECONDS else ""
+        drawing = chart(series, _OVER[x], shown, log_y=name in judged)
+        figures.append(Figure(heading, said, again, drawing=drawing))
     return Section("Training", figures, table.rows, table.rows)
 
 
@@ -202,8 +207,23 @@ def _rows(path: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        rows = csv.DictReader(line for line in file if line.endswith("\n"))
-        return [{name: x for name, text in row.items() if (x := number(text)) is not None} for row in rows]
+        lines = csv.DictReader(line for line in file if line.endswith("\n"))
+        rows = [{name: x for name, text in row.items() if (x := number(text)) is not None} for row in lines]
+    return _timed(rows)
+
+
+def _timed(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The same with the seconds of training until each row: speeds are means since the speed before."""
+    speeds = [(row["step"], row[_SPEED]) for row in rows if row.get(_SPEED, 0) > 0 and "step" in row]
+    if not speeds:
+        return rows
+    steps, speed = np.array(speeds).T
+    steps = np.concatenate([[-1.0], steps])  # iterations are counted from 0: row k ends the (k + 1)-th
+    seconds = np.concatenate([[0.0], np.cumsum(np.diff(steps) / speed)])
+    for row in rows:
+        if "step" in row:
+            row[_SECONDS] = float(np.interp(row["step"], steps, seconds))
+    return rows
 
 
 def _curve(rows: list[dict[str, float]], x: str, y: str) -> tuple[list[float], list[float]] | None:

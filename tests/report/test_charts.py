@@ -64,3 +64,13 @@ def test_the_ticks_of_a_logarithmic_axis_span_its_points_and_its_label_says_what
     places = [float(one) for one in re.findall(r'text-anchor: middle[^>]*? x="([\d.]+)"', drawn)][: len(ticks)]
     at = [float(one) for one in re.findall(r'<use [^>]*? x="([\d.]+)"', drawn)]
     assert len(at) == 2 and places == sorted(places) and places[0] <= min(at) < max(at) <= places[-1]
+
+
+def test_a_logarithmic_height_is_said_and_is_of_what_is_above_0():
+    steep = [Series("a", 0, [1, 2, 3], [1.0, 10.0, 100.0])]
+    drawn = chart(steep, "x", "y", log_y=True)
+    (path,) = re.findall(r'<title>a</title>\s*<path d="M([^"]*)"', drawn)
+    heights = [float(line.split()[1]) for line in path.split("L")]
+    assert "y (log scale) over x" in drawn
+    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=1e-3)
+    assert "log scale" not in chart([Series("a", 0, [1, 2], [0.0, 1.0])], "x", "y", log_y=True)

@@ -18,7 +18,7 @@ from .test_compare import finished
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SECTIONS = ["Comparison", "Samples", "Quality and cost", "Training", "Energies", "Out-of-distribution data", "Chains"]
-SECTIONS += ["Landscapes", "Protocols", "The runs"]
+SECTIONS += ["Chains that run on", "Landscapes", "Protocols", "The runs"]
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def made(tmp_path):
         folder = finished(
             tmp_path / name, name.upper(), fid=fid, recall=fid / 10, seconds_50_samples=fid, network_evaluations=16.0
         )
-        head = "epoch,step,val/fid_2k,train/energy_gap,train/network_evaluations"
-        (folder / "metrics.csv").write_text(f"{head}\n0,10,5,,9000\n0,15,,0.1,13500\n0,20,4,0.1,18000\n")
-        for picture in ("samples", "chain"):
+        head = "epoch,step,val/fid_2k,train/energy_gap,train/network_evaluations,time/steps_per_second"
+        (folder / "metrics.csv").write_text(f"{head}\n0,10,5,,9000,\n0,15,,0.1,13500,4\n0,20,4,0.1,18000,2\n")
+        for picture in ("samples", "chain", "long_run_curves"):
             Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(folder / f"{picture}.png")
         places = rng.normal(size=(8, 8))
         states = np.linspace(0, 1, 6 if name == "a" else 1)[:, None, None] * np.ones((1, 4, 2))
@@ -58,7 +58,7 @@ def test_the_page_has_all_sections_and_asks_nothing_of_a_network(made):
 
 def test_every_figure_has_a_command_and_every_picture_a_text(made):
     figures = re.findall("<figure.*?</figure>", made, re.DOTALL)
-    assert len(figures) == 3 + 1 + 3 + 3 + 1 + 3 + 4
+    assert len(figures) == 3 + 1 + 4 + 3 + 1 + 3 + 3 + 4
     assert all("<pre>ebmzoo" in figure and "<figcaption>" in figure for figure in figures)
     assert all(' alt="' in image for image in re.findall("<img.*?>", made))
     assert all("aria-" in svg for svg in re.findall("<svg.*?>", made))
@@ -66,8 +66,9 @@ def test_every_figure_has_a_command_and_every_picture_a_text(made):
 
 def test_the_distance_is_drawn_over_iterations_and_over_what_they_cost(made):
     drawn = re.findall('aria-label="([^"]*)"', made)
-    over = {f"val/fid_2k (digits) over {what}: a, b, c" for what in ("iteration", "network evaluations")}
-    assert over <= set(drawn)
+    what = ("iteration", "seconds of training", "network evaluations")
+    over = [f"val/fid_2k (digits) (log scale) over {x}: a, b, c" for x in what]
+    assert [one for one in drawn if one.startswith("val/fid_2k")] == over
     assert _curve([{"x": 1.0, "y": 5.0}, {"y": 3.0}, {"x": 2.0, "y": 4.0}], "x", "y") == ([1.0, 2.0], [5.0, 4.0])
     assert _curve([{"x": 1.0}], "x", "y") is None
 
@@ -182,3 +183,10 @@ def test_curves_of_a_file_that_was_cut_short(tmp_path):
         {"epoch": 1},
         {"epoch": 0, "step": 40, "a": 0.25},
     ]
+
+
+def test_seconds_are_those_of_the_iterations_without_validations(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,val/fid_2k,time/steps_per_second\n9,,5\n14,7,\n19,,2\n19,6,\n29,5,\n")
+    # ten iterations at 5 a second, ten at 2; what came after the last speed took no known time
+    assert _curve(_rows(path), "seconds", "val/fid_2k") == ([4.5, 7.0, 7.0], [7.0, 6.0, 5.0])
