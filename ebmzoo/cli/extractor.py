@@ -47,7 +47,7 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     from ebmzoo.data import DataModule
 
     filter_messages()
-    words = _with_data(list(arguments))
+    words = with_data(list(arguments))
     load_named(words)
 
     parser = ArgumentParser(prog=f"ebmzoo {verb}", exit_on_error=False)
@@ -68,12 +68,12 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     _train(data, out, given.device, given.epochs, given.width, given.batch_size, given.seed)
 
 
-def _with_data(words: list[str]) -> list[str]:
+def with_data(words: list[str]) -> list[str]:
     """Words in which the data of each ``--config`` stand in its place."""
     found = []
     for path in map(config_path, options(words, "--config", "-c")):
         if not (data := read_config(path).get("data")):
-            raise UserError(f"{path} has no data: an extractor learns from a data module")
+            raise UserError(f"{path} has no data: a config with a data module is needed")
         found.append(f"--data={json.dumps(data)}")
     rest = iter(words)
     for word in rest:
