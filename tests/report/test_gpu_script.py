@@ -6,6 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+from torchvision.io import write_png
+
+from benchmarks import gpu_images
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,3 +34,70 @@ def test_the_whole_table_in_tiny_sizes():
         "Table 7, c=128, b512: a step",
     ]
     assert all(float(row[2]) > 0 for row in rows), done.stdout
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of 24 training and 8 test images of 32 px: dark noise and bright noise."""
+    chance = torch.Generator().manual_seed(0)
+    for split, count in (("train", 24), ("test", 8)):
+        for name, low in (("dark", 0), ("bright", 128)):
+            place = tmp_path / "images" / split / name
+            place.mkdir(parents=True)
+            for k in range(count):
+                pixels = torch.randint(low, low + 128, (3, 32, 32), dtype=torch.uint8, generator=chance)
+                write_png(pixels, str(place / f"{k}.png"))
+    return tmp_path / "images"
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(900)
+def test_images_are_trained_and_compared_in_tiny_sizes(folder, tmp_path):
+    words = ["--data", str(folder), "--tiny", "--out", str(tmp_path / "out"), "--methods", "vae", "ecvae"]
+    command = ["sh", str(ROOT / "benchmarks/gpu_images.sh"), *words]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert "2 of 2 methods in" in done.stdout and "accuracy" in done.stdout and "EC-VAE's one step: " in done.stdout
+    table = (tmp_path / "out" / "compare.md").read_text()
+    assert "vae_cifar_small" in table and "ecvae_cifar_small" in table and "FID (train-32)" in table
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert page.count('alt="samples of') == 2
+    for name in ("vae", "ecvae"):
+        assert (tmp_path / "out" / f"{name}_cifar_small" / "seed_0" / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(900)
+def test_what_the_deadline_does_not_allow_is_not_begun(folder, tmp_path, capsys):
+    extractor = tmp_path / "any.safetensors"
+    extractor.write_text("")
+    words = ["--data", str(folder), "--out", str(tmp_path / "out"), "--seconds", "20", "--extractor", str(extractor)]
+    assert gpu_images.main(words) == 1
+    said = capsys.readouterr().out
+    assert "0 of 6 methods in" in said and "too near: vae, ecvae, bidvl, dual_mcmc, denoising_ebm, vaebm" in said
+
+
+def test_networks_grow_and_settings_stay(tmp_path):
+    config = yaml.safe_load((ROOT / "configs/ecvae_cifar_small.yaml").read_text())
+    found = gpu_images.enlarged(config, 4, 128, tmp_path / "own.safetensors")
+    model = found["model"]["init_args"]
+    assert model["vae"]["init_args"]["encoder"]["init_args"] == {"width": 64}
+    assert model["vae"]["init_args"]["decoder"]["init_args"] == {"width": 12}
+    assert model["energy"]["init_args"]["network"]["init_args"] == {"width": 64, "blocks": 1, "scales": 2, "head": 256}
+    assert model["sampler"] == config["model"]["init_args"]["sampler"]
+    assert found["data"]["init_args"] == {**config["data"]["init_args"], "batch_size": 128}
+    (evaluate,) = [one for one in found["trainer"]["callbacks"] if one["class_path"] == "Evaluate"]
+    assert evaluate["init_args"]["extractor"] == str(tmp_path / "own.safetensors")
+
+
+def test_one_argument_says_which_images(tmp_path):
+    for name, root in (("cifar/cifar-10-batches-py", "cifar"), ("split/train", "split"), ("plain/cats", "plain")):
+        (tmp_path / name).mkdir(parents=True)
+        found = gpu_images.data_of(tmp_path / root)
+        assert found["class_path"] == ("CIFAR10" if root == "cifar" else "ImageFolder")
+    (tmp_path / "split/test").mkdir()
+    places = gpu_images.data_of(tmp_path / "split")["init_args"]
+    assert (places["root"], places["test_root"]) == (str(tmp_path / "split/train"), str(tmp_path / "split/test"))
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump({"data": places}))
+    assert gpu_images.data_of(own) == places
