@@ -50,24 +50,25 @@ def folder(tmp_path):
     return tmp_path / "images"
 
 
-@pytest.mark.thorough
-@pytest.mark.timeout(900)
-def test_images_are_trained_and_compared_in_tiny_sizes(folder, tmp_path):
-    words = ["--data", str(folder), "--tiny", "--out", str(tmp_path / "out"), "--methods", "vae", "ecvae"]
+BOTH = pytest.param(("vae",), marks=pytest.mark.thorough), pytest.param(gpu_images.METHODS, marks=pytest.mark.slow)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("methods", BOTH)
+def test_images_are_trained_and_compared_in_tiny_sizes(folder, tmp_path, methods):
+    words = ["--data", str(folder), "--tiny", "--out", str(tmp_path / "out"), "--methods", *methods]
     command = ["sh", str(ROOT / "benchmarks/gpu_images.sh"), *words]
     environment = {**os.environ, "PYTHON": sys.executable}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    assert "2 of 2 methods in" in done.stdout and "accuracy" in done.stdout and "EC-VAE's one step: " in done.stdout
-    table = (tmp_path / "out" / "compare.md").read_text()
-    assert "vae_cifar_small" in table and "ecvae_cifar_small" in table and "FID (train-32)" in table
-    page = (tmp_path / "out" / "compare.html").read_text()
-    assert page.count('alt="samples of') == 2
-    for name in ("vae", "ecvae"):
+    assert f"{len(methods)} of {len(methods)} methods in" in done.stdout and "accuracy" in done.stdout
+    assert ("EC-VAE's one step: " in done.stdout) == ("ecvae" in methods)
+    table, page = ((tmp_path / "out" / f"compare.{kind}").read_text() for kind in ("md", "html"))
+    assert "FID (train-32)" in table and page.count('alt="samples of') == len(methods)
+    for name in methods:
+        assert f"| {name}_cifar_small" in table
         assert (tmp_path / "out" / f"{name}_cifar_small" / "seed_0" / "checkpoints" / "last.ckpt").is_file()
 
 
-@pytest.mark.thorough
-@pytest.mark.timeout(900)
 def test_what_the_deadline_does_not_allow_is_not_begun(folder, tmp_path, capsys):
     extractor = tmp_path / "any.safetensors"
     extractor.write_text("")
