@@ -1,7 +1,7 @@
 """Colour images of 32 px on one GPU, within a deadline: an extractor, a VAE and an EC-VAE, then the other methods.
 
     sh benchmarks/gpu_images.sh --data data/cifar10 --out runs/gpu_images      # the published files
-    sh benchmarks/gpu_images.sh --data my_images --extractor my.safetensors    # with train/CLASS/ and test/CLASS/ in it
+    sh benchmarks/gpu_images.sh --data my_images --extractor my.safetensors    # train/CLASS/ and test/CLASS/ in it
     sh benchmarks/gpu_images.sh --data my_images.yaml                          # the data of a config
     sh benchmarks/gpu_images.sh --data my_images --tiny                        # on a CPU: that it runs, not how well
 
@@ -52,7 +52,7 @@ def data_of(folder: Path) -> dict[str, Any]:
     return {"class_path": "ImageFolder", "init_args": {**places, "size": 32, "num_workers": workers}}
 
 
-def enlarged(config: Mapping[str, Any], width: int, batch: int | None, extractor: Path) -> dict[str, Any]:
+def enlarged(config: Mapping[str, Any], width: int, batch: int | None, extractor: str) -> dict[str, Any]:
     """A config with every width times a number, another batch size, and another file of its feature network."""
 
     def wider(value: Any) -> Any:
@@ -65,7 +65,7 @@ def enlarged(config: Mapping[str, Any], width: int, batch: int | None, extractor
         found["data"] = {**config["data"], "init_args": {**config["data"]["init_args"], "batch_size": batch}}
     for callback in found["trainer"]["callbacks"]:
         if callback["class_path"] == "Evaluate":
-            callback["init_args"]["extractor"] = str(extractor)
+            callback["init_args"]["extractor"] = extractor
     return found
 
 
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/gpu_images"), help="folder of all that is made")
     parser.add_argument("--seconds", type=float, default=480, help="until the deadline (480)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="in this order (all)")
-    parser.add_argument("--extractor", type=Path, help="a file of ebmzoo extractor, in place of training one")
+    parser.add_argument("--extractor", help="a file of ebmzoo extractor, or cifar10, in place of training one")
     parser.add_argument("--width", type=int, help="times the configs' widths (4 on a GPU, else 1)")
     parser.add_argument("--batch_size", type=int, help="(128 on a GPU, else the configs')")
     parser.add_argument("--tiny", action="store_true", help="two iterations each, of the configs' networks")
@@ -90,11 +90,11 @@ def main(arguments: Sequence[str]) -> int:
     )
     out, deadline = options.out, time.monotonic() + options.seconds
     (out / "sources").mkdir(parents=True, exist_ok=True)
-    extractor, data = options.extractor or out / "extractor.safetensors", out / "data.yaml"
+    extractor, data = options.extractor or str(out / "extractor.safetensors"), out / "data.yaml"
     data.write_text(yaml.safe_dump({"data": data_of(options.data)}))
     with Commands(1, 8 if gpu else 1) as commands:
-        if not extractor.is_file():
-            words = ["ebmzoo", "extractor", "--config", str(data), "--data.flip", "0.5", "--out", str(extractor)]
+        if not options.extractor and not Path(extractor).is_file():
+            words = ["ebmzoo", "extractor", "--config", str(data), "--data.flip", "0.5", "--out", extractor]
             words += ["--epochs", "1", "--width", "1", "--batch_size", "8"] if options.tiny else []
             code, _ = commands(words, out / "extractor.log")
             print((out / "extractor.log").read_text().strip().splitlines()[-1], flush=True)
