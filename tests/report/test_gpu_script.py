@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from torchvision.io import write_png
 
 from benchmarks import gpu_images
+from ebmzoo.images import save_png
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,7 +46,7 @@ def folder(tmp_path):
             place.mkdir(parents=True)
             for k in range(count):
                 pixels = torch.randint(low, low + 128, (3, 32, 32), dtype=torch.uint8, generator=chance)
-                write_png(pixels, str(place / f"{k}.png"))
+                save_png(pixels, place / f"{k}.png")
     return tmp_path / "images"
 
 
