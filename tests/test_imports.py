@@ -20,7 +20,6 @@ SHELF = {
     "methods.lightning_contract",
     "methods.reports",
     "methods.resuming",
-    "methods.settings",
 }
 # What else the rooms of pure torch may import.
 OTHERS = {

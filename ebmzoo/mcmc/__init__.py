@@ -6,12 +6,10 @@ from ebmzoo.lazy import attach
 
 if TYPE_CHECKING:
     from .averaging import DualAveraging as DualAveraging
-    from .frozen import frozen as frozen
     from .langevin import AnnealedLangevin as AnnealedLangevin
     from .langevin import Langevin as Langevin
     from .metropolis import HMC as HMC
     from .metropolis import MALA as MALA
-    from .nan import unguarded as unguarded
     from .noise import GeneratorNoise as GeneratorNoise
     from .noise import GlobalNoise as GlobalNoise
     from .noise import JointNoise as JointNoise
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from .noise import as_noise as as_noise
     from .observing import Observer as Observer
     from .observing import observed as observed
+    from .observing import unguarded as unguarded
     from .potential import Given as Given
     from .potential import Potential as Potential
     from .potential import Row as Row
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from .potential import Sum as Sum
     from .potential import Tethered as Tethered
     from .potential import as_potential as as_potential
+    from .potential import frozen as frozen
     from .replay import ReplayBuffer as ReplayBuffer
     from .sampler import Chain as Chain
     from .sampler import Metropolis as Metropolis

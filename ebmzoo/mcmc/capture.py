@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .nan import NaNCheck
 from .noise import Noise
+from .observing import NaNCheck
 from .program import Program, Recorded, Run
 from .trace import Untraceable
 

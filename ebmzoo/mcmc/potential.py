@@ -1,9 +1,10 @@
-"""What chains walk on: functions of one tensor that hold, as attributes, all that they are conditioned on."""
+"""What chains walk on: functions of one tensor that hold, as attributes, all that they are conditioned on, at rest."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ __all__ = [
     "Sum",
     "Tethered",
     "as_potential",
+    "frozen",
     "per_example",
     "squared_norm",
 ]
@@ -265,6 +267,39 @@ class Given(Potential):
     def unobserved(self, x: Tensor) -> Tensor:
         """What is not observed of x ``(B, …)``, as a state ``(B, k)``: where a chain may begin."""
         return x.flatten(1).index_select(1, self.missing)
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Put modules in eval mode without parameter gradients; restore both afterwards, on an exception too.
+
+    In eval mode spectral-norm vectors and BatchNorm statistics do not move, so the potential is the same function at
+    every step of the chain. Sub-modules get back the very flags they had.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+        >>> with frozen(net):
+        ...     print(net.training, net[0].weight.requires_grad)
+        False False
+        >>> net.training, net[0].weight.requires_grad
+        (True, True)
+    """
+    # Lists, not generators: a generator that an optimiser has exhausted freezes nothing.
+    parts = [part for module in modules for part in module.modules()]
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    training = [part.training for part in parts]
+    required = [parameter.requires_grad for parameter in parameters]
+    try:
+        for part in parts:
+            part.training = False
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for part, flag in zip(parts, training, strict=True):
+            part.training = flag
+        for parameter, flag in zip(parameters, required, strict=True):
+            parameter.requires_grad_(flag)
 
 
 def _still(function: Callable[[Tensor], Tensor], what: str) -> Potential:

@@ -6,19 +6,19 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import repeat
-from typing import ClassVar, NamedTuple, get_args
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from .averaging import DualAveraging
 from .backend import Backend, Walked, engine
-from .frozen import frozen
-from .nan import NaNCheck, refuses_nan
 from .noise import Noise, as_noise
-from .observing import both, observer_of
-from .potential import Potential, as_potential, one_per_example, per_example, squared_norm
+from .observing import NaNCheck, both, observer_of, refuses_nan
+from .potential import Potential, as_potential, frozen, one_per_example, per_example, squared_norm
+
+if TYPE_CHECKING:
+    from .averaging import DualAveraging
 
 __all__ = ["Chain", "Metropolis", "Sampler", "State", "Watch"]
 
@@ -270,6 +270,8 @@ class Metropolis(Sampler):
     def warmed_up(self, potential: Potential, x: Tensor, noise: Noise) -> tuple[Sampler, Tensor]:
         if not self.warmup:
             return self, x
+        from .averaging import DualAveraging  # few chains warm up
+
         averaging = DualAveraging(math.sqrt(self.step_size), self.target_acceptance)
         search = WarmUp(temperature=self.temperature, backend=self.backend, kernel=self, averaging=averaging)
         x = search._run(potential, x, noise, self.warmup, None, captures=False).x

@@ -84,6 +84,8 @@ class DualMCMCEnergy(nn.Module):
         torch.Size([5])
     """
 
+    channels_last_on_gpu = True  # its gradient at batch 100, bf16: 5.0 to 4.4 ms
+
     def __init__(self, image_shape: tuple[int, ...], width: int | None = None) -> None:
         super().__init__()
         before, size = check_square(image_shape, SIZES, self)

@@ -25,6 +25,7 @@ __all__ = [
     "doubled",
     "is_set",
     "narrow",
+    "order_for_gpu",
     "pick",
     "spectral_norms",
     "weight_norm",
@@ -126,6 +127,25 @@ def channels_last(x: Tensor, wanted: bool) -> Tensor:
         (48, 1, 12, 3)
     """
     return x.contiguous(memory_format=torch.channels_last) if wanted and x.device.type == "cpu" else x
+
+
+def order_for_gpu(module: nn.Module) -> None:
+    """Bring networks that say ``channels_last_on_gpu`` into that order of memory: their maps follow.
+
+    Those that gain by it say so, and what (one H200, docs/speed.md). EC-VAE's `FastGANDecoder` loses, 14.6 to 17 ms;
+    the others have not been measured, and stay as torch has them. Values, names and shapes are the same; so are
+    checkpoints.
+
+    Example:
+        >>> from ebmzoo.networks import VAEBMEnergy
+        >>> energy = VAEBMEnergy((1, 8, 8), column="stacked_mnist", width=8)
+        >>> order_for_gpu(nn.Sequential(energy))
+        >>> energy.blocks[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
+        True
+    """
+    for part in module.modules():
+        if getattr(part, "channels_last_on_gpu", False):
+            part.to(memory_format=torch.channels_last)
 
 
 def doubled(x: Tensor, align_corners: bool = False) -> Tensor:

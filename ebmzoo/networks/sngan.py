@@ -163,6 +163,8 @@ class SNGANDecoder(nn.Module):
         torch.Size([5, 3, 32, 32])
     """
 
+    channels_last_on_gpu = True  # its gradient at batch 100: 94 to 23 ms, bf16 91 to 20
+
     def __init__(self, image_shape: tuple[int, ...], latent_dim: int, width: int | None = None) -> None:
         super().__init__()
         channels, size = check_square(image_shape, SIZES, self)
