@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ebmzoo.figures.tally import Tally
+from ebmzoo.figures.cost import Tally
 
 __all__ = ["NetworkEvaluations"]
 

@@ -25,7 +25,7 @@ from ebmzoo.cli.timing import duration, seconds_an_iteration
 from ebmzoo.cli.trainer import check_trainer, filter_messages, for_processes
 from ebmzoo.data.base import DataModule
 from ebmzoo.factories import parameters_of
-from ebmzoo.figures.tally import Tally
+from ebmzoo.figures.cost import Tally
 from ebmzoo.methods.base import Method
 from ebmzoo.metrics import find_extractor
 

@@ -1,4 +1,4 @@
-"""What is measured of a model: each figure is one file, with its settings, its numbers and its pictures."""
+"""What is measured of a model: a figure has its settings, its numbers and its pictures in one file."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from dataclasses import dataclass, fields
 from ebmzoo.figures.annealing import Annealing
 from ebmzoo.figures.base import Figure, Look, Number, Picture
 from ebmzoo.figures.chains import ChainHealth
-from ebmzoo.figures.classified import Classified
 from ebmzoo.figures.cost import Cost
-from ebmzoo.figures.fidelity import Fidelity, Saved
 from ebmzoo.figures.landscape import Energies, Landscape
 from ebmzoo.figures.likelihood import Bounds, Likelihood
 from ebmzoo.figures.long_run import LongRun
 from ebmzoo.figures.neighbours import Neighbours
 from ebmzoo.figures.ood import OutOfDistribution
-from ebmzoo.figures.other_end import OtherEnd
-from ebmzoo.figures.points import Points
 from ebmzoo.figures.reconstruction import Reconstruction
+from ebmzoo.figures.samples import Classified, Fidelity, OtherEnd, Points, Saved
 
 __all__ = [
     "PARTS",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ebmzoo.figures.tally import Tally
+from ebmzoo.figures.cost import Tally
 from ebmzoo.mcmc import HMC, MALA, AnnealedLangevin, Langevin, Potential
 from ebmzoo.mcmc.backend import _programs
 from ebmzoo.mcmc.potential import squared_norm
