@@ -28,12 +28,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ebmzoo.images import from_uint8
+from ebmzoo.metrics.image_classifier import accuracy
 from ebmzoo.metrics.modes import share_divergence
 
 __all__ = [
     "WEIGHTS",
     "DigitClassifier",
-    "accuracy",
     "load_digit_classifier",
     "sha256_of",
     "report",
@@ -95,11 +95,7 @@ class DigitClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The ten logits of ``x``, which is as in `features`, ``(B, 10)``."""
-        return self.logits(self.features(x))
-
-    def logits(self, features: Tensor) -> Tensor:
-        """The ten logits of features ``(B, 64)``."""
-        return self.to_logits(functional.dropout(features, self.dropout, self.training))
+        return self.to_logits(functional.dropout(self.features(x), self.dropout, self.training))
 
     def _grey(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] not in (1, 3) or min(x.shape[2:]) < self.side:
@@ -233,12 +229,6 @@ def stacked_report(
         "stacked_sure_share": is_sure.double().mean().item(),
         "stacked_kl": share_divergence(counts),
     }
-
-
-@torch.no_grad()
-def accuracy(network: DigitClassifier, x: Tensor, labels: Tensor) -> float:
-    """Share of images ``x`` ``(B, C, H, W)`` whose largest logit is that of ``labels`` ``(B,)``."""
-    return (network(x).argmax(1) == labels).float().mean().item()
 
 
 def train(

@@ -33,36 +33,52 @@ INCEPTION_FILE = URL_INCEPTION_V3.rpartition("/")[2]
 _CONNECT_SECONDS = 20.0
 
 
-class DigitFeatures(FeatureExtractorBase):
-    """The shipped digit classifier in float64: features "64" and "logits" of uint8 ``(B, 1 or 3, H, W)``."""
+class _OfClassifier(FeatureExtractorBase):
+    """The features of a classifier, and its logits, of uint8 images, as float64."""
 
-    def __init__(self, name: str, features_list: Sequence[str], **kwargs: Any) -> None:
-        super().__init__(name, features_list)
-        self.network: DigitClassifier = load_digit_classifier().double()
+    layer: str
+    """The features' name."""
+    network: DigitClassifier | image_classifier.ImageClassifier
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The features asked for, in that order, each ``(B, size)`` float64."""
         if images.dtype != torch.uint8:
             raise ValueError(f"feature extractors take uint8 images, not {images.dtype}")
         features = self.network.features(images)
-        found = {"64": features, "logits": self.network.logits(features)}
-        return tuple(found[name] for name in self.features_list)
+        found = {self.layer: features, "logits": self.network.to_logits(features)}
+        return tuple(found[name].double() for name in self.features_list)
 
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return "64", "logits"
+    @classmethod
+    def get_provided_features_list(cls) -> tuple[str, ...]:
+        return cls.layer, "logits"
 
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "logits" if metric == "isc" else "64"
+    @classmethod
+    def get_default_feature_layer_for_metric(cls, metric: str) -> str:
+        return "logits" if metric == "isc" else cls.layer
 
     @staticmethod
     def can_be_compiled() -> bool:
         return False
 
-    @staticmethod
-    def get_dummy_input_for_compile() -> Tensor:
-        return torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+
+class DigitFeatures(_OfClassifier):
+    """The shipped digit classifier, all of it in float64: features "64" and "logits" of ``(B, 1 or 3, H, W)``."""
+
+    layer = "64"
+
+    def __init__(self, name: str, features_list: Sequence[str], **_: Any) -> None:
+        super().__init__(name, features_list)
+        self.network = load_digit_classifier().double()
+
+
+class ClassifierFeatures(_OfClassifier):
+    """A trained `ImageClassifier`: features "features" and "logits" of images of its shape."""
+
+    layer = "features"
+
+    def __init__(self, name: str, features_list: Sequence[str], feature_extractor_weights_path: str, **_: Any) -> None:
+        super().__init__(name, features_list)
+        self.network = image_classifier.load(feature_extractor_weights_path).network
 
 
 class InceptionFeatures(FeatureExtractorInceptionV3):
@@ -71,32 +87,6 @@ class InceptionFeatures(FeatureExtractorInceptionV3):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The features asked for, in that order, each ``(B, size)`` float64."""
         return tuple(feature.double() for feature in super().forward(images))
-
-
-class ClassifierFeatures(FeatureExtractorBase):
-    """A trained `ImageClassifier`: features "features" and "logits" of uint8 images of its shape, as float64."""
-
-    def __init__(self, name: str, features_list: Sequence[str], feature_extractor_weights_path: str, **_: Any) -> None:
-        super().__init__(name, features_list)
-        self.network = image_classifier.load(feature_extractor_weights_path).network
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The features asked for, in that order, each ``(B, size)`` float64."""
-        features = self.network.features(images)
-        found = {"features": features, "logits": self.network.to_logits(features)}
-        return tuple(found[name].double() for name in self.features_list)
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return "features", "logits"
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "logits" if metric == "isc" else "features"
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return False
 
 
 _CLASSES: dict[str, type[FeatureExtractorBase]] = {

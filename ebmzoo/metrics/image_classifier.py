@@ -192,8 +192,8 @@ def _digest(weights: Mapping[str, Tensor]) -> str:
 
 
 @torch.no_grad()
-def accuracy(network: ImageClassifier, x: Tensor, labels: Tensor, batch_size: int = 500) -> float:
-    """Share of images ``x`` ``(n, C, H, W)``, uint8, whose largest logit is that of ``labels`` ``(n,)``."""
+def accuracy(network: nn.Module, x: Tensor, labels: Tensor, batch_size: int = 500) -> float:
+    """Share of images ``x`` ``(n, C, H, W)`` whose largest logit is that of ``labels`` ``(n,)``."""
     device = next(network.parameters()).device
     parts = zip(x.split(batch_size), labels.split(batch_size), strict=True)
     right = sum(int((network(part.to(device)).argmax(1).cpu() == label).sum()) for part, label in parts)
