@@ -62,15 +62,7 @@ def run(verb: str, arguments: Sequence[str]) -> None:
         experiments = suites.experiments(plans, options.suite, seeds, options.quick)
         costs = {one.name: plan.evaluations for one, plan in zip(experiments, plans.values(), strict=True)}
         failed = run_shown(experiments, out, commands, costs)
-    done = [out / one.name / f"seed_{seed}" for one in experiments for seed in seeds]
-    if not any(map(finished, done)):
-        raise Stopped(f"no run has ended well; their logs lie in {out}")
-    measured = load(folder for folder in done if (folder / RESULTS).is_file())
-    present(compare(measured, separate=True), out, f"ebmzoo {verb} {shlex.join(arguments)}")
-    if failed:
-        raise Stopped(
-            f"{len(failed)} of {len(done)} runs failed ({', '.join(failed)}); the same command tries them again"
-        )
+    present_all(experiments, out, failed, f"ebmzoo {verb} {shlex.join(arguments)}")
 
 
 def _folder(options: argparse.Namespace) -> Path:
@@ -116,6 +108,29 @@ def run_shown(
 
         run_all(experiments, out, commands, ended)
     return failed
+
+
+def present_all(experiments: Sequence[Experiment], out: Path, failed: Sequence[str], command: str) -> None:
+    """Present the comparison of what was run.
+
+    Args:
+        experiments: the rows.
+        out: folder of their runs.
+        failed: the runs that did, see `run_shown`.
+        command: what makes the page again.
+
+    Raises:
+        Stopped: a run failed, or none has numbers.
+    """
+    done = [out / one.name / f"seed_{seed}" for one in experiments for seed in one.seeds]
+    if not any(map(finished, done)):
+        raise Stopped(f"no run has ended well; their logs lie in {out}")
+    measured = load(folder for folder in done if (folder / RESULTS).is_file())
+    present(compare(measured, separate=True), out, command)
+    if failed:
+        raise Stopped(
+            f"{len(failed)} of {len(done)} runs failed ({', '.join(failed)}); the same command tries them again"
+        )
 
 
 def _record(experiment: Experiment, seed: int, evaluations: float | None, out: Path) -> None:

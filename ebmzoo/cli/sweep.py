@@ -10,14 +10,11 @@ from itertools import product
 from pathlib import Path
 
 from ebmzoo.cli.arguments import OneLineParser, check_writable
-from ebmzoo.cli.benchmark import run_shown
-from ebmzoo.cli.compare import present
+from ebmzoo.cli.benchmark import present_all, run_shown
 from ebmzoo.cli.configs import config_path
-from ebmzoo.cli.errors import Stopped, UserError
+from ebmzoo.cli.errors import UserError
 from ebmzoo.report.commands import Commands
-from ebmzoo.report.compare import compare
-from ebmzoo.report.results import load
-from ebmzoo.report.runs import RESULTS, Experiment, finished
+from ebmzoo.report.runs import Experiment
 
 _UNSAFE = re.compile(r"[^\w.+-]+")  # in the name of a folder
 _SCRIPT = """\
@@ -76,14 +73,7 @@ def run(verb: str, arguments: Sequence[str]) -> None:
             print(f"next: sbatch {_write(experiments, out, command, options.slurm)}")
             return
         failed = run_shown(experiments, out, commands)
-    done = [out / one.name / f"seed_{seed}" for one in experiments for seed in seeds]
-    if not any(map(finished, done)):
-        raise Stopped(f"no run has ended well; their logs lie in {out}")
-    present(compare(load(one for one in done if (one / RESULTS).is_file()), separate=True), out, command)
-    if failed:
-        raise Stopped(
-            f"{len(failed)} of {len(done)} runs failed ({', '.join(failed)}); the same command tries them again"
-        )
+    present_all(experiments, out, failed, command)
 
 
 def combinations(config: str, settings: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> list[Experiment]:

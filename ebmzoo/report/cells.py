@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["FIRST", "METRICS", "QUALITY", "SECONDS", "Cell", "readable"]
+__all__ = ["FIRST", "METRICS", "QUALITY", "SECONDS", "Cell", "markdown", "readable"]
 
 #: heading, and which way is better; None where a nearer value to the truth is, or neither
 METRICS: dict[str, tuple[str, str | None]] = {
@@ -101,6 +101,19 @@ class Cell:
             return str(self)
         spread = _with_spread(self.mean, self.deviation)
         return f"{spread} ({', '.join(readable(one, digits) for one in self.finite)})"
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table.
+
+    Example:
+        >>> print(markdown(["a", "b"], [["1", "2"]]))
+        | a | b |
+        |---|---|
+        | 1 | 2 |
+    """
+    first, *others = (f"| {' | '.join(row)} |" for row in (head, *rows))
+    return "\n".join([first, "|---" * len(head) + "|", *others])
 
 
 def readable(value: float, digits: int = 3) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from .cells import FIRST, METRICS, QUALITY, SECONDS, Cell, readable
+from .cells import FIRST, METRICS, QUALITY, SECONDS, Cell, markdown, readable
 from .papers import published
 from .results import COLLAPSED, OF_METHOD, Number, Run
 
@@ -116,12 +116,12 @@ class Table:
 
     def markdown(self) -> str:
         """The table in Markdown, and what its columns were measured with."""
-        heads = ["run", *self.FACTS, *(one.heading for one in self.columns)]
-        lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+        rows = []
         for row in self.rows:
             cells = [self.text(column, row, lambda text: f"**{text}**") for column in self.columns]
-            lines.append("| " + " | ".join([self.name(row), *self.facts(row), *cells]) + " |")
-        return "\n".join([*lines, "", *self.notes(), "", *(f"* {line}" for line in self.protocols())])
+            rows.append([self.name(row), *self.facts(row), *cells])
+        table = markdown(["run", *self.FACTS, *(one.heading for one in self.columns)], rows)
+        return "\n".join([table, "", *self.notes(), "", *(f"* {line}" for line in self.protocols())])
 
     @property
     def quality(self) -> Column | None:

@@ -22,6 +22,8 @@ from ebmzoo.mcmc.capture import captured_by
 from ebmzoo.methods.base import Method
 from ebmzoo.optim import fused
 
+from .cells import markdown
+
 __all__ = ["Dispatched", "Dispatches", "iteration", "table"]
 
 aten = torch.ops.aten
@@ -186,11 +188,11 @@ class _Counting(Callback):
 
 def table(rows: Sequence[tuple[str, Dispatched]]) -> str:
     """A Markdown table, one line a config."""
-    lines = ["| config | operations | casts, MiB | copies, MiB | waits |", "|---|---|---|---|---|"]
+    lines = []
     for name, row in rows:
         casts, copies = (f"{value / 2**20:,.4g}" for value in (row.casts, row.copies))
-        lines.append(f"| {name} | {row.operations:,} | {casts} | {copies} | {row.waits} |")
-    return "\n".join(lines)
+        lines.append([name, f"{row.operations:,}", casts, copies, str(row.waits)])
+    return markdown(["config", "operations", "casts, MiB", "copies, MiB", "waits"], lines)
 
 
 def _bytes(tensor: Tensor) -> int:

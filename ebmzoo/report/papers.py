@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .cells import markdown
+
 __all__ = ["PUBLISHED", "Published", "leaderboard", "published"]
 
 _SETS = {"cifar10": "CIFAR-10", "imagenet32": "ImageNet 32", "celeba-64": "CelebA 64", "celeba-hq-256": "CelebA-HQ 256"}
@@ -122,18 +124,14 @@ def leaderboard() -> str:
     parts = []
     for reference, words in _SETS.items():
         rows = [one for one in PUBLISHED if one.reference == reference and one.metric == "fid"]
-        lines = [
-            f"## {words}",
-            "",
-            "| method | FID | steps at test | averaged weights | source |",
-            "|---|---|---|---|---|",
-        ]
+        lines = []
         for one in sorted(rows, key=lambda one: one.value):
             name = f"**{one.method}**" if one.here else one.method
             averages = {True: "yes", False: "no", None: "not told"}[one.averages]
             steps = {None: "not told", 0: "one pass"}.get(one.steps, str(one.steps))
-            lines.append(f"| {name} | {one.value:.2f} | {steps} | {averages} | {one.source} |")
-        parts.append("\n".join(lines))
+            lines.append([name, f"{one.value:.2f}", steps, averages, one.source])
+        head = ["method", "FID", "steps at test", "averaged weights", "source"]
+        parts.append(f"## {words}\n\n{markdown(head, lines)}")
     return "\n\n".join(parts)
 
 

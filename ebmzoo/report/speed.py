@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ebmzoo.mcmc import HMC, MALA, Langevin, Sampler, as_noise, frozen
 from ebmzoo.networks import MLPEnergy, VAEBMEnergy
 
+from .cells import markdown
 from .speed_others import as_written, loop, torchebm
 
 __all__ = ["CASES", "Case", "Measured", "measure", "table"]
@@ -289,7 +290,7 @@ def table(rows: Sequence[Measured]) -> str:
     names = ["reference", "naive", "torchebm"]
     head = ["case", "way", "ms/step", "image-steps/s", "GFLOP/s", "roofline", *(f"x {name}" for name in names)]
     head += ["bitwise", "error", "MiB"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines = []
     for row in rows:
         low, high = (1e3 * quartile for quartile in row.quartiles)
         ratios = [row.against.get(name) for name in names]
@@ -305,5 +306,5 @@ def table(rows: Sequence[Measured]) -> str:
             f"{row.error:.1e}",
             "" if row.memory is None else f"{row.memory:.0f}",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown(head, lines)
