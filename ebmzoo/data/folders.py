@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,34 @@ import torch
 from torch import Tensor
 
 from ebmzoo.data.base import DataModule, Examples, PerItem
-from ebmzoo.data.files import ENDINGS, decode, find, image_files, read_image, square
+from ebmzoo.data.files import decode, find, image_files, read_image, square
 from ebmzoo.data.listing import folder, is_held_out
 
 
-def _check(size: int, holdout: float = 0.0, channels: int = 3) -> None:
-    if size < 1 or not 0 <= holdout < 1 or channels not in (1, 3):
-        raise ValueError(
-            f"size >= 1, 0 <= holdout < 1 and channels 1 or 3 are needed, not {size}, {holdout}, {channels}"
-        )
+class _Folder(DataModule):
+    """What sets share that lie in a folder, file by file, or may do so."""
+
+    def __init__(
+        self, root: str | Path, size: int, channels: int, holdout: float, skip_broken: bool, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if size < 1 or not 0 <= holdout < 1 or channels not in (1, 3):
+            raise ValueError(
+                f"size >= 1, 0 <= holdout < 1 and channels 1 or 3 are needed, not {size}, {holdout}, {channels}"
+            )
+        self.root, self.size, self.channels = Path(root), size, channels
+        self.holdout, self.skip_broken = holdout, skip_broken
+        if holdout == 0:
+            self.splits = {"train": "train", "val": "train", "test": "train"}
+        self.image_shape = (channels, size, size)
+
+    def _files(self, split: str, read: Callable[..., Tensor], what: str, how: str, **other: Any) -> Examples:
+        """The images of a split, see `folder`."""
+        own = {"holdout": self.holdout, "channels": self.channels, "skip_broken": self.skip_broken}
+        return folder(self.root, split, partial(read, size=self.size), what, how, **{**own, **other})
 
 
-class ImageFolder(DataModule):
+class ImageFolder(_Folder):
     """Any folder of images, with all its subfolders, linked ones too: PNG, JPEG, WebP, BMP, TIFF, PPM.
 
     Each image is turned as its EXIF orientation says, its centre square is cut out and resized (bilinear with
@@ -66,29 +83,18 @@ class ImageFolder(DataModule):
         skip_broken: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        _check(size, holdout, channels)
-        self.root, self.test_root = Path(root), None if test_root is None else Path(test_root)
-        self.size, self.channels, self.holdout, self.skip_broken = size, channels, holdout, skip_broken
-        if holdout == 0 and test_root is None:
-            self.splits = {"train": "train", "val": "train", "test": "train"}
+        super().__init__(root, size, channels, holdout, skip_broken, **kwargs)
+        self.test_root = None if test_root is None else Path(test_root)
+        if test_root is not None:
+            self.splits = DataModule.splits
         slug = re.sub(r"[^a-z0-9]+", "-", self.root.resolve().name.lower()).strip("-") or "folder"
         self.name = f"{slug}-{size}" if channels == 3 else f"{slug}-grey-{size}"
-        self.image_shape = (channels, size, size)
 
     def load(self, split: str) -> Examples:
         """The images of ``"train"`` or ``"test"``."""
-        return folder(
-            self.root,
-            split,
-            partial(read_image, size=self.size, channels=self.channels),
-            "A folder of images",
-            "Give the folder of your images as root",
-            holdout=self.holdout,
-            test_root=self.test_root,
-            channels=self.channels,
-            skip_broken=self.skip_broken,
-        )
+        read = partial(read_image, channels=self.channels)
+        what, how = "A folder of images", "Give the folder of your images as root"
+        return self._files(split, read, what, how, test_root=self.test_root)
 
     def labels(self, split: str = "train") -> Tensor:
         """The first subfolder that an image lies in, numbered in the order of the training folder's names."""
@@ -136,11 +142,7 @@ class CelebA(DataModule):
     _CROP = (15, 40, 163, 188)
 
     def __init__(
-        self,
-        root: str | Path,
-        size: int = 64,
-        crop: tuple[int, int, int, int] = _CROP,
-        **kwargs: Any,
+        self, root: str | Path, size: int = 64, crop: tuple[int, int, int, int] = _CROP, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         if size not in (32, 64, 128):
@@ -179,7 +181,7 @@ class CelebA(DataModule):
         return PerItem(paths, partial(read_image, size=self.size, box=self.crop))
 
 
-class CelebAHQ(DataModule):
+class CelebAHQ(_Folder):
     """CelebA-HQ at 256 px: 30,000 faces, from a folder of images or of arrays, or from one array.
 
     ``root`` is a folder of images, a folder of ``.npy`` files (each one image, uint8 ``(3, H, W)`` or
@@ -203,20 +205,10 @@ class CelebAHQ(DataModule):
     """
 
     def __init__(
-        self,
-        root: str | Path,
-        size: int = 256,
-        holdout: float = 0.1,
-        skip_broken: bool = False,
-        **kwargs: Any,
+        self, root: str | Path, size: int = 256, holdout: float = 0.1, skip_broken: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
-        _check(size, holdout)
-        self.root, self.size, self.holdout, self.skip_broken = Path(root), size, holdout, skip_broken
-        if holdout == 0:
-            self.splits = {"train": "train", "val": "train", "test": "train"}
+        super().__init__(root, size, 3, holdout, skip_broken, **kwargs)
         self.name = f"celeba-hq-{size}"
-        self.image_shape = (3, size, size)
 
     def load(self, split: str) -> Examples:
         """The images of ``"train"`` or ``"test"``."""
@@ -226,18 +218,9 @@ class CelebAHQ(DataModule):
             held = is_held_out([str(row) for row in rows], self.holdout)
             chosen = [row for row, test in zip(rows, held, strict=True) if test == (split == "test")]
             return PerItem(chosen, partial(_read_array, one=self.root, size=self.size))
-        arrays = bool(image_files(self.root, (".npy",)))
-        return folder(
-            self.root,
-            split,
-            partial(_read_array if arrays else read_image, size=self.size),
-            what,
-            how,
-            holdout=self.holdout,
-            endings=(".npy",) if arrays else ENDINGS,
-            channels=None if arrays else 3,
-            skip_broken=self.skip_broken,
-        )
+        if image_files(self.root, (".npy",)):
+            return self._files(split, _read_array, what, how, endings=(".npy",), channels=None)
+        return self._files(split, read_image, what, how)
 
 
 def _array(path: Path, dims: int) -> np.ndarray:
@@ -259,7 +242,7 @@ def _read_array(item: int | str, size: int, one: Path | None = None) -> Tensor:
     return square(torch.from_numpy(np.array(pixels)), size)
 
 
-class LSUNChurch(DataModule):
+class LSUNChurch(_Folder):
     """LSUN church (outdoor) at 64 px: 126,227 train and 300 validation images.
 
     Reads the published databases ``church_outdoor_train_lmdb`` and ``church_outdoor_val_lmdb`` in ``root``
@@ -283,20 +266,12 @@ class LSUNChurch(DataModule):
     """
 
     def __init__(
-        self,
-        root: str | Path,
-        size: int = 64,
-        holdout: float = 0.1,
-        skip_broken: bool = False,
-        **kwargs: Any,
+        self, root: str | Path, size: int = 64, holdout: float = 0.1, skip_broken: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
-        _check(size, holdout)
+        super().__init__(root, size, 3, holdout, skip_broken, **kwargs)
         if not holdout:
             raise ValueError("LSUN church needs a holdout above 0, for a folder's validation images")
-        self.root, self.size, self.holdout, self.skip_broken = Path(root), size, holdout, skip_broken
         self.name = f"lsun-church-{size}"
-        self.image_shape = (3, size, size)
 
     def load(self, split: str) -> Examples:
         """The images of ``"train"`` or ``"test"`` (LSUN's own validation images, where it is a database)."""
@@ -304,16 +279,7 @@ class LSUNChurch(DataModule):
         how = f"Unpack LSUN's church_outdoor_train_lmdb.zip and church_outdoor_val_lmdb.zip in {self.root}"
         train, test = (self.root / f"church_outdoor_{part}_lmdb" for part in ("train", "val"))
         if not train.exists() and not test.exists():
-            return folder(
-                self.root,
-                split,
-                partial(read_image, size=self.size),
-                what,
-                f"{how}, or give a folder of images",
-                holdout=self.holdout,
-                channels=3,
-                skip_broken=self.skip_broken,
-            )
+            return self._files(split, read_image, what, f"{how}, or give a folder of images")
         path = find([train if split == "train" else test], what, how)
         return PerItem(_database_keys(path), partial(_read_database, path=path, size=self.size))
 
