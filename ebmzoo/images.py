@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn.functional import pad
 
 __all__ = ["from_uint8", "grid", "narrow", "save_animation", "save_images", "save_png", "strips", "to_uint8"]
 
@@ -132,18 +133,11 @@ def grid(x: Tensor, columns: int | None = None, padding: int | None = None, scal
     padding = (1 if scale == 1 else 4) if padding is None else padding
     pixels = (x if x.dtype == torch.uint8 else to_uint8(x)).detach().cpu().expand(-1, 3, -1, -1)
     pixels = pixels.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
-    height, width = height * scale, width * scale
     rows = math.ceil(count / columns)
-    picture = torch.full(
-        (3, rows * (height + padding) + padding, columns * (width + padding) + padding),
-        _BACKGROUND,
-        dtype=torch.uint8,
-    )
-    for i, image in enumerate(pixels):
-        top = padding + (i // columns) * (height + padding)
-        left = padding + (i % columns) * (width + padding)
-        picture[:, top : top + height, left : left + width] = image
-    return picture
+    missing = pixels.new_full((rows * columns - count, *pixels.shape[1:]), _BACKGROUND)
+    # Each image with its padding below and on its right; that above and on the left is the whole picture's.
+    tiles = pad(torch.cat([pixels, missing]), (0, padding, 0, padding), value=_BACKGROUND).unflatten(0, (rows, columns))
+    return pad(tiles.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2), (padding, 0, padding, 0), value=_BACKGROUND)
 
 
 def strips(
