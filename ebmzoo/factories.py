@@ -12,23 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = [
-    "DecoderFactory",
-    "DistanceFactory",
-    "EncoderFactory",
-    "EnergyFactory",
-    "FlowFactory",
-    "ImageShape",
-    "OptimizerFactory",
-    "PriorFactory",
-    "ScheduleFactory",
-    "build",
-    "class_path",
-    "parameters_of",
-    "plain",
-    "spec",
-]
-
 ImageShape = tuple[int, ...]
 EncoderFactory = Callable[[ImageShape, int], nn.Module]
 DecoderFactory = Callable[[ImageShape, int], nn.Module]

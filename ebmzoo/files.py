@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-__all__ = ["written_whole"]
-
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[IO[bytes]]:

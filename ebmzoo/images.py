@@ -18,8 +18,6 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["from_uint8", "grid", "narrow", "save_animation", "save_images", "save_png", "strips", "to_uint8"]
-
 _READABLE = 64  # px: images smaller than this are enlarged in a grid
 _WIDEST = 2048  # px: a grid is not enlarged beyond this
 _BACKGROUND = 255

@@ -12,8 +12,6 @@ import torch
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-__all__ = ["ThreeSigmaAdam", "WarmupCosine", "fused", "ready"]
-
 _FUSED = (Adam, AdamW, SGD)
 
 

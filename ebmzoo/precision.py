@@ -6,8 +6,6 @@ import os
 
 import torch
 
-__all__ = ["PLAIN", "decide", "decided"]
-
 PLAIN = "32-true"
 """fp32 that is fp32."""
 

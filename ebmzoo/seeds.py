@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["FLIPS", "ORDER", "PROCESS", "ROLLBACK", "mixed"]
-
 #: what a seed is for
 ORDER, FLIPS, PROCESS, ROLLBACK = range(4)
 

@@ -19,8 +19,6 @@ from torch.utils.hooks import RemovableHandle
 
 from ebmzoo.factories import parameters_of
 
-__all__ = ["EMA", "averaged_weights"]
-
 Weights = dict[str, Tensor]
 
 

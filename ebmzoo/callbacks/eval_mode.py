@@ -16,8 +16,6 @@ from torch import Tensor
 from ebmzoo.callbacks.ema import averaged_weights
 from ebmzoo.methods.at_rest import unclamped
 
-__all__ = ["log_picture", "eval_mode", "logged_step", "run_folder"]
-
 
 @contextmanager
 def eval_mode(trainer: Trainer, pl_module: LightningModule) -> Iterator[bool]:

@@ -23,8 +23,6 @@ from ebmzoo.images import save_png
 from ebmzoo.methods.capabilities import Samples
 from ebmzoo.metrics import Results, check_extractor, config_hash
 
-__all__ = ["Evaluate", "fid_name"]
-
 
 class Evaluate(Callback):
     """Measures the model: its FID while it trains, and at test everything it can do and its data allow.

@@ -20,8 +20,6 @@ from ebmzoo.mcmc import Sampler
 from ebmzoo.metrics import Results
 from ebmzoo.seeds import PROCESS, ROLLBACK, mixed
 
-__all__ = ["Diverged", "Divergence", "Guard", "Limits"]
-
 _STOPPED = "stopped"
 _SCALE = "the energy's scale"
 _DEAD = 1e-6  # of its largest scale in the last looks

@@ -15,8 +15,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-__all__ = ["LastCheckpoint", "SaveOnTermination", "Terminated"]
-
 _WORDS = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}
 _HEARD = b"\ninterrupted: saving after this iteration; Ctrl-C again ends at once\n"
 

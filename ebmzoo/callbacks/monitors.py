@@ -13,8 +13,6 @@ from torch import Tensor
 
 from ebmzoo.callbacks.evaluate import Evaluate
 
-__all__ = ["MonitoredCheckpoint", "MonitoredStopping", "monitored"]
-
 
 class MonitoredCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, whose figure is always that of the weights in the file.

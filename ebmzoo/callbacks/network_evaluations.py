@@ -8,8 +8,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ebmzoo.figures.cost import Tally
 
-__all__ = ["NetworkEvaluations"]
-
 _NAME = "train/network_evaluations"
 
 

@@ -19,8 +19,6 @@ from ebmzoo.images import grid, save_png, strips
 from ebmzoo.mcmc import GeneratorNoise
 from ebmzoo.methods.capabilities import HasEnergy, Reconstructs, Samples
 
-__all__ = ["Pictures"]
-
 _PAIRS_IN_A_ROW = 4
 
 

@@ -15,8 +15,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ebmzoo.methods.base import Method
 
-__all__ = ["Progress", "Summary"]
-
 _REDRAW_SECONDS = 0.2
 _LINE_SECONDS = 60.0
 _LINE_SHARE = 0.1

@@ -11,8 +11,6 @@ from rich.table import Table
 
 from ebmzoo.metrics import Results
 
-__all__ = ["show"]
-
 
 def show(
     results: Results, about: Mapping[str, Any], sampler: Mapping[str, Any], ends: Sequence[int], path: Path

@@ -27,18 +27,6 @@ from ebmzoo.parts.objectives import Penalty
 if TYPE_CHECKING:
     from ebmzoo.methods.capabilities import AnyMethod
 
-__all__ = [
-    "check_fits",
-    "check_whole",
-    "export",
-    "load",
-    "method_class",
-    "newest_good",
-    "read",
-    "restore",
-    "stored_config",
-]
-
 # jsonargparse takes a dataclass for a closed set of fields; these are bases of families chosen by class_path.
 set_parsing_settings(subclasses_enabled=[Sampler, Penalty])
 

@@ -20,8 +20,6 @@ from torch import Tensor
 
 from ebmzoo.files import written_whole
 
-__all__ = ["WholeFiles", "read_archive", "read_export", "when_written", "write_export", "write_whole", "check_version"]
-
 Location = str | torch.device
 
 

@@ -26,8 +26,6 @@ from ebmzoo.cli.configs import ROOMS, SPEC, placed, read_config, shipped
 from ebmzoo.cli.errors import UserError, cause_of, nearest, one_line
 from ebmzoo.lazy import names
 
-__all__ = ["explained"]
-
 
 def explained(parser: ArgumentParser, words: Sequence[str], error: ArgumentError) -> UserError:
     """A parser's refusal in one line: the place and what is wrong there.

@@ -11,8 +11,6 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from ebmzoo.lazy import names
 
-__all__ = ["Parser", "describe"]
-
 _KNOWN = re.compile(r"known subclasses: ([^)]*)")
 # Every layer that was ever imported is a subclass of Module; a config may name it, but nobody looks for it here.
 _SHOWN = ("ebmzoo.", "torch.optim.", *(f"lightning.pytorch.{room}." for room in ("callbacks", "loggers", "profilers")))

@@ -83,11 +83,7 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
     )
     add("--steps", type=int, help="steps of the chain in z (50; Dual-MCMC 100)")
     add("--step_size", type=float, help="of the chain in z (half of what is stable)")
-    add(
-        "--temperature",
-        type=float,
-        help="of the chain in z; 0 seeks the most probable code (1; Dual-MCMC 0)",
-    )
+    add("--temperature", type=float, help="of the chain in z; 0 seeks the most probable code (1; Dual-MCMC 0)")
     add("--sigma", type=float, help="how exactly the chain in z must match the input, in data units")
     add("--no_energy", action="store_true", help="chain in z: leave the energy out of the prior")
     add("--start", choices=("inferred", "prior"), help="where chains begin (inferred, where there is an encoder)")

@@ -66,11 +66,7 @@ def _parsed(verb: str, arguments: Sequence[str]) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="the page, ending in .html")
     add("--samples", type=Path, help="also where the chains ended: .npy, or of images .png or a folder")
     add("--shape", type=int, nargs="+", metavar="D", help="of one example: chains begin at white noise of it")
-    add(
-        "--start",
-        type=Path,
-        help="or a .npy file (B, …) of where they begin (of a checkpoint, its own starts)",
-    )
+    add("--start", type=Path, help="or a .npy file (B, …) of where they begin (of a checkpoint, its own starts)")
     add("--chains", type=int, default=64, help="that begin at white noise (64)")
     add("--sampler", choices=_SAMPLERS, default="HMC", help="the kernel (HMC, its steps with jitter)")
     add("--step_size", type=float, help="s, where the search for it begins (0.1)")

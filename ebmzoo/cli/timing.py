@@ -11,8 +11,6 @@ from torch.utils.data import DataLoader
 
 from ebmzoo.methods.base import Method
 
-__all__ = ["duration", "seconds_an_iteration"]
-
 _MEASURED = 2  # after one that warms up
 
 

@@ -30,8 +30,6 @@ from ebmzoo.cli.configs import as_list
 from ebmzoo.cli.errors import UserError
 from ebmzoo.cli.runs import CHECKPOINTS
 
-__all__ = ["check_trainer", "filter_messages", "for_processes", "with_ours"]
-
 _EMA = "writes averaged weights that no verb knows as such: take EMA, --trainer.callbacks+=EMA"
 _STEPS = "each method steps its optimisers itself"
 _CALLBACKS = {

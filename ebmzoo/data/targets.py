@@ -16,8 +16,6 @@ from torch import Tensor
 from ebmzoo.data.densities import Draws, GaussianMixture, as_draws
 from ebmzoo.mcmc import Potential
 
-__all__ = ["GMM40", "Funnel", "Gaussian", "ManyWell", "Ring", "Target"]
-
 
 class Target(Potential):
     """Base of the targets.

@@ -17,8 +17,6 @@ from ebmzoo.methods.capabilities import HasLogDensity, Tilts
 
 from .base import Figure, Findings, Look, numbers
 
-__all__ = ["Annealing", "Bracket", "annealed_bracket", "white_gaussian"]
-
 _CHAINS = 500
 _BASE_EXAMPLES, _LEAST_STD = 10_000, 0.1
 _GROUPS = 20

@@ -12,8 +12,6 @@ from ebmzoo.metrics import Protocol
 
 from .look import Look
 
-__all__ = ["Array", "Figure", "Findings", "Found", "Left", "Look", "Number", "Picture", "numbers", "reason_against"]
-
 
 class Number(NamedTuple):
     """A number, and how it was measured."""

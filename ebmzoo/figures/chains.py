@@ -18,8 +18,6 @@ from ebmzoo.methods.capabilities import Samples
 from .base import Figure, Findings, Look, Picture, numbers
 from .plots import curves
 
-__all__ = ["ChainHealth", "ChainTrace", "chain_frames", "chain_titles", "convergence", "watching"]
-
 _CHAINS = 64
 _PROJECTIONS = 8
 _ESS_STEPS = 10  # below, ArviZ sums no autocorrelation, and chains that do not move have its largest size

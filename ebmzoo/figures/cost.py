@@ -21,8 +21,6 @@ from ebmzoo.methods.capabilities import Samples
 
 from .base import Figure, Findings, Look, Number
 
-__all__ = ["Cost", "Tally", "network_evaluations", "seconds"]
-
 _TIMES = 3
 
 

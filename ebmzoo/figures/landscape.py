@@ -17,8 +17,6 @@ from .base import Array, Figure, Findings, Look, Picture
 from .chains import chain_frames
 from .plots import histograms
 
-__all__ = ["Energies", "Landscape"]
-
 _SIDE = 96  # places of the landscape along an axis
 _MARGIN = 0.15  # of the data's extent, on every side
 _DRAWS = 10  # of a likelihood bound at a place of the landscape

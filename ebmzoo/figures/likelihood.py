@@ -17,16 +17,6 @@ from ebmzoo.metrics import Protocol
 
 from .base import Figure, Findings, Look, Number, numbers
 
-__all__ = [
-    "Bounds",
-    "Estimate",
-    "LatticeSum",
-    "Likelihood",
-    "base_log_partition",
-    "lattice_log_partition",
-    "mean_and_error",
-]
-
 _DRAWS = 100  # importance-weighted draws for a test point
 _LATTICE_DRAWS = 10, 200  # and for points of the lattice, all of them and the heaviest
 _BASE_DRAWS = 1_000_000

@@ -20,8 +20,6 @@ from .base import Figure, Findings, Left, Look, Picture, numbers
 from .chains import watching
 from .plots import curves, rows
 
-__all__ = ["LongRun", "corrected"]
-
 _SHOWN = 8
 
 

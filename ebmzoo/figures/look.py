@@ -21,8 +21,6 @@ from ebmzoo.methods.capabilities import Samples
 from ebmzoo.metrics import Protocol
 from ebmzoo.metrics.protocol import ROUNDING
 
-__all__ = ["Look", "batches_of_samples", "chain_steps", "sampler_settings"]
-
 _PRIME = 1_000_003  # keeps (seed, batch) pairs apart for up to a million batches
 
 

@@ -15,8 +15,6 @@ from ebmzoo.metrics.protocol import ROUNDING
 from .base import Figure, Findings, Found, Look, Number, Picture
 from .plots import histograms, rows
 
-__all__ = ["Nearest", "Neighbours", "centre_crop", "nearest_neighbours"]
-
 _MOST_COMPARISONS = 5e11  # values compared in the search: a minute or two on a CPU
 _AT_ONCE = 500  # training images read at once
 _VALUES = 20_000_000  # of the images that are compared at once, as float64

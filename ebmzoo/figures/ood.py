@@ -16,8 +16,6 @@ from ebmzoo.methods.capabilities import Scores
 from .base import Array, Figure, Findings, Left, Look, Number, Picture, numbers
 from .plots import histograms
 
-__all__ = ["MADE", "Detection", "OutOfDistribution", "constants", "detection", "interpolations", "uniform_noise"]
-
 
 @dataclass(frozen=True)
 class OutOfDistribution(Figure):

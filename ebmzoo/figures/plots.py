@@ -10,8 +10,6 @@ from torch import Tensor
 
 from ebmzoo.images import grid
 
-__all__ = ["curves", "histograms", "rows", "scatter"]
-
 
 def _drawn(size: tuple[float, float], draw: Callable[[Any], None]) -> Tensor:
     """What ``draw`` makes of a figure of a size in inches: uint8 ``(3, H, W)``."""

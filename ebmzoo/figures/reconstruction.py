@@ -13,8 +13,6 @@ from ebmzoo.methods.capabilities import InfersByChain, Reconstructs
 from .base import Figure, Findings, Look, Number, Picture, numbers
 from .plots import curves
 
-__all__ = ["Reconstruction"]
-
 _MULTIPLES = (0, 0.5, 1, 2, 4)  # of the z chain's length
 _N_CHAIN = 300
 

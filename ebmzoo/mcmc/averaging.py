@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["DualAveraging"]
-
 _GAMMA, _T0, _KAPPA = 0.05, 10, 0.75  # the paper's
 
 

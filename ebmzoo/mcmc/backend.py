@@ -20,8 +20,6 @@ from .trace import Untraceable
 if TYPE_CHECKING:
     from .sampler import Sampler, State
 
-__all__ = ["PAYS_AFTER", "Backend", "Engine", "Walked", "engine"]
-
 Backend = Literal["auto", "eager", "trace", "compile", "cudagraph"]
 
 PAYS_AFTER = 50

@@ -26,18 +26,6 @@ from .trace import Untraceable
 if TYPE_CHECKING:
     from .sampler import Sampler, State
 
-__all__ = [
-    "Capture",
-    "Captured",
-    "GivenNoise",
-    "Walk",
-    "agree",
-    "capture_graph",
-    "captured_by",
-    "captures",
-    "copy_into",
-]
-
 CaptureBy = Callable[[Callable[[], Any]], Callable[[], None]]
 """Makes of a function without arguments one that replays it: tensors that it writes in place are written again."""
 

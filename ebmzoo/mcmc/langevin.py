@@ -15,8 +15,6 @@ from .noise import Noise
 from .potential import per_example, squared_norm
 from .sampler import Sampler, State
 
-__all__ = ["AnnealedLangevin", "Langevin"]
-
 
 @dataclass(frozen=True)
 class Langevin(Sampler):

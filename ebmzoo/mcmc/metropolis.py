@@ -13,8 +13,6 @@ from .noise import Noise
 from .potential import per_example, squared_norm
 from .sampler import Metropolis, State
 
-__all__ = ["HMC", "MALA"]
-
 
 @dataclass(frozen=True)
 class MALA(Metropolis):

@@ -15,8 +15,6 @@ from .potential import Potential
 if TYPE_CHECKING:
     from .sampler import Chain, Sampler, State, Watch
 
-__all__ = ["NaNCheck", "Observer", "Observes", "both", "observed", "observer_of", "refuses_nan", "unguarded"]
-
 
 class Observer(Protocol):
     """What a chain tells somebody who did not call it: its steps, and how it ended."""

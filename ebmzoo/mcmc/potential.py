@@ -13,20 +13,6 @@ from torch import Tensor, nn
 
 from .noise import Noise
 
-__all__ = [
-    "Function",
-    "Given",
-    "Potential",
-    "Row",
-    "Scaled",
-    "Sum",
-    "Tethered",
-    "as_potential",
-    "frozen",
-    "per_example",
-    "squared_norm",
-]
-
 
 class Potential(nn.Module):
     """U, of ``(B, …)`` to ``(B,)``, low where likely: what a sampler walks on.

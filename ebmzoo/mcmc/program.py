@@ -18,8 +18,6 @@ from .trace import Trace, Untraceable
 if TYPE_CHECKING:
     from .capture import Capture
 
-__all__ = ["Call", "Program", "Recorded", "Run", "calls_of", "tell"]
-
 Run = Callable[..., tuple[Tensor, ...]]
 Call = tuple[int, Tensor | None]  # a module's number; None on entering it, an empty output like its own on leaving
 

@@ -21,8 +21,6 @@ from torch.nn.utils import parametrize
 from .potential import Function, Potential
 from .trace import Untraceable
 
-__all__ = ["Reading", "key_of_tensor", "observes"]
-
 _ATOMS = (type(None), bool, int, str, bytes, torch.dtype, torch.device, torch.memory_format, torch.Size)
 _MACHINERY = frozenset(nn.Module().__dict__) - {"training"}
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")

@@ -20,8 +20,6 @@ from .potential import Potential, as_potential, frozen, one_per_example, per_exa
 if TYPE_CHECKING:
     from .averaging import DualAveraging
 
-__all__ = ["Chain", "Metropolis", "Sampler", "State", "Watch"]
-
 
 class State(NamedTuple):
     """What the next step needs.

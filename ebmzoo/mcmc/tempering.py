@@ -13,8 +13,6 @@ from .noise import Noise
 from .potential import per_example
 from .sampler import State
 
-__all__ = ["ReplicaExchange"]
-
 
 @dataclass(frozen=True)
 class ReplicaExchange(HMC):

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from .sampler import State
 
-__all__ = ["Trajectory"]
-
 
 class Trajectory:
     """A sampler's ``watch`` that keeps every so-many-th state, before the step, and the energy there.

@@ -11,8 +11,6 @@ from .backend import Walked
 from .noise import Noise
 from .sampler import Sampler, State
 
-__all__ = ["UnderdampedLangevin"]
-
 
 @dataclass(frozen=True)
 class UnderdampedLangevin(Sampler):

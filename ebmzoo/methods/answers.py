@@ -11,8 +11,6 @@ from ebmzoo.parts.energy import Energy
 from ebmzoo.parts.gaussian import Gaussian
 from ebmzoo.parts.latent_vae import Bound, LatentVAE
 
-__all__ = ["AnswersByChains", "AnswersByCode", "AnswersByEnergy", "AnswersByVAE"]
-
 
 class AnswersByEnergy:
     """Of a method with an energy ``ebm``."""

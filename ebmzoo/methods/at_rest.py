@@ -13,8 +13,6 @@ from torch import Tensor
 from ebmzoo.mcmc import frozen, unguarded
 from ebmzoo.networks.layers import in_range
 
-__all__ = ["AnswersAtRest", "unclamped"]
-
 # What a method is asked: the functions of the capabilities, and what some methods have besides.
 _ANSWERS = (
     "base_sample",

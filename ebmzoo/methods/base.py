@@ -24,8 +24,6 @@ from .capabilities import HasEnergy, Reconstructs, Scores
 from .reports import Reports
 from .resuming import Resumes
 
-__all__ = ["Method", "Updates"]
-
 Players = dict[str, tuple[list[Any], OptimizerFactory, ScheduleFactory | None]]
 Logged = Mapping[str, Tensor | float]
 Updates = Iterator[tuple[str, Tensor] | tuple[str, Tensor, Logged | Callable[[], Logged]]]

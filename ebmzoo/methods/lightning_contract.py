@@ -11,8 +11,6 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-__all__ = ["LightningContract"]
-
 _TOLERANCE = 0.01  # by which resized images may leave their range
 
 

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["Reports"]
-
 _BAR_SECONDS = 0.2  # between looks at what stands in a progress bar
 _DEAR = ("mcmc/", "train/grad_norm_")  # names that are computed only where `logs_now` says so
 

@@ -24,8 +24,6 @@ from ebmzoo.seeds import PROCESS, mixed
 
 from .lightning_contract import LightningContract
 
-__all__ = ["Resumes", "configured", "gathered", "put_into"]
-
 Settings = dict[str, dict[str, Any]]
 
 

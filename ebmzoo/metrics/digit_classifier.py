@@ -31,16 +31,6 @@ from ebmzoo.images import from_uint8
 from ebmzoo.metrics.image_classifier import accuracy
 from ebmzoo.metrics.modes import share_divergence
 
-__all__ = [
-    "WEIGHTS",
-    "DigitClassifier",
-    "load_digit_classifier",
-    "sha256_of",
-    "report",
-    "stacked_report",
-    "train",
-]
-
 SIDE = 8
 CLASSES = 10
 WEIGHTS = Path(__file__).parent / "weights" / "digits.safetensors"

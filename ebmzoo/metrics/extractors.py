@@ -27,8 +27,6 @@ from ebmzoo.metrics import image_classifier
 from ebmzoo.metrics.digit_classifier import WEIGHTS, DigitClassifier, load_digit_classifier, sha256_of
 from ebmzoo.metrics.protocol import check_extractor
 
-__all__ = ["ClassifierFeatures", "DigitFeatures", "Extractor", "InceptionFeatures", "find_extractor"]
-
 INCEPTION_FILE = URL_INCEPTION_V3.rpartition("/")[2]
 _CONNECT_SECONDS = 20.0
 

@@ -20,8 +20,6 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from ebmzoo.metrics.extractors import Extractor, find_extractor
 from ebmzoo.metrics.protocol import METRICS
 
-__all__ = ["StreamingFID", "fidelity", "frechet_distance", "metric_settings"]
-
 _NAMES = {
     "frechet_inception_distance": "fid",
     "kernel_inception_distance_mean": "kid",

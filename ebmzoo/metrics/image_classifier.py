@@ -21,8 +21,6 @@ from torch.nn import functional
 from ebmzoo.files import written_whole
 from ebmzoo.images import from_uint8
 
-__all__ = ["ImageClassifier", "Loaded", "accuracy", "load", "train", "write"]
-
 #: ships with the package: of CIFAR-10 as JPEGs, 83% of whose test images it tells; how it was made, docs/metrics.md
 CIFAR10 = Path(__file__).parent / "weights" / "cifar10.safetensors"
 _LEAST_SIDE = 8

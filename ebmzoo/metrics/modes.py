@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Modes", "mode_coverage", "share_divergence"]
-
 
 @dataclass(frozen=True)
 class Modes:

@@ -23,19 +23,6 @@ import ebmzoo
 from ebmzoo.files import written_whole
 from ebmzoo.precision import decided
 
-__all__ = [
-    "EXTRACTORS",
-    "METRICS",
-    "ROUNDING",
-    "Protocol",
-    "Result",
-    "Results",
-    "check_extractor",
-    "config_hash",
-    "git_revision",
-    "versions",
-]
-
 #: the feature networks that go by a name; others are files of ``ebmzoo extractor``
 EXTRACTORS = ("digits", "cifar10", "inception")
 

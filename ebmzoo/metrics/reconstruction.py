@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-__all__ = ["ReconstructionErrors", "reconstruction_errors", "ssim_window"]
-
 _RANGE = 2.0  # images are in [-1, 1]
 
 

@@ -9,8 +9,6 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ebmzoo.networks.layers import check_input, check_square, pick
 
-__all__ = ["ConvDecoder", "ConvEncoder", "ConvEnergy"]
-
 SIZES = (8, 16, 32, 64, 128)
 OUTPUTS: dict[str, type[nn.Module]] = {"softplus": nn.Softplus, "linear": nn.Identity}
 

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from ebmzoo.networks.layers import check_image, check_input
 from ebmzoo.networks.mlp import mlp
 
-__all__ = ["Denoiser", "MLPDenoiser", "ResNetDecoder", "UNetDenoiser"]
-
 
 class Denoiser(nn.Module):
     """Base of the denoisers r(x̃, σ): EDM's preconditioning around a network F, and a code z of unit scale.

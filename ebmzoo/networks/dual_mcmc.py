@@ -10,8 +10,6 @@ from ebmzoo.networks.dcgan import halvings
 from ebmzoo.networks.layers import check_input, check_square
 from ebmzoo.networks.sngan import SIZES, WIDEST, DownBlock, start
 
-__all__ = ["DualMCMCEncoder", "DualMCMCEnergy"]
-
 
 class DualMCMCEncoder(nn.Module):
     """Gaussian encoder q(z|x) of Dual-MCMC's code: convolutions without normalisation.

@@ -7,8 +7,6 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ebmzoo.networks.layers import check_input
 
-__all__ = ["FastGANDecoder"]
-
 SIZES = (8, 16, 32, 64, 128, 256)
 # Channels of each map over `width`: one table up to 64 px, FastGAN's own above.
 SMALL = {4: 16.0, 8: 8.0, 16: 8.0, 32: 8.0, 64: 8.0}

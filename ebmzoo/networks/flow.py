@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from ebmzoo.networks.layers import check_image, check_input, is_set
 
-__all__ = ["FlowPrior", "Glow"]
-
 
 class ActNorm(Flow):
     """A learned scale and shift of each channel, which the caller initialises: normflows' own does so in any forward.

@@ -12,25 +12,6 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 from torch.utils.weak import WeakIdKeyDictionary
 
-__all__ = [
-    "ACTIVATIONS",
-    "Activation",
-    "ConvMeanPool",
-    "WeightNorm",
-    "channels_last",
-    "check_image",
-    "check_input",
-    "check_square",
-    "in_range",
-    "doubled",
-    "is_set",
-    "narrow",
-    "order_for_gpu",
-    "pick",
-    "spectral_norms",
-    "weight_norm",
-]
-
 T = TypeVar("T")
 
 Activation = Literal["relu", "leaky_relu", "silu", "elu", "tanh"]

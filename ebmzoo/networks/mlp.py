@@ -15,8 +15,6 @@ from torch.nn.utils import parametrizations
 
 from ebmzoo.networks.layers import ACTIVATIONS, Activation, check_input, pick
 
-__all__ = ["MLPDecoder", "MLPEncoder", "MLPEnergy"]
-
 Norm = Literal["batch"]
 Output = Literal["linear", "tanh"]
 

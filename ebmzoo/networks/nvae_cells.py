@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from ebmzoo.networks.layers import doubled, weight_norm
 
-__all__ = ["DecoderCell", "EncoderCell", "conv"]
-
 
 def conv(inputs: int, outputs: int, size: int = 1, stride: int = 1) -> nn.Conv2d:
     """A convolution that keeps the size (or halves it), with bias and weight norm: those that no BatchNorm follows."""

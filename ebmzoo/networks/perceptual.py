@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from ebmzoo.networks.layers import check_image
 
-__all__ = ["LPIPS", "RandomFeatures"]
-
 # VGG-16's convolutions by stage: channels of each; between two stages the map is halved.
 VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 # LPIPS's mean and standard deviation of an image in [-1, 1], per colour.

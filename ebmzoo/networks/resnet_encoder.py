@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from ebmzoo.networks.layers import check_image, check_input, pick
 
-__all__ = ["ResNetEncoder"]
-
 MEANS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "linear": nn.Identity}
 
 

@@ -23,8 +23,6 @@ from ebmzoo.networks.layers import (
     weight_norm,
 )
 
-__all__ = ["MultiScaleResNetEnergy", "VAEBMEnergy"]
-
 
 def conv(inputs: int, outputs: int, size: int = 3, bias: bool = True, down: bool = False) -> nn.Conv2d:
     """A convolution that keeps the size, or with `down` halves it by mean pooling."""

@@ -8,8 +8,6 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ebmzoo.networks.layers import ConvMeanPool, check_input, check_square, doubled
 
-__all__ = ["SNGANDecoder", "SNGANEncoder", "SNGANEnergy"]
-
 SIZES = (8, 16, 32, 64, 128, 256)
 WIDEST = 16  # over the base width: SNGAN's 1024 channels over 64
 

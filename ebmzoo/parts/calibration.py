@@ -10,8 +10,6 @@ from ebmzoo.parts.objectives import squared_error
 
 from .processes import mean_over_processes
 
-__all__ = ["Calibration", "Dual"]
-
 
 class Dual(nn.Module):
     """A dual variable λ, held where a squared distance is a margin of noise floors (EC-VAE, Eq. 2).

@@ -18,8 +18,6 @@ from ebmzoo.mcmc.program import calls_of, tell
 from ebmzoo.mcmc.reading import key_of_tensor, observes
 from ebmzoo.mcmc.trace import Untraceable
 
-__all__ = ["CAPTURED_AFTER", "CapturedLoss", "captured_loss"]
-
 Loss = TypeVar("Loss", bound=Callable[..., tuple[Tensor, dict[str, Tensor]]])
 
 CAPTURED_AFTER = 2

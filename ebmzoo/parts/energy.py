@@ -16,8 +16,6 @@ from ebmzoo.parts.objectives import Contrasted, Penalty, contrastive_gap, hinge
 
 from .captured_loss import captured_loss
 
-__all__ = ["Energy", "energy_of"]
-
 _CONTRASTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"gap": contrastive_gap, "hinge": hinge}
 
 

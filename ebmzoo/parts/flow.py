@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from ebmzoo.factories import FlowFactory, ImageShape, build
 from ebmzoo.mcmc import Noise
 
-__all__ = ["ImageFlow"]
-
 
 class ImageFlow(nn.Module):
     """A normalising flow of images in [−1, 1] that have so many grey levels.

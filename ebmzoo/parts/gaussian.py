@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Gaussian"]
-
 
 class Gaussian(NamedTuple):
     """N(mean, diag σ²), one for each example; both broadcast to what it is a density of.

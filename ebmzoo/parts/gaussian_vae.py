@@ -13,8 +13,6 @@ from ebmzoo.parts.gaussian import Gaussian
 
 from .latent_vae import Bound, Draw, Latents, LatentVAE
 
-__all__ = ["GaussianVAE"]
-
 
 class GaussianVAE(LatentVAE):
     """VAE with p(z) = N(0, I) or a learned prior, q(z|x) from an encoder and p(x|z) = N(x; decoder(z), σ²I).

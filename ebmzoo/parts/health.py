@@ -7,8 +7,6 @@ from torch import Tensor
 from ebmzoo.mcmc import Chain
 from ebmzoo.parts.objectives import squared_error
 
-__all__ = ["health"]
-
 
 def health(start: Tensor, end: Tensor, chain: Chain) -> dict[str, Tensor]:
     """How far a chain moved the data, its last gradient, the values at the edge.

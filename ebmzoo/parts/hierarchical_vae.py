@@ -14,8 +14,6 @@ from ebmzoo.parts.gaussian import Gaussian
 
 from .latent_vae import Draw, Latents, LatentVAE
 
-__all__ = ["HierarchicalVAE"]
-
 
 class HierarchicalVAE(LatentVAE):
     """NVAE (Vahdat & Kautz, 2020, arXiv:2007.03898) with a Gaussian decoder, as VAEBM uses it, without posterior flows.

@@ -20,8 +20,6 @@ from ebmzoo.parts.objectives import balanced_kl
 
 from .statistics import refit
 
-__all__ = ["Bound", "Draw", "LatentVAE", "Latents", "VAEFactory", "load_vae"]
-
 Draw = Callable[[Sequence[int]], Tensor]
 """Gives standard normal numbers of a shape, batch first."""
 

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from ebmzoo.mcmc import ReplayBuffer
 
-__all__ = ["Pairs"]
-
 
 class Pairs(nn.Module):
     """The updates that a generator makes on the pairs (z, x̃) of a chain.

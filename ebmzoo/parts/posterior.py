@@ -11,8 +11,6 @@ from .calibration import Dual
 from .latent_vae import LatentVAE
 from .potentials import Joint
 
-__all__ = ["CalibratedPosterior"]
-
 
 class CalibratedPosterior(Dual):
     """Energy-calibrated variational learning (EC-VAE, section 4.1), a part of `ECVAE`.

@@ -9,8 +9,6 @@ from ebmzoo.mcmc.potential import squared_norm
 
 from .latent_vae import LatentVAE
 
-__all__ = ["Joint", "Posterior"]
-
 
 class Posterior(Potential):
     """−log p(x, z) with x given and z ~ N(0, I), up to a constant: (1/2σ²)·‖x − decoder(z)‖² + ½‖z‖².

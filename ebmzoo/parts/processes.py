@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
-__all__ = ["average_gradients", "mean_over_processes"]
-
 
 def mean_over_processes(value: Tensor) -> Tensor:
     """The mean of all processes' values, without a graph; as it is in a single process."""

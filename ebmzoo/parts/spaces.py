@@ -13,8 +13,6 @@ from ebmzoo.mcmc.potential import as_potential, squared_norm
 
 from .latent_vae import LatentVAE
 
-__all__ = ["SPACES", "InData", "InNoise", "InX", "Kind", "Name", "Space", "needed_curvature", "noise_left"]
-
 Name = Literal["noise", "data", "x"]
 Kind = Literal["sample", "mean"]
 

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["fitted", "normalising_by", "refit", "running_statistics"]
-
 
 def running_statistics(module: nn.Module) -> dict[str, Tensor]:
     """Means and variances that BatchNorm layers normalise by in eval mode, by their names in the state_dict.

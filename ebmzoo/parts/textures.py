@@ -12,8 +12,6 @@ from torch import Tensor
 from ebmzoo.mcmc import AnnealedLangevin, Noise, Potential, as_noise
 from ebmzoo.mcmc.potential import per_example, squared_norm
 
-__all__ = ["Averaged", "Kernel", "Semantic", "Texture", "chain_std"]
-
 Kernel = Literal["gradient", "residual"]
 
 

@@ -7,8 +7,6 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["FIRST", "METRICS", "QUALITY", "SECONDS", "Cell", "markdown", "readable"]
-
 #: heading, and which way is better; None where a nearer value to the truth is, or neither
 METRICS: dict[str, tuple[str, str | None]] = {
     "fid": ("FID", "low"),

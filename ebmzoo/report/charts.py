@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["COLOURS", "Series", "chart", "densities"]
-
 COLOURS = 8  # the page has so many; further series are dashed
 _SIZE = 4.2, 2.9  # inches
 _AREA = 0.162, 0.152, 0.786, 0.807  # of the axes: left, bottom, width, height

@@ -11,8 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-__all__ = ["Commands"]
-
 
 class Commands:
     """Runs `ebmzoo` commands, each in a fork of a process that has imported what the verbs need.

@@ -10,8 +10,6 @@ from .cells import FIRST, METRICS, QUALITY, SECONDS, Cell, markdown, readable
 from .papers import published
 from .results import COLLAPSED, OF_METHOD, Number, Run
 
-__all__ = ["Column", "Table", "compare"]
-
 _OOD = "ood_auroc_"
 # What is named after Inception's features, but is measured with those of any extractor.
 _OF_FEATURES = ("fid", "fid_1k", "kid", "isc")

@@ -24,8 +24,6 @@ from ebmzoo.optim import fused
 
 from .cells import markdown
 
-__all__ = ["Dispatched", "Dispatches", "iteration", "table"]
-
 aten = torch.ops.aten
 _COPIES = (aten.clone.default, aten.copy_.default, aten._to_copy.default)
 

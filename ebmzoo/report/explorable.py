@@ -12,8 +12,6 @@ import numpy as np
 from .pictures import contours
 from .template import rendered
 
-__all__ = ["Chains", "Perceptron", "explorable"]
-
 
 @dataclass(frozen=True)
 class Perceptron:

@@ -16,8 +16,6 @@ from .pictures import data_uri, heat_map
 from .results import Run
 from .template import rendered
 
-__all__ = ["page"]
-
 _COSTS = {
     "seconds_50_samples": "seconds for 50 samples",
     "network_evaluations": "network evaluations for a sample",

@@ -8,8 +8,6 @@ from typing import Any
 
 from .cells import markdown
 
-__all__ = ["PUBLISHED", "Published", "leaderboard", "published"]
-
 _SETS = {"cifar10": "CIFAR-10", "imagenet32": "ImageNet 32", "celeba-64": "CelebA 64", "celeba-hq-256": "CelebA-HQ 256"}
 _SETS |= {"lsun-church-64": "LSUN church 64", "stl10-32": "STL-10 at 32 px", "celeba-32": "CelebA 32"}
 

@@ -11,8 +11,6 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["contours", "data_uri", "heat_map", "picture_uri"]
-
 _MOST = 120_000  # bytes of a picture that is taken as it is
 _SIDE = 900  # px of the longer side of one that is not
 

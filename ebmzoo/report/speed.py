@@ -27,8 +27,6 @@ from ebmzoo.networks import MLPEnergy, VAEBMEnergy
 from .cells import markdown
 from .speed_others import as_written, loop, torchebm
 
-__all__ = ["CASES", "Case", "Measured", "measure", "table"]
-
 aten = torch.ops.aten
 _PRODUCTS = (
     aten.convolution.default,

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from ebmzoo.mcmc import HMC, Langevin, Sampler, as_noise
 from ebmzoo.networks import ConvMeanPool
 
-__all__ = ["as_written", "convolve_and_pool", "loop", "torchebm"]
-
 
 def as_written(net: nn.Module) -> nn.Module:
     """A copy that computes as the papers' code does: convolution, then pooling, in channels-first order.

@@ -22,8 +22,6 @@ from ebmzoo.methods.capabilities import HasLogDensity
 
 from .study_result import Study
 
-__all__ = ["study"]
-
 _CHAINS, _KEPT = 64, 100  # chains of a model's own starts; states kept along the chains
 _DIRECTIONS = 8  # that R-hat and ESS are taken along, where there are more coordinates
 _UNADJUSTED = 0.99  # the share of an unadjusted kernel's steps that a Metropolis test would let pass

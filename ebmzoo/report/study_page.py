@@ -18,8 +18,6 @@ from .template import rendered
 if TYPE_CHECKING:
     from .study_result import Study
 
-__all__ = ["study_page"]
-
 _SIDE, _MARGIN = 160, 0.1  # places of the landscape along an axis; its margin, of the states' extent
 _POINTS, _IMAGES = 1000, 64
 _BAND = "median", "5th percentile", "95th percentile"

@@ -11,8 +11,6 @@ from torch import Tensor
 from ebmzoo.figures.annealing import Bracket
 from ebmzoo.mcmc import Potential, Sampler
 
-__all__ = ["Study"]
-
 
 @dataclass(frozen=True)
 class Study:

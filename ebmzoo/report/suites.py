@@ -17,18 +17,6 @@ import yaml
 from .commands import Commands
 from .runs import Experiment, read, write
 
-__all__ = [
-    "BUDGETS",
-    "SUITES",
-    "Plan",
-    "find",
-    "on_data",
-    "plan",
-    "same_networks",
-    "scaled",
-    "small",
-]
-
 #: ending of the configs of a suite, and the class of their data
 SUITES = {"toy": ("gaussians25", "Gaussians25"), "digits": ("digits", "Digits"), "cifar10": ("cifar", "CIFAR10")}
 SUITES |= {"images32": ("cifar_small", "CIFAR10")}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["rendered"]
-
 
 def rendered(template: str, **content: Any) -> str:
     """A page of this room's ``template`` with its ``content``, escaped; what the template lacks is an error."""

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from ebmzoo.mcmc import Noise
 
-__all__ = ["Colorize", "Degradation", "Inpaint", "SuperResolve", "box_mask", "centre_mask", "scattered_mask"]
-
 _CELLS = 8  # a scattered mask hides blocks of an eighth of the side
 
 

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from ebmzoo.methods.capabilities import Decodes
 
-__all__ = ["interpolate", "slerp"]
-
 _PARALLEL = 1e-4  # radians: below it an arc is a line to float32
 
 

@@ -17,8 +17,6 @@ from ebmzoo.parts import Energy, LatentVAE
 
 from .degradations import Degradation
 
-__all__ = ["Restoration", "Restorer", "chain_in_x", "largest_squared_gain"]
-
 _PROBES, _ROUNDS = 8, 8  # codes at which the generator's gain is measured, and power iterations
 _STABLE = 4.0  # a chain on a quadratic of curvature c is stable for s < 4/c
 _SEEKING = 100  # steps of a method's own z chain, in which it comes to rest at temperature 0
