@@ -3,45 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-
-class Draws(Protocol):
-    """What a density needs of a source of noise; every noise of this package has it."""
-
-    def normal(self, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
-        """Standard normal numbers of ``shape``, with the dtype and device of ``like``."""
-
-    def uniform(self, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
-        """Numbers uniform in [0, 1) of ``shape``, with the dtype and device of ``like``."""
-
-    def integers(self, high: int, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
-        """Integers uniform in [0, high) of ``shape``, on the device of ``like``."""
-
-
-class _FromGenerator:
-    """A CPU generator, in the words of `Draws`."""
-
-    def __init__(self, generator: torch.Generator) -> None:
-        self.generator = generator
-
-    def normal(self, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
-        return torch.randn(tuple(shape), generator=self.generator)
-
-    def uniform(self, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
-        return torch.rand(tuple(shape), generator=self.generator)
-
-    def integers(self, high: int, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
-        return torch.randint(high, tuple(shape), generator=self.generator)
-
-
-def as_draws(noise: Draws | torch.Generator) -> Draws:
-    """A noise of this package as it is, a CPU `torch.Generator` with the same methods around it."""
-    return _FromGenerator(noise) if isinstance(noise, torch.Generator) else noise
+from ebmzoo.mcmc import Noise, as_noise
 
 
 class Density(Protocol):
@@ -50,7 +17,7 @@ class Density(Protocol):
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log-density ``(B,)`` in nats, in the dtype of ``x``."""
 
-    def sample(self, n: int, noise: Draws | torch.Generator) -> Tensor:
+    def sample(self, n: int, noise: Noise | torch.Generator) -> Tensor:
         """Independent draws ``(n, D)``."""
 
 
@@ -90,7 +57,7 @@ class GaussianMixture:
         norm = math.log(count) + dim / 2 * math.log(2 * math.pi * self.std**2)
         return torch.logsumexp(-squared / (2 * self.std**2), dim=1) - norm
 
-    def sample(self, n: int, noise: Draws | torch.Generator) -> Tensor:
+    def sample(self, n: int, noise: Noise | torch.Generator) -> Tensor:
         """Independent draws.
 
         Args:
@@ -101,7 +68,7 @@ class GaussianMixture:
             Points ``(n, D)``.
         """
         count, dim = self.means.shape
-        draws = as_draws(noise)
+        draws = as_noise(noise)
         mode = draws.integers(count, (n,), like=self.means)
         return self.means[mode] + self.std * draws.normal((n, dim), like=self.means)
 
@@ -138,9 +105,9 @@ class Rings:
         norm = math.log(len(radii)) + math.log(2 * math.pi * variance)
         return torch.logsumexp(bessel - (r - radii).square() / (2 * variance), dim=1) - norm
 
-    def sample(self, n: int, noise: Draws | torch.Generator) -> Tensor:
+    def sample(self, n: int, noise: Noise | torch.Generator) -> Tensor:
         """Independent draws ``(n, 2)``; ``noise`` is one of this package, or a CPU `torch.Generator`."""
-        draws = as_draws(noise)
+        draws = as_noise(noise)
         radius = self.radii[draws.integers(len(self.radii), (n,), like=self.radii)]
         angle = 2 * math.pi * draws.uniform((n,), like=self.radii)
         return _polar(radius, angle) + self.std * draws.normal((n, 2), like=self.radii)
@@ -176,9 +143,9 @@ class Checkerboard:
         inside = -math.log(len(self.corners) * self.side**2)
         return torch.where(filled, x.new_tensor(inside), x.new_tensor(-math.inf))
 
-    def sample(self, n: int, noise: Draws | torch.Generator) -> Tensor:
+    def sample(self, n: int, noise: Noise | torch.Generator) -> Tensor:
         """Independent draws ``(n, 2)``; ``noise`` is one of this package, or a CPU `torch.Generator`."""
-        draws = as_draws(noise)
+        draws = as_noise(noise)
         corner = self.corners[draws.integers(len(self.corners), (n,), like=self.corners)]
         x = corner + self.side * draws.uniform((n, 2), like=self.corners)
         # A number just below 1 can be rounded up to the far edge, which belongs to the next square.
@@ -228,9 +195,9 @@ class Pinwheel:
         norm = math.log(self.arms) + math.log(2 * math.pi * self.stds[0] * self.stds[1])
         return torch.logsumexp(-squared / 2, dim=1) - norm
 
-    def sample(self, n: int, noise: Draws | torch.Generator) -> Tensor:
+    def sample(self, n: int, noise: Noise | torch.Generator) -> Tensor:
         """Independent draws ``(n, 2)``; ``noise`` is one of this package, or a CPU `torch.Generator`."""
-        draws = as_draws(noise)
+        draws = as_noise(noise)
         arm = draws.integers(self.arms, (n,))
         white = draws.normal((n, 2))
         along, across = self.radius + self.stds[0] * white[:, 0], self.stds[1] * white[:, 1]

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ebmzoo.data.densities import Draws, GaussianMixture, as_draws
-from ebmzoo.mcmc import Potential
+from ebmzoo.data.densities import GaussianMixture
+from ebmzoo.mcmc import Noise, Potential, as_noise
 
 
 class Target(Potential):
@@ -37,7 +37,7 @@ class Target(Potential):
         energy: Tensor = self(x)
         return -energy - self.log_z
 
-    def sample(self, n: int, noise: Draws | torch.Generator) -> Tensor:
+    def sample(self, n: int, noise: Noise | torch.Generator) -> Tensor:
         """Independent draws ``(n, D)``; ``noise`` is one of this package, or a CPU `torch.Generator`."""
         raise TypeError(f"{type(self).__name__} does not say how it is drawn from")
 
@@ -68,8 +68,8 @@ class Gaussian(Target):
     def forward(self, x: Tensor) -> Tensor:
         return 0.5 * (x / self.std.to(x)).square().sum(1)
 
-    def sample(self, n: int, noise: Draws | torch.Generator) -> Tensor:
-        return self.std * as_draws(noise).normal((n, self.dim))
+    def sample(self, n: int, noise: Noise | torch.Generator) -> Tensor:
+        return self.std * as_noise(noise).normal((n, self.dim))
 
 
 class Funnel(Target):
@@ -103,8 +103,8 @@ class Funnel(Target):
         inside = 0.5 * others.square().sum(1) * (-v).exp() + 0.5 * (self.dim - 1) * v
         return 0.5 * (v / self.scale).square() + inside
 
-    def sample(self, n: int, noise: Draws | torch.Generator) -> Tensor:
-        white = as_draws(noise).normal((n, self.dim))
+    def sample(self, n: int, noise: Noise | torch.Generator) -> Tensor:
+        white = as_noise(noise).normal((n, self.dim))
         v = self.scale * white[:, :1]
         return torch.cat([v, white[:, 1:] * (v / 2).exp()], 1)
 
@@ -140,9 +140,9 @@ class Ring(Target):
     def forward(self, x: Tensor) -> Tensor:
         return 0.5 * ((torch.linalg.vector_norm(x, dim=1) - self.radius) / self.width).square()
 
-    def sample(self, n: int, noise: Draws | torch.Generator) -> Tensor:
+    def sample(self, n: int, noise: Noise | torch.Generator) -> Tensor:
         # With r = R + s·t the density is (R + s·t)⁺ φ(t) ≤ R φ(t) + s |t| φ(t): a normal and a two-sided Rayleigh.
-        draws = as_draws(noise)
+        draws = as_noise(noise)
         kept = torch.empty(0)
         normal = self.radius / (self.radius + self.width * math.sqrt(2 / math.pi))
         while len(kept) < n:
@@ -178,7 +178,7 @@ class GMM40(Target):
         squared = (x[:, None, :] - self.means.to(x)).square().sum(-1)
         return -torch.logsumexp(-squared / (2 * self.std**2), dim=1)
 
-    def sample(self, n: int, noise: Draws | torch.Generator) -> Tensor:
+    def sample(self, n: int, noise: Noise | torch.Generator) -> Tensor:
         return GaussianMixture(self.means, self.std).sample(n, noise)
 
 
@@ -221,8 +221,8 @@ class ManyWell(Target):
         a, b = x.unflatten(1, (-1, 2)).unbind(2)
         return (self._well(a) + 0.5 * b.square()).sum(1)
 
-    def sample(self, n: int, noise: Draws | torch.Generator) -> Tensor:
-        draws, pairs = as_draws(noise), self.dim // 2
+    def sample(self, n: int, noise: Noise | torch.Generator) -> Tensor:
+        draws, pairs = as_noise(noise), self.dim // 2
         kept, count = torch.empty(0), n * pairs
         while len(kept) < count:
             right = draws.uniform((count,)) < _RIGHT

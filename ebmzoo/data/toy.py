@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ebmzoo.data.base import DataModule, Examples, InMemory
-from ebmzoo.data.densities import Checkerboard, Density, Draws, GaussianMixture, Pinwheel, Rings, as_draws
+from ebmzoo.data.densities import Checkerboard, Density, GaussianMixture, Pinwheel, Rings
+from ebmzoo.mcmc import Noise, as_noise
 
 
 class _Points(DataModule):
@@ -81,8 +82,8 @@ def _ring_of_gaussians() -> GaussianMixture:
     return GaussianMixture(4 * torch.stack([angle.cos(), angle.sin()], dim=1).float(), std=0.2)
 
 
-def _moons(n: int, noise: Draws | torch.Generator) -> Tensor:
-    draws = as_draws(noise)
+def _moons(n: int, noise: Noise | torch.Generator) -> Tensor:
+    draws = as_noise(noise)
     lower = draws.integers(2, (n,))
     angle = math.pi * draws.uniform((n,))
     # The upper half circle around (-1/2, -1/4) and the lower one around (1/2, 1/4), in units of their radius.
@@ -91,8 +92,8 @@ def _moons(n: int, noise: Draws | torch.Generator) -> Tensor:
     return 2.4 * x + 0.2 * draws.normal((n, 2))
 
 
-def _spirals(n: int, noise: Draws | torch.Generator) -> Tensor:
-    draws = as_draws(noise)
+def _spirals(n: int, noise: Noise | torch.Generator) -> Tensor:
+    draws = as_noise(noise)
     sign = 1.0 - 2.0 * draws.integers(2, (n,))
     turn = draws.uniform((n,)).sqrt()  # the root spreads the points evenly along the arm
     radius, angle = sign * 4 * turn, 3 * math.pi * turn

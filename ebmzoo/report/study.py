@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from ebmzoo.figures.annealing import Bracket, annealed_bracket, white_gaussian
 from ebmzoo.figures.chains import convergence
 from ebmzoo.figures.likelihood import lattice_log_partition
 from ebmzoo.figures.ood import detection
-from ebmzoo.mcmc import HMC, MALA, Metropolis, Noise, Potential, Sampler, State, as_noise, as_potential
+from ebmzoo.mcmc import HMC, MALA, Metropolis, Noise, Potential, Sampler, State, as_noise, as_potential, frozen
 from ebmzoo.methods.base import Method
 from ebmzoo.methods.capabilities import HasLogDensity
 
@@ -104,7 +103,7 @@ def study(
     if x.is_cuda:
         torch.cuda.reset_peak_memory_stats(x.device)
     began = time.perf_counter()
-    with at_rest(potential):
+    with frozen(potential):
         sampler, x = _warmed_up(sampler, potential, x, source, warmup, tune)
         way = _Way(x, steps)
         chain = sampler(potential, x, source, steps=steps, watch=way)
@@ -121,7 +120,7 @@ def study(
     def log_density(at: Tensor) -> Tensor:
         return -potential(at) / sampler.temperature
 
-    with at_rest(potential):
+    with frozen(potential):
         bracket = _bracket(log_density, draws, exact, temperatures, source) if temperatures else None
         lattice = None
         if tuple(x.shape[1:]) == (2,):
@@ -174,7 +173,7 @@ def _probe(potential: Potential, x: Tensor) -> None:
         ValueError: they cannot be taken, are not finite, or are another each time.
     """
     try:
-        with at_rest(potential):
+        with frozen(potential):
             (energy, _), (again, _) = potential.value_and_grad(x), potential.value_and_grad(x)
     except Exception as error:  # a user's function can fail in any way
         words = str(error).strip().partition("\n")[0]
@@ -274,22 +273,10 @@ def box(points: Tensor, margin: float) -> tuple[list[float], list[float]]:
     return (low - more).tolist(), (high + more).tolist()
 
 
-@contextmanager
-def at_rest(module: nn.Module) -> Iterator[None]:
-    """Within, a module and its parts are in eval mode."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
-
-
 @torch.no_grad()
 def energies(potential: Potential, x: Tensor, at_once: int = 1000) -> Tensor:
     """U of any number of examples, ``(n,)`` on the CPU in fp64."""
-    with at_rest(potential):
+    with frozen(potential):
         return torch.cat([potential(part).double().cpu() for part in x.split(at_once)])
 
 
