@@ -1,7 +1,7 @@
 """``python -m ebmzoo.cli.worker``: a process that imports everything once, and forks for each command it is told.
 
 It reads a line of JSON for each command, its words and the file for what it prints, and answers with a line: exit code,
-wall-clock seconds and CPU seconds. It ends with its input.
+wall-clock seconds and CPU seconds. It ends with its input, and hands SIGTERM on to the command that runs.
 """
 
 from __future__ import annotations
@@ -25,6 +25,13 @@ def serve() -> int:
     import_module("ebmzoo.cli.configs").load_all()
     gc.freeze()  # what the garbage collector leaves alone stays shared with the forks
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, whose end is answered
+    running: list[int] = []
+
+    def hand_on(*_: object) -> None:
+        for child in running:
+            os.kill(child, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, hand_on)
     for line in sys.stdin:
         words, log = json.loads(line)
         began = time.monotonic()
@@ -34,7 +41,9 @@ def serve() -> int:
             _prepare([str(main.__file__), *words], log)
             ends.code = main.main(words)
             return ends.code
+        running.append(child)
         _, status, usage = os.wait4(child, 0)
+        running.clear()
         cpu = usage.ru_utime + usage.ru_stime
         print(json.dumps([os.waitstatus_to_exitcode(status), time.monotonic() - began, cpu]), flush=True)
     return 0
@@ -42,6 +51,7 @@ def serve() -> int:
 
 def _prepare(argv: Sequence[str], log: str) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.argv = list(argv)  # what Lightning starts again for further processes
     with open(log, "ab") as out, open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 
 class Commands:
     """Runs `ebmzoo` commands, each in a fork of a process that has imported what the verbs need.
 
-    The imports take longer than a short training. A command that crashes, or is killed, ends no other. Where there are
-    several GPUs, each process has one of them, in turn.
+    The imports take longer than a short training. A command that crashes, or is killed, ends no other. SIGTERM reaches
+    all that run, as Ctrl-C does: trainings save themselves, and none goes on unseen. Where there are several GPUs, each
+    process has one of them, in turn.
 
     Args:
         jobs: commands at a time, which are the caller's threads.
@@ -27,11 +30,21 @@ class Commands:
         self.jobs, self.threads = jobs, threads
         self._all: list[subprocess.Popen[str]] = []
         self._idle: list[subprocess.Popen[str]] = []
+        self._before: Any = None  # what SIGTERM did
 
     def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # no other may say what a signal does
+            self._before = signal.signal(signal.SIGTERM, self._terminated)
         return self
 
+    def _terminated(self, *_: object) -> None:
+        for worker in self._all:
+            worker.terminate()
+        raise SystemExit(128 + signal.SIGTERM)
+
     def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
         for worker in self._all:
             worker.communicate()  # closes its input, and waits for its end
 

@@ -1,6 +1,9 @@
 """Commands, each in a fork of a process that has imported everything."""
 
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -33,3 +36,31 @@ def test_commands_are_forks_of_one_process_timed_in_cpu_seconds_of_their_own(tmp
     said = log.read_text()
     assert "ebmzoo fit" in said and "no verb 'tset'" in said and said.count(f"ebmzoo {ebmzoo.__version__}") == 1
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.thorough
+def test_nothing_goes_on_when_the_caller_is_terminated(tmp_path):
+    """A benchmark that a scheduler ends must not leave trainings that the next one would meet in their folders."""
+    (tmp_path / "caller.py").write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from ebmzoo.report.commands import Commands\n"
+        "with Commands(jobs=1) as commands:\n"
+        "    commands._idle.append(commands._started())\n"
+        "    print(commands._all[0].pid, flush=True)\n"
+        "    commands(sys.argv[1:], Path('log'))\n"
+    )
+    words = ["ebmzoo", "fit", "--config", "vae_digits", "--run_dir", "run", "--trainer.log_every_n_steps", "1"]
+    command, pipe = [sys.executable, "caller.py", *words], subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True) as caller:
+        worker = int(caller.stdout.readline())
+        end = time.monotonic() + 200
+        while "\nstep 1" not in (tmp_path / "log").read_text() if (tmp_path / "log").exists() else True:
+            assert time.monotonic() < end and caller.poll() is None
+            time.sleep(0.1)
+        caller.terminate()
+        assert caller.wait(60) == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+    assert "terminated at step" in (tmp_path / "log").read_text()
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
