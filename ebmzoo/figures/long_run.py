@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ebmzoo import metrics
 from ebmzoo.images import to_uint8
-from ebmzoo.mcmc import MALA, Langevin
 from ebmzoo.methods.capabilities import HasEnergy, Samples
 from ebmzoo.metrics import Protocol
 
@@ -102,6 +101,7 @@ def corrected(model: Any) -> Iterator[bool]:
 
     Example:
         >>> from types import SimpleNamespace
+        >>> from ebmzoo.mcmc import Langevin
         >>> model = SimpleNamespace(sampler=Langevin(steps=3, step_size=0.1, bounds=(-1.0, 1.0)))
         >>> with corrected(model) as found:
         ...     print(found, type(model.sampler).__name__, model.sampler.step_size)
@@ -109,6 +109,8 @@ def corrected(model: Any) -> Iterator[bool]:
         >>> model.sampler.bounds
         (-1.0, 1.0)
     """
+    from ebmzoo.mcmc import MALA, Langevin  # here: a training that asks for no long run needs neither
+
     kept = {name: one for name, one in vars(model).items() if type(one) is Langevin and one.temperature > 0}
     common = {one.name for one in fields(MALA)} & {one.name for one in fields(Langevin)}
     try:
