@@ -240,10 +240,7 @@ class Summary(ModelSummary):
     """Name, class and parameters of each network, in a line each.
 
     Lightning's own also has a column of FLOPs, which is 0 wherever no example input is stored: `ebmzoo doctor` counts
-    what an iteration costs.
-
-    Args:
-        max_depth: of the networks' parts that are listed.
+    what an iteration costs. ``max_depth``, Lightning's, is that of the networks' parts that are listed.
 
     Example:
         >>> Summary.summarize([("Name", ["encoder"]), ("Type", ["MLP"]), ("FLOPs", ["0"])], 20_000, 20_000, 0.1, {}, 0)
