@@ -64,7 +64,7 @@ class Guard(Callback):
         checkpoint_every: iterations between the guard's own checkpoints.
         growth: alarm at an energy or a gradient so many times its largest in the last looks; all limits: see `Limits`.
         energy: alarm at a mean energy beyond this.
-        gradient: alarm at a player's gradient norm beyond this.
+        gradient: alarm at a player's gradient norm beyond this, and beyond 1,000 times that of the first look.
         saturation: alarm at this share of a chain's values at the edge of the data's range.
         stillness: alarm at chains that move less than this.
         patience: looks in a row before a chain, or an energy without a gap or at 0, alarms.
@@ -221,7 +221,8 @@ class Limits:
     Args:
         growth: an energy's scale, or a gradient's norm, that is so many times its largest in the last looks.
         energy: a mean energy, in its own unit; what an energy is far from before it has diverged.
-        gradient: the norm of a player's gradient.
+        gradient: the norm of a player's gradient, where that of the first look is less than a thousandth of it. (Its
+            unit is the loss's: a squared error over 3,072 values with a weight of 50 begins at 1e5.)
         saturation: share of a chain's values at the edge of the data's range, for images.
         stillness: root mean square movement of a chain in a value of the data within [-1, 1]; a grey level is 8e-3.
         patience: looks in a row that a saturated or frozen chain, or a flat or dead energy, is watched before.
@@ -252,6 +253,7 @@ class Divergence:
 
     images: bool
     limits: Limits = field(default_factory=Limits)
+    _first: dict[str, float] = field(default_factory=dict)
     _past: dict[str, deque[float]] = field(default_factory=dict)
     _streaks: dict[str, int] = field(default_factory=dict)
 
@@ -277,7 +279,8 @@ class Divergence:
         if "train/energy_gap" in values:
             scales["the energy gap"] = abs(values["train/energy_gap"])
         for name, scale in scales.items():
-            most = limits.gradient if "grad_norm" in name else limits.energy
+            first = self._first.setdefault(name, scale)
+            most = max(limits.gradient, 1000 * first) if "grad_norm" in name else limits.energy
             if scale > most:
                 return f"{name} is {scale:.3g}, more than {most:.3g}"
             past = self._past.setdefault(name, deque(maxlen=20))

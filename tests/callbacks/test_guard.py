@@ -88,6 +88,13 @@ def test_what_is_left_alone():
     assert not any(complaints([HEALTHY] * 20 + [HEALTHY | {"train/energy_model": 130.0}], growth=1000.0))
 
 
+def test_a_gradient_is_held_against_the_first_for_its_unit_is_the_losss():
+    # Dual-MCMC's generator at 32 px: a squared error of 3,072 values, times 50 / (2 * 0.3^2).
+    *before, last = complaints([{"train/grad_norm_generator": g} for g in (1.6e5, 1.2e6, 9e6, 1.5e8, 1.7e8)])
+    assert before == [None] * 4
+    assert last == "train/grad_norm_generator is 1.7e+08, more than 1.6e+08"
+
+
 def ecvae(rate=1e-3, **settings):
     torch.manual_seed(0)
     sampler = Langevin(steps=5, step_size=2.0, temperature=5e-5, grad_clamp=0.1, bounds=(-1.2, 1.2))
