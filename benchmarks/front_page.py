@@ -5,8 +5,9 @@
     python benchmarks/front_page.py --runs runs --out docs/pictures --suffix cifar_small
 
 Of each method's newest run: samples, for its own page and for the table of the README; states of its chain, if it has
-one; the streaming FID over iterations, or a loss where training measures no FID. Of small networks on CIFAR-10 samples
-alone. A run that is missing, or has not reached its last iteration, is named and left out.
+one; the streaming FID over iterations, or a loss where training measures no FID. Of small networks on CIFAR-10 samples,
+and the FID of all over minutes of training. A run that is missing, or has not reached its last iteration, is named and
+left out.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -63,10 +67,11 @@ def of_digits(runs: Mapping[str, Path]) -> Iterator[tuple[str, Tensor]]:
 
 
 def of_cifar(runs: Mapping[str, Path]) -> Iterator[tuple[str, Tensor]]:
-    """Samples of each run."""
+    """Samples of each run, and the curves of all."""
     for method, run in runs.items():
         model: Any = ebmzoo.load(run / "checkpoints" / "last.ckpt")
         yield f"cifar_{method}", grid(model.sample(20, noise=noise(20, model)), columns=10, padding=2, scale=2)
+    yield "cifar_curves", together(runs)
 
 
 def newest(folder: Path) -> tuple[Path | None, str]:
@@ -114,6 +119,21 @@ def learning_curve(path: Path, key: str) -> tuple[list[int], Tensor]:
     with path.open(newline="") as file:
         logged = [(int(row["step"]) + 1, float(row[key])) for row in csv.DictReader(file) if row[key]]
     return [step for step, _ in logged], torch.tensor([value for _, value in logged])
+
+
+def together(runs: Mapping[str, Path]) -> Tensor:
+    """The streaming FID of all runs over minutes of training, validations not counted, uint8 ``(3, H, W)``."""
+    figure = Figure((7.0, 4.2), layout="constrained")
+    axes = figure.add_subplot(xlabel="minutes of training", ylabel="Fréchet distance of 1,000 samples (cifar10)")
+    for method, run in runs.items():
+        iterations, values = learning_curve(run / "metrics.csv", "val/fid_1k")
+        until, speed = learning_curve(run / "metrics.csv", "time/steps_per_second")
+        minutes = np.cumsum(np.diff(until, prepend=0) / speed.numpy()) / 60
+        axes.plot(np.interp(iterations, until, minutes), values.numpy(), marker="o", label=method)
+    axes.legend()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1)
 
 
 def save(picture: Tensor, path: Path) -> None:

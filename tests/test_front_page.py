@@ -1,10 +1,13 @@
 """The command that makes the pictures of README.md and docs/methods, and the pictures themselves."""
 
 import re
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from matplotlib.axes import Axes
 from PIL import Image
 
 import ebmzoo
@@ -47,9 +50,25 @@ def test_pictures_are_of_finished_runs(runs, tmp_path, capsys):
     places = 3 + 35 * np.arange(16)[:, None] + 4 * np.arange(8)
     shown = made["vaebm_samples"][np.ix_(places[:6].ravel(), places.ravel())]
     assert (shown == samples.reshape(6, 16, 8, 8).swapaxes(1, 2).reshape(48, 128)).all()
-    # Of images at 32 px two rows of ten, twice as large, 2 px apart, are all.
-    (shown,) = dict(front_page.of_cifar({"vaebm": runs / "vaebm_digits" / "version_0"})).items()
-    assert shown[0] == "cifar_vaebm" and shown[1].shape == (3, 2 * 18 + 2, 10 * 18 + 2)
+
+
+def test_of_small_networks_on_cifar_there_are_samples_and_one_picture_of_curves(tmp_path, monkeypatch):
+    # Two rows of ten, twice as large, 2 px apart.
+    monkeypatch.setattr(front_page.ebmzoo, "load", lambda path: Namespace(device="cpu", sample=lambda n, noise: image))
+    image, drawn, plot = torch.zeros(20, 3, 8, 8), [], Axes.plot
+
+    def watched(axes, x, y, **more):
+        drawn.append((x.tolist(), y.tolist()))
+        return plot(axes, x, y, **more)
+
+    monkeypatch.setattr(Axes, "plot", watched)
+    rows = "step,time/steps_per_second,val/fid_1k\n99,2.0,\n149,,5.0\n199,1.0,4.0\n"
+    (tmp_path / "metrics.csv").write_text(rows)
+    made = dict(front_page.of_cifar({"vaebm": tmp_path}))
+    assert made["cifar_vaebm"].shape == (3, 2 * 18 + 2, 10 * 18 + 2)
+    # A hundred iterations at two a second, a hundred at one: the 150th ends after 100 seconds.
+    assert drawn == [([pytest.approx(100 / 60), pytest.approx(150 / 60)], [5.0, 4.0])]
+    assert made.keys() == {"cifar_vaebm", "cifar_curves"} and made["cifar_curves"].dtype == torch.uint8
 
 
 def test_a_learning_curve_has_the_iterations_of_its_validations(tmp_path):
