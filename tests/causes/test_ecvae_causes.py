@@ -4,6 +4,11 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+
+from ebmzoo.mcmc import Langevin, as_noise
+from ebmzoo.parts import GaussianVAE
 
 CAUSES = Path(__file__).parents[2] / "benchmarks" / "causes"
 
@@ -45,3 +50,52 @@ def test_a_path_of_settings_reaches_them():
     trainer, model, data = trained("ecvae_gaussians25", 3, 1, **changes)
     assert (model.sampler.step_size, data.density.std, trainer.global_step) == (0.5, 0.1, 1)
     assert model.vae.decoder.net[0].out_features == 8
+
+
+class Told(nn.Module):
+    """An encoder that says one Gaussian of every image."""
+
+    def __init__(self, mean, log_sigma):
+        super().__init__()
+        self.said = nn.Parameter(torch.tensor([[mean, 2 * log_sigma]]))
+
+    def forward(self, x):
+        return self.said[:, :1].expand(len(x), 1), self.said[:, 1:].expand(len(x), 1)
+
+
+class Line(nn.Module):
+    """A decoder: 0.2 z in one pixel, whose σ is 0.2 too."""
+
+    def forward(self, z):
+        return torch.nn.functional.pad(0.2 * z, (0, 63)).unflatten(1, (1, 8, 8))
+
+
+@pytest.mark.parametrize(("by_likelihood", "weight", "narrowing"), [(False, 10.0, 10 / 3), (True, 1.0, -1 / 39)])
+def test_what_the_ends_of_a_far_chain_teach_an_encoder_that_is_right(by_likelihood, weight, narrowing):
+    # x = 0.4 in that pixel: the posterior is N(1, 1/2), and q is it. By distance log σ has the slope λ₂/(1/v + w) all
+    # the same, where the chain's tie to its start has w = 1; by likelihood only that of what steps of s = 0.05 add to
+    # the variance of their ends, v/(1 - s/4v) in place of v.
+    import posterior
+
+    model = posterior.Pulled(8, 1, 1.0, (Langevin(100, 0.05), weight, by_likelihood), 8)
+    model.vae = GaussianVAE((1, 8, 8), lambda *_: Told(1.0, 0.5 * math.log(0.5)), lambda *_: Line(), 1, sigma=0.2)
+    torch.manual_seed(0)
+    x = torch.zeros(20_000, 1, 8, 8)
+    x[:, 0, 0, 0] = 0.4
+    bound = model.vae.bound(x, as_noise(0))
+    of_mean, of_log_variance = torch.autograd.grad(model.pull(x, bound), model.vae.encoder.said)[0][0].tolist()
+    assert of_mean == pytest.approx(0.0, abs=0.02 * weight)
+    assert 2 * of_log_variance == pytest.approx(narrowing, abs=0.04 * weight)
+
+
+@pytest.mark.thorough
+def test_the_table_of_the_calibrated_posterior(capsys):
+    import posterior
+
+    found = posterior.main(["--quick"])
+    assert len(found) == len(posterior.PLACES) * len(posterior.PULLS) == 16
+    assert all(math.isnan(row["cosine"]) == (name == "none") for (_, name, _), row in found.items())
+    # Bounds of more draws are tighter, and images that may have a Gaussian of their own lose nothing by it.
+    assert all(row["test, 3 draws"] > row["test bound"] for row in found.values())
+    assert all(row["test, own q"] > row["test bound"] - 0.1 for row in found.values())
+    assert capsys.readouterr().out.count("\n") == 2 + 16
