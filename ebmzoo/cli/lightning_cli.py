@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ import yaml
 from lightning import Trainer, seed_everything
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.multiprocessing import ProcessRaisedException
 
 from ebmzoo import optim  # noqa: F401 - gives its classes their short names
@@ -295,7 +298,7 @@ class EbmzooCLI(LightningCLI):
         if model.dtype == torch.float64 and self.trainer.precision != "64-true":
             model.float()  # the command line wins over the checkpoint's precision
         print(f"{path}: {'averaged (EMA)' if averaged else 'raw'} weights")
-        with self._running():
+        with self._running(), _terminable():
             yield
 
     @contextmanager
@@ -317,3 +320,20 @@ class EbmzooCLI(LightningCLI):
         """The options that who reads this run's checkpoints must give, to trust the classes that they name."""
         modules = {*(self.config[self.verb].trust or []), *modules_to_trust(self.plain_config)}
         return "".join(f" --trust {module}" for module in sorted(modules))
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends at once: an evaluation has nothing to save, and Lightning would hear it at the next batch alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        raise SIGTERMException
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -232,6 +232,26 @@ def test_a_terminated_run_does_not_look_like_a_finished_one(ebmzoo):
     assert "next: ebmzoo test" not in out
 
 
+class Measuring(Callback):
+    """A measurement that takes its time, and is terminated in it."""
+
+    ended = False
+
+    def on_test_end(self, trainer, pl_module):
+        os.kill(os.getpid(), signal.SIGTERM)
+        Measuring.ended = True
+
+
+def test_an_evaluation_that_is_terminated_ends_in_its_measurement(ebmzoo, here):
+    assert ebmzoo("fit", "--config", "vae.yaml", "--trainer.max_steps", 1, "--run_dir", "run").code == 0
+    before, Measuring.ended = signal.getsignal(signal.SIGTERM), False
+    code, out, _ = ebmzoo(
+        "test", "--ckpt_path", "run/checkpoints/last.ckpt", f"--trainer.callbacks+={__name__}.Measuring"
+    )
+    assert (code, Measuring.ended, out.splitlines()[-1]) == (128 + signal.SIGTERM, False, "terminated")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 @pytest.fixture
 def double(ebmzoo, here):
     """A checkpoint in double precision."""
