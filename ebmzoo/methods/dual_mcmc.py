@@ -83,6 +83,8 @@ class DualMCMC(AnswersByCode, AnswersByChains, Method):
         sigma: σ, in the data's units; the released code: 0.3.
         generator_weight: w_g; the released code: 50, CelebA 70.
         inference_weight: w_i; the released code: 0.1.
+        vae_steps: iterations in which generator and inference network learn as a VAE, before the energy begins; the
+            paper has none.
         pairs: makes what the generator's updates take: how many a set of chains gives, of which pairs of each kind.
         fresh_chains: generator and inference network each get chains of their own under what was updated before them.
         energy_optimizer: makes the energy's optimiser; the released code: Adam (0, 0.9) at 1e-4.
@@ -104,7 +106,7 @@ class DualMCMC(AnswersByCode, AnswersByChains, Method):
         (torch.Size([2, 1, 8, 8]), torch.Size([3, 1, 8, 8]))
     """
 
-    shows = ("train/energy_gap", "train/sse_model")
+    shows = ("train/energy_gap", "train/sse_model", "train/loss_vae")
 
     def __init__(
         self,
@@ -120,6 +122,7 @@ class DualMCMC(AnswersByCode, AnswersByChains, Method):
         sigma: float = 0.3,
         generator_weight: float = 1.0,
         inference_weight: float = 1.0,
+        vae_steps: int = 0,
         pairs: Callable[[], Pairs] = spec(Pairs),
         fresh_chains: bool = False,
         energy_optimizer: OptimizerFactory = spec(Adam, lr=1e-4, betas=[0.0, 0.9]),
@@ -139,6 +142,7 @@ class DualMCMC(AnswersByCode, AnswersByChains, Method):
         self.z_init, self.precision, self.fresh_chains = z_init, 1 / sigma**2, fresh_chains
         self.sampler, self.latent_sampler, self.refine = sampler, latent_sampler, refine or sampler
         self.generator_weight, self.inference_weight = generator_weight, inference_weight
+        self.vae_steps = vae_steps
         self.trains(
             energy=(self.ebm, energy_optimizer, energy_schedule),
             generator=(self.vae.decoder, generator_optimizer, generator_schedule),
@@ -147,6 +151,9 @@ class DualMCMC(AnswersByCode, AnswersByChains, Method):
 
     def algorithm(self, x: Tensor) -> Updates:
         """Algorithm 1."""
+        if self.iteration < self.vae_steps:
+            yield from self.update_vae(x)
+            return
         found = self.revise(x)  # 1, 2, 3
         if self.logs_now():
             self.report(_health(found))
@@ -159,6 +166,13 @@ class DualMCMC(AnswersByCode, AnswersByChains, Method):
         if self.fresh_chains:
             found = self.revise(x)
         yield "inference", *self.inference_loss(x, found.latent.x, found.x.x, found.z)  # 6
+
+    def update_vae(self, x: Tensor) -> Updates:
+        """The bound on x, for the generator, and once more for the inference network."""
+        for player in ("generator", "inference"):
+            bound = self.vae.bound(x, self.noise)
+            loss = self.vae.loss(x, bound)
+            yield player, loss, {"train/loss_vae": loss, "train/kl": bound.kl.sum(0)}
 
     def revise(self, x: Tensor) -> Revised:
         """Both chains with the networks as they are, each from where its initialiser puts it."""

@@ -156,6 +156,7 @@ METHODS: dict[str, Case] = {
         energy=energy(data_noise=0.1),
         sampler=Langevin(3, 0.2, 1e-4),
         latent_sampler=Langevin(2),
+        vae_steps=3,
         z_init="noise",
         pairs=spec(Pairs, updates=2, memory=350),
         fresh_chains=True,

@@ -15,7 +15,20 @@ from ebmzoo.networks import MLPDecoder, MLPEncoder, MLPEnergy
 from ebmzoo.parts import Energy, Pairs
 from ebmzoo.parts.objectives import EnergyL2
 
-from .by_hand import DECODER, ENCODER, ENERGY, LATENT, SHAPE, apply, assert_moved, error, made, steps_of
+from .by_hand import (
+    DECODER,
+    ENCODER,
+    ENERGY,
+    LATENT,
+    SHAPE,
+    apply,
+    assert_moved,
+    error,
+    made,
+    negative_elbo,
+    steps_of,
+    unmoved,
+)
 
 
 def dual(energy=ENERGY, **settings):
@@ -113,6 +126,20 @@ def test_fresh_chains_run_under_what_was_updated_before(fit, digits):
     model.vae.decoder = method.vae.decoder
     z, revised_x, revised_z = both_chains(model, digits, noise)
     assert_moved(before.vae.encoder, method.vae.encoder, inference_loss(before, digits, z, revised_x, revised_z, 1.0))
+
+
+def test_a_warm_start_is_the_vaes_bound_for_one_network_after_the_other(fit, digits):
+    method = dual(vae_steps=1)
+    before = copy.deepcopy(method)
+    fit(method, [0.1 * digits])
+
+    noise, x, between = as_noise(5), 0.1 * digits, copy.deepcopy(before)
+    xi = noise.normal((len(x), LATENT), x)
+    assert_moved(before.vae.decoder, method.vae.decoder, negative_elbo(before.vae, x, xi))
+    between.vae.decoder = method.vae.decoder
+    xi = noise.normal((len(x), LATENT), x)
+    assert_moved(between.vae.encoder, method.vae.encoder, negative_elbo(between.vae, x, xi))
+    assert unmoved(before.ebm, method.ebm)
 
 
 def test_data_noise_and_penalties_reach_the_energy_alone(fit, digits):
