@@ -104,7 +104,8 @@ ORDERS = {
     "bidvl": [["variational", "energy"]] * 2,
     "bidvl with all its options": [["variational"] * 3 + ["energy"]] * 2,
     "dual-mcmc": [["energy", "generator", "inference"]] * 2,
-    "dual-mcmc with all its options": [["energy", "generator", "generator", "inference"]] * 2,
+    "dual-mcmc with all its options": [["generator", "inference"]] * 3
+    + [["energy", "generator", "generator", "inference"]],
     "denoising ebm": [["denoiser", "decoder"]] * 2 + [["denoiser", "decoder", "decoder", "denoiser"]],
     "vaebm, persistent, from its VAE on": [["vae"]] * 4 + [["energy", "decoder"]] * 2,
     "wgan": [["energy", "energy", "vae"]] * 2,
