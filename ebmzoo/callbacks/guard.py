@@ -221,8 +221,7 @@ class Limits:
     Args:
         growth: an energy's scale, or a gradient's norm, that is so many times its largest in the last looks.
         energy: a mean energy, in its own unit; what an energy is far from before it has diverged.
-        gradient: the norm of a player's gradient, where that of the first look is less than a thousandth of it. (Its
-            unit is the loss's: a squared error over 3,072 values with a weight of 50 begins at 1e5.)
+        gradient: the norm of a player's gradient; 1,000 times that of the first look where it is more, its loss's unit.
         saturation: share of a chain's values at the edge of the data's range, for images.
         stillness: root mean square movement of a chain in a value of the data within [-1, 1]; a grey level is 8e-3.
         patience: looks in a row that a saturated or frozen chain, or a flat or dead energy, is watched before.
