@@ -47,7 +47,6 @@ class Setting:
     replayed: float = 0.6
     kept: int = 10000
     ramp: int = 300
-    rate: float = 3e-4
     iterations: int = 1000
 
     def cells(self) -> tuple[Any, ...]:
@@ -60,12 +59,11 @@ class Setting:
             clamped,
             sampler,
             f"{self.replayed:g} of {self.kept} in {self.ramp}",
-            f"{self.rate:g}",
             self.iterations,
         )
 
 
-HEAD = ["σ", "noise on data", "clamped", "sampler", "replayed", "rate", "iterations"]
+HEAD = ["σ", "noise on data", "clamped", "sampler", "replayed", "iterations"]
 FOUND = [
     Setting(sigma=0.2),
     Setting(),
@@ -159,7 +157,7 @@ def digits(seed: int, first: int, n: int, lengths: Sequence[int], settings: Sequ
             buffer=setting.kept,
             replay_probability=setting.replayed,
             replay_ramp=setting.ramp,
-            energy_optimizer=spec(ThreeSigmaAdam, lr=setting.rate, betas=[0.9, 0.999]),
+            energy_optimizer=spec(ThreeSigmaAdam, lr=3e-4, betas=[0.9, 0.999]),
         )
         method.vae.load_state_dict({**weights, "log_sigma": method.vae.log_sigma})
         trained(method, setting.iterations, data, ["ebm"], seed)
