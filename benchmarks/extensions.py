@@ -36,8 +36,9 @@ GROUPS: dict[str, list[Experiment]] = {
         Experiment("ecflow_digits", "configs/ecflow_digits.yaml"),
         Experiment("ecflow_digits with the chain", "configs/ecflow_digits.yaml", test=CHAIN, of="ecflow_digits"),
     ],
-    # Table 10.
+    # Table 10, and what the flow prior does by itself.
     "prior and distance": [
+        Experiment("ecvae_prior_digits lambda 0", "configs/ecvae_prior_digits.yaml", VAE_ALONE),
         Experiment("ecvae_prior_digits", "configs/ecvae_prior_digits.yaml"),
         Experiment("ecvae_perceptual_digits", "configs/ecvae_perceptual_digits.yaml"),
     ],

@@ -52,6 +52,28 @@ def test_a_path_of_settings_reaches_them():
     assert model.vae.decoder.net[0].out_features == 8
 
 
+@pytest.mark.thorough
+def test_a_decoder_that_keeps_up_with_a_fixed_energy_is_a_chain_without_end():
+    from made import trained
+
+    from ebmzoo import ECVAE
+
+    least = torch.tensor([3.0, -3.0])
+
+    class Fixed(ECVAE):
+        def potential(self, state, sampler):
+            return lambda x: 0.5 * (x - least).square().sum(1)
+
+    # A chain goes 1 − 0.99¹⁵ = 14% of its way to the minimum, a corner of the data; the decoder all of it.
+    changes = {"sampler__step_size": 0.02, "sampler__temperature": 1e-6, "sampler__max_drift": None, "vae_steps": 0}
+    changes |= {"calibration__weight": 100.0, "calibration__rate": 0.0, "pairs__memory": 256, "vae__decoder__width": 64}
+    _, model, _ = trained("ecvae_gaussians25", 3, 250, Fixed, **changes)
+    x = model.sample(1000, steps=0, noise=1)
+    one_chain = model.sampler(model.potential(x, model.sampler), torch.zeros(1, 2), as_noise(1)).x
+    assert torch.allclose(one_chain, (1 - 0.99**15) * least, atol=0.01)
+    assert (x - least).norm(dim=1).mean() < 0.3
+
+
 class Told(nn.Module):
     """An encoder that says one Gaussian of every image."""
 
