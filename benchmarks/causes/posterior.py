@@ -1,6 +1,6 @@
 """What EC-VAE's calibrated posterior can give, where the encoder underfits and where it does not.
 
-    python -m benchmarks.causes.posterior [--quick] [--iterations 3000] [--seeds 20]
+    python -m benchmarks.causes.posterior [--quick] [--iterations 2000] [--places digits letters] [--seeds 20]
 
 VAEs with the networks of `ecvae_posterior_digits`, without its energy, on digits and on letters of 8x8 px: without a
 chain on their codes, with the shipped one, with one that goes far, and with one that goes far and whose ends the
@@ -138,12 +138,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[tuple[str, str, int], d
     """Train and print the table, and return it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="four iterations of narrow networks")
-    parser.add_argument("--iterations", type=int, default=3000)
+    parser.add_argument("--iterations", type=int, default=2000)
+    parser.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES), metavar="PLACE")
     parser.add_argument("--seeds", type=int, nargs="+", default=[20])
     options = parser.parse_args(arguments)
     iterations, size, draws, steps = (4, 16, 3, 2) if options.quick else (options.iterations, 256, 100, 250)
     found: dict[tuple[str, str, int], dict[str, float]] = {}
-    for place, (data, width, depth, beta) in PLACES.items():
+    for place in options.places:
+        data, width, depth, beta = PLACES[place]
         train, test = images(data, options.quick)
         for name, pull in PULLS.items():
             for seed in options.seeds:
