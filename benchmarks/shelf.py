@@ -24,7 +24,7 @@ EC25, VAEBM25 = "configs/ecvae_gaussians25.yaml", "configs/vaebm_gaussians25.yam
 EC_CHAIN = {
     "model.refine": "Langevin",
     "model.refine.steps": 15,
-    "model.refine.step_size": 0.024,
+    "model.refine.step_size": 0.072,
     "model.refine.temperature": 0.0375,
     "model.refine.max_drift": 0.15,
 }

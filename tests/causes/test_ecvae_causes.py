@@ -66,7 +66,8 @@ def test_a_decoder_that_keeps_up_with_a_fixed_energy_is_a_chain_without_end():
 
     # A chain goes 1 − 0.99¹⁵ = 14% of its way to the minimum, a corner of the data; the decoder all of it.
     changes = {"sampler__step_size": 0.02, "sampler__temperature": 1e-6, "sampler__max_drift": None, "vae_steps": 0}
-    changes |= {"calibration__weight": 100.0, "calibration__rate": 0.0, "pairs__memory": 256, "vae__decoder__width": 64}
+    changes |= {"calibration__weight": 100.0, "calibration__rate": 0.0, "vae__decoder__width": 64}
+    changes |= {"pairs__memory": 256, "pairs__updates": 3}
     _, model, _ = trained("ecvae_gaussians25", 3, 250, Fixed, **changes)
     x = model.sample(1000, steps=0, noise=1)
     one_chain = model.sampler(model.potential(x, model.sampler), torch.zeros(1, 2), as_noise(1)).x
