@@ -20,6 +20,7 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ebmzoo import MALA, VAE, VAEBM, Digits, Langevin
 from ebmzoo.callbacks import EMA, averaged_weights
@@ -48,6 +49,8 @@ class Setting:
     kept: int = 10000
     ramp: int = 300
     iterations: int = 1000
+    rate: float = 3e-4
+    settles: bool = False  # the rate falls to zero by a cosine, and Adam has no momentum
 
     def cells(self) -> tuple[Any, ...]:
         """As a row of a table begins."""
@@ -60,10 +63,11 @@ class Setting:
             sampler,
             f"{self.replayed:g} of {self.kept} in {self.ramp}",
             self.iterations,
+            f"{self.rate:g}{', settles' if self.settles else ''}",
         )
 
 
-HEAD = ["σ", "noise on data", "clamped", "sampler", "replayed", "iterations"]
+HEAD = ["σ", "noise on data", "clamped", "sampler", "replayed", "iterations", "rate"]
 FOUND = [
     Setting(sigma=0.2),
     Setting(),
@@ -73,6 +77,8 @@ FOUND = [
     Setting(clamps=True, data_noise=0.1, ramp=500, iterations=1500, chain=Langevin(15, 3e-2), replayed=0.95),
     Setting(clamps=True, data_noise=0.1, chain=MALA(15, 1e-2), replayed=0.9),
     Setting(data_noise=0.1, replayed=0.9, kept=640),
+    *(Setting(data_noise=0.1, replayed=0.98, kept=640, iterations=3000, rate=rate) for rate in (3e-5, 1e-4)),
+    Setting(data_noise=0.1, replayed=0.98, kept=640, iterations=3000, settles=True),
 ]
 
 
@@ -143,7 +149,7 @@ def digits(seed: int, first: int, n: int, lengths: Sequence[int], settings: Sequ
 
     make = partial(GaussianVAE, encoder=MLPEncoder, decoder=MLPDecoder, latent_dim=16)
     adam = spec(torch.optim.Adam, lr=1e-3)
-    cosine = spec(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=first)
+    cosine = spec(CosineAnnealingLR, T_max=first)
     vae = VAE(data.image_shape, partial(make, sigma=0.3), optimizer=adam, schedule=cosine)
     weights = trained(vae, first, data, ["vae"], seed).vae.state_dict()
     rows, curvatures = [], []
@@ -157,7 +163,8 @@ def digits(seed: int, first: int, n: int, lengths: Sequence[int], settings: Sequ
             buffer=setting.kept,
             replay_probability=setting.replayed,
             replay_ramp=setting.ramp,
-            energy_optimizer=spec(ThreeSigmaAdam, lr=3e-4, betas=[0.9, 0.999]),
+            energy_optimizer=spec(ThreeSigmaAdam, lr=setting.rate, betas=[0.0 if setting.settles else 0.9, 0.999]),
+            energy_schedule=spec(CosineAnnealingLR, T_max=setting.iterations) if setting.settles else None,
         )
         method.vae.load_state_dict({**weights, "log_sigma": method.vae.log_sigma})
         trained(method, setting.iterations, data, ["ebm"], seed)
@@ -214,10 +221,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     law(200 if options.quick else 2000)
     if options.quick:
-        quick = [Setting(sigma=0.2, iterations=3), Setting(chain=MALA(15, 1e-2), iterations=3)]
+        quick = [Setting(sigma=0.2, iterations=3), Setting(chain=MALA(15, 1e-2), iterations=3, settles=True)]
         digits(options.seed, 3, 100, [0, 2], quick)
     else:
-        digits(options.seed, 8000, 1000, [0, 15, 30, 60, 300], FOUND)
+        digits(options.seed, 8000, 1000, [0, 15, 30, 60, 150, 300], FOUND)
 
 
 if __name__ == "__main__":
