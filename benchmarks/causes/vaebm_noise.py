@@ -77,8 +77,10 @@ FOUND = [
     Setting(clamps=True, data_noise=0.1, ramp=500, iterations=1500, chain=Langevin(15, 3e-2), replayed=0.95),
     Setting(clamps=True, data_noise=0.1, chain=MALA(15, 1e-2), replayed=0.9),
     Setting(data_noise=0.1, replayed=0.9, kept=640),
-    *(Setting(data_noise=0.1, replayed=0.98, kept=640, iterations=3000, rate=rate) for rate in (3e-5, 1e-4)),
-    Setting(data_noise=0.1, replayed=0.98, kept=640, iterations=3000, settles=True),
+    *(
+        Setting(data_noise=0.1, replayed=0.98, kept=640, iterations=3000, rate=rate, settles=settles)
+        for rate, settles in ((3e-5, False), (1e-4, False), (3e-4, True), (1e-3, True))
+    ),
 ]
 
 
