@@ -78,8 +78,14 @@ FOUND = [
     Setting(clamps=True, data_noise=0.1, chain=MALA(15, 1e-2), replayed=0.9),
     Setting(data_noise=0.1, replayed=0.9, kept=640),
     *(
-        Setting(data_noise=0.1, replayed=0.98, kept=640, iterations=3000, rate=rate, settles=settles)
-        for rate, settles in ((3e-5, False), (1e-4, False), (3e-4, True), (1e-3, True))
+        Setting(data_noise=noise, replayed=0.98, kept=640, iterations=3000, rate=rate, settles=settles)
+        for noise, rate, settles in (
+            (0.1, 3e-5, False),
+            (0.1, 1e-4, False),
+            (0.1, 3e-4, True),
+            (0.1, 1e-3, True),
+            (0.0, 3e-4, True),
+        )
     ),
 ]
 
