@@ -27,7 +27,7 @@ from ebmzoo.mcmc import Langevin, Sampler, as_noise
 from ebmzoo.methods import ECVAE
 
 TEMPERATURE = 0.0375  # T of ecvae_gaussians25
-# The config as it was before its cause was known: for a bar in noise floors K·s·T·D a longer step is a wider margin.
+# The config before this script had said why it fell short.
 FORMER = {
     "sampler__step_size": 0.024,
     "calibration__weight": 4.0,
@@ -35,7 +35,8 @@ FORMER = {
     "pairs__updates": 3,
     "energy_optimizer__lr": 1e-3,
 }
-LONG = FORMER | {"sampler__step_size": 0.1, "calibration__margin": 0.264}  # the same distance tolerated
+# A margin is in noise floors K·s·T·D: with a longer step a smaller one tolerates the same distance.
+LONG = FORMER | {"sampler__step_size": 0.1, "calibration__margin": 0.264}
 SETTINGS: dict[str, dict[str, Any]] = {
     "s 0.024": FORMER,
     "s 0.1": LONG,
